@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# vmx_vpid: build the module, boot it on a test kernel, test it.
+# "make help" lists the targets.  kbuild's part is in Kbuild.
+
+CACHE ?= $(or $(VMX_VPID_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmx_vpid)
+# With DEBUG=1, everything is for the debug kernel.
+VARIANT := $(if $(DEBUG),debug,test)
+
+# One toolchain for kernel and module: Debian's, unless the user names others.
+LLVM ?= 1
+# Named whether it is there yet or not: "deps" may be about to install it.
+LLVM_BIN ?= /usr/lib/llvm-22/bin
+RUSTC ?= /usr/bin/rustc
+RUSTDOC ?= /usr/bin/rustdoc
+RUSTFMT ?= /usr/bin/rustfmt
+HOSTRUSTC ?= $(RUSTC)
+BINDGEN ?= $(CACHE)/tools/bin/bindgen
+export LLVM RUSTC RUSTDOC RUSTFMT HOSTRUSTC BINDGEN
+export VMX_VPID_CACHE := $(CACHE)
+export LIBCLANG_PATH ?= $(LLVM_BIN:%/bin=%/lib)
+export PATH := $(LLVM_BIN:%=%:)/usr/bin:$(PATH)
+
+# The user's own trees, if named; the testbed's otherwise.
+ifdef KDIR
+export KDIR
+endif
+ifdef KSRC
+export KSRC
+endif
+# (make before 4.4 does not hand exported variables to $(shell), hence the words.)
+print = $(shell KDIR='$(KDIR)' KSRC='$(KSRC)' VMX_VPID_CACHE='$(CACHE)' \
+	testbed/kernel $(if $(DEBUG),--debug) --print $(1))
+ksrc = $(call print,KSRC)
+kdir = $(call print,KDIR)
+
+# Objects go to build/, by variant and purpose, and never beside the sources.
+O := build/$(VARIANT)
+kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
+	RUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFMT=$(RUSTFMT) BINDGEN=$(BINDGEN) \
+	VMX_VPID_KUNIT_TEST=m $(if $(V),V=$(V),-s)
+
+.DEFAULT_GOAL := help
+.PHONY: help deps kernel check-kernel modules clippy rustfmt run selftests shell test test-debug \
+	test-long clean print-KSRC print-KDIR
+
+help: ## list the targets
+	@sed -nE 's/^([a-zA-Z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo
+	@echo '  KDIR=, KSRC=    use a kernel build or source tree of your own'
+	@echo '  DEBUG=1         kernel, modules, shell: the debug kernel (lockdep, KASAN)'
+	@echo '  V=1             show the commands'
+
+deps: ## install what is missing (Debian 12, as root)
+	@testbed/deps
+
+kernel: $(if $(KDIR),,deps) ## build the test kernel, once per machine (DEBUG=1: the debug kernel)
+	@testbed/kernel $(if $(DEBUG),--debug)
+
+check-kernel: ## tell what a kernel tree lacks, line by line (KDIR=...)
+	@testbed/check-kernel
+
+modules: kernel ## build vmx_vpid.ko and its unit tests
+	@$(call build,$(O))
+
+# What "objtool klp post-link" does must be done once to each link.
+build = set -e; mkdir -p $(1); exec 9>build/.lock; flock 9; $(call kbuild,$(1)) modules; \
+	if ! readelf -SW $(1)/vmx_vpid.ko | grep -q '\.klp\.rela\.'; then \
+		$(kdir)/tools/objtool/objtool klp post-link $(1)/vmx_vpid.ko; fi
+
+clippy: kernel ## lint the Rust code
+	@mkdir -p build/clippy
+	@$(call kbuild,build/clippy) CLIPPY=1 W=e modules
+
+rustfmt: ## check the format of the Rust code
+	@$(RUSTFMT) --check --config-path .rustfmt.toml vmx_vpid/vmx_vpid_main.rs vmx_vpid/vmx_vpid_kunit.rs
+
+selftests: kernel ## build the kselftests, upstream's KVM tests among them
+	@$(MAKE) -s -C selftests KDIR=$(kdir) KSELFTEST_DIR=$(ksrc)/tools/testing/selftests \
+		OUTPUT=$(CURDIR)/build/selftests all
+
+run: modules selftests ## boot, attach to KVM, run real guests, show what was done for them
+	@testbed/run
+
+shell: modules ## an interactive shell on the test kernel, with KVM and the module
+	@testbed/vm $(if $(DEBUG),--debug) --module --shell
+
+test: modules selftests ## run every test; the last line counts them
+	@testbed/suite
+
+test-debug: ## attach, detach and guests on the debug kernel
+	@$(MAKE) -s DEBUG=1 modules selftests
+	@testbed/suite --debug
+
+test-long: modules selftests ## the tests that take long
+	@testbed/suite --long
+
+clean: ## remove what was built here; kernels stay in the cache
+	@rm -rf build
+
+print-KSRC: ## print the kernel source tree in use
+	@echo $(ksrc)
+
+print-KDIR: ## print the kernel build tree in use
+	@echo $(kdir)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the testbed's programs share: places, step lines, errors that name their cure."""
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+TESTBED = TOP / "testbed"
+SERIES = os.environ.get("VMX_VPID_SERIES", "7.3")
+START = time.monotonic()
+
+
+class Failure(Exception):
+    """An error for the user: what went wrong and what to do about it."""
+
+    def __init__(self, text, status=1):
+        """`status` is the exit status of a program that ends by it."""
+        super().__init__(text)
+        self.status = status
+
+
+def cache_dir():
+    """The folder that outlives the checkout: kernel source and builds, tools."""
+    base = os.environ.get("VMX_VPID_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmx_vpid"
+
+
+def step(text):
+    """Print one line of progress, with the time since the program began."""
+    seconds = int(time.monotonic() - START)
+    print(f"[{seconds // 60:3d}:{seconds % 60:02d}] {text}", file=sys.stderr, flush=True)
+
+
+def fail(text):
+    """Print an error in the form every program of the testbed uses."""
+    program = Path(sys.argv[0]).name
+    print(f"{program}: error: {text}", file=sys.stderr, flush=True)
+
+
+def main(function):
+    """Run a program: a Failure becomes a message and an exit status, Ctrl-C ends quietly."""
+    try:
+        sys.exit(function())
+    except Failure as error:
+        fail(error)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@contextmanager
+def locked(path):
+    """Hold a lock file, so that two runs do not build the same thing at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            step(f"waiting for another run that holds {path.name}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def logged(command, log, cwd=None, what=None, progress=None):
+    """Run a command with its output in a log; on failure show the log's end.
+
+    `progress`, if given, maps the number of output lines so far to a step line or None.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w", encoding="utf-8", errors="replace") as out:
+        with subprocess.Popen([str(c) for c in command], cwd=cwd, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, errors="replace") as process:
+            for count, line in enumerate(process.stdout):
+                out.write(line)
+                text = progress(count) if progress else None
+                if text:
+                    step(text)
+    if process.returncode:
+        tail = log.read_text(errors="replace").splitlines()[-30:]
+        raise Failure(f"{what or command[0]} failed (log: {log})\n" + "\n".join(tail))
+
+
+def config_of(path):
+    """A kernel .config as a dictionary; options that are not set are absent."""
+    found = {}
+    for line in path.read_text().splitlines():
+        match = re.match(r"(CONFIG_\w+)=(.*)", line)
+        if match:
+            found[match[1]] = match[2]
+    return found
+
+
+def build_tree(debug=False):
+    """The kernel's build tree: the user's (KDIR=), or the project's own, built or not."""
+    command = [TESTBED / "kernel", "--print", "KDIR", *(["--debug"] if debug else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failure(done.stderr.strip().partition("error: ")[2] or done.stderr.strip())
+    return Path(done.stdout.strip())
