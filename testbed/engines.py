@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The emulators: what each needs to boot a kernel with two serial ports.
+
+Bochs emulates VMX and runs KVM; QEMU without KVM has no VMX, but starts in a
+fraction of the time.  Neither opens a network port.
+"""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common import Failure
+from status import NO_TOOL, USAGE
+
+# Bochs CPU models with VMX that boot the test kernel: CPU features to hide from
+# the kernel, other kernel arguments, what the model has.
+BOCHS_CPUS = {
+    "corei7_haswell_4770": ((), "", "EPT with A/D bits, VPID, INVPCID (the default)"),
+    "broadwell_ult": ((), "", "the same"),
+    "corei7_skylake_x": (("avx512f",), "", "the same, PML and MBEC"),
+    "tigerlake": ((), "noxsave", "the same, PML and MBEC"),
+    "corei7_ivy_bridge_3770k": ((), "", "EPT without A/D bits, VPID, no INVPCID"),
+    "corei7_sandy_bridge_2600k": ((), "", "EPT without A/D bits, VPID, no INVPCID"),
+    "core2_penryn_t9600": ((), "", "VMX, but neither EPT nor VPID"),
+}
+# Bochs announces eight cores whatever their number: without "ht" the kernel
+# does not compare, and does not warn.
+BOCHS_HIDDEN = ("ht",)
+# Instructions per second of guest time, and so the rate of the time-stamp
+# counter.  The newer models announce another rate in CPUID: the kernel is told.
+BOCHS_IPS = 50_000_000
+# With more than one CPU, timers of an idle one were seen to come tens of seconds
+# late, and with them every SRCU grace period: the tick is kept going.
+BOCHS_SMP = "nohz=off highres=off"
+BIOS = "/usr/share/bochs/BIOS-bochs-latest"
+VGABIOS = "/usr/share/bochs/VGABIOS-lgpl-latest"
+ISOLINUX = "/usr/lib/ISOLINUX/isolinux.bin"
+LDLINUX = "/usr/lib/syslinux/modules/bios/ldlinux.c32"
+
+# A panic stops the machine with its report printed.  256 old-style terminals
+# would take a second to register.
+KERNEL_ARGS = ("console=ttyS0,115200 loglevel=5 printk.time=1 panic=0 nokaslr "
+               "pty.legacy_count=0 kunit.enable=0")
+
+
+@dataclass
+class Machine:
+    """What is to be booted, and where its ends are."""
+
+    kernel: Path
+    initrd: Path
+    arguments: str
+    memory: int
+    cpus: int
+    model: str
+    scratch: Path
+    console: str        # COM1: a named pipe
+    output: str         # COM2: a named pipe, or a terminal
+    terminal: bool
+    command: list = field(default_factory=list)
+
+
+def need(*names):
+    """Refuse to go on without these programs and files."""
+    for name in names:
+        if not (os.path.exists(name) if name.startswith("/") else shutil.which(name)):
+            raise Failure(f"{name} is not installed: run 'make deps'", NO_TOOL)
+
+
+class Bochs:
+    """Bochs 2.7: a CD image with ISOLINUX, kernel and root image."""
+
+    default_cpu = "corei7_haswell_4770"
+    # The boot loader says this first: the second time, the machine was reset.
+    banner = "ISOLINUX "
+
+    @staticmethod
+    def check(model):
+        """Check that the emulator is there and knows the CPU model."""
+        if model not in BOCHS_CPUS:
+            raise Failure(f"unknown CPU model {model} (see --cpu help)", USAGE)
+        need("bochs-bin", "xorriso", BIOS, VGABIOS, ISOLINUX, LDLINUX)
+
+    @staticmethod
+    def cpus():
+        """The CPU models, for --cpu help."""
+        return [f"{name:26} {text}" for name, (_, _, text) in BOCHS_CPUS.items()]
+
+    @staticmethod
+    def arguments(model, cpus):
+        """Kernel arguments that a model needs, and that number of CPUs."""
+        hidden, extra, _ = BOCHS_CPUS[model]
+        smp = BOCHS_SMP if cpus > 1 else ""
+        return (f"clearcpuid={','.join(BOCHS_HIDDEN + hidden)} "
+                f"tsc_early_khz={BOCHS_IPS // 1000} {smp} {extra}").strip()
+
+    @staticmethod
+    def medium(machine):
+        """Write the CD image."""
+        folder = machine.scratch / "cd"
+        folder.mkdir()
+        for source in (ISOLINUX, LDLINUX):
+            shutil.copy(source, folder)
+        os.symlink(machine.kernel, folder / "kernel")
+        os.symlink(machine.initrd, folder / "initrd")
+        (folder / "isolinux.cfg").write_text(
+            "serial 0 115200\ndefault vm\nprompt 0\nlabel vm\nkernel kernel\n"
+            f"append initrd=initrd {machine.arguments}\n")
+        image = machine.scratch / "boot.iso"
+        done = subprocess.run(
+            ["xorriso", "-as", "mkisofs", "-quiet", "-follow-links", "-b", "isolinux.bin",
+             "-c", "boot.cat", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table",
+             "-o", image, folder], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            check=False)
+        if done.returncode:
+            raise Failure(f"xorriso could not write the boot image:\n{done.stderr}", NO_TOOL)
+        return image
+
+    @classmethod
+    def command(cls, machine):
+        """Write the configuration; return the command line."""
+        image = cls.medium(machine)
+        mode = "term" if machine.terminal else "file"
+        config = machine.scratch / "bochsrc"
+        # Time runs with the instructions executed: the same run is the same
+        # run again, and a guest that sleeps costs nothing.  The display is a
+        # terminal that is not there.
+        config.write_text(f"""\
+megs: {machine.memory}
+cpu: model={machine.model}, count={machine.cpus}, ips={BOCHS_IPS}, reset_on_triple_fault=0
+romimage: file={BIOS}
+vgaromimage: file={VGABIOS}
+display_library: term
+plugin_ctrl: speaker=0, gameport=0, parallel=0
+ata0-master: type=cdrom, path="{image}", status=inserted
+boot: cdrom
+com1: enabled=1, mode=file, dev="{machine.console}"
+com2: enabled=1, mode={mode}, dev="{machine.output}"
+log: "{machine.scratch / 'bochs.log'}"
+panic: action=fatal
+error: action=report
+info: action=ignore
+debug: action=ignore
+clock: sync=none, time0=1700000000
+""")
+        debugger = machine.scratch / "debugger"
+        debugger.write_text("c\n")
+        return ["bochs-bin", "-q", "-f", config, "-rc", debugger]
+
+    @staticmethod
+    def environment():
+        """Environment of the emulator: its display wants a terminal type."""
+        return {**os.environ, "TERM": "vt100"}
+
+    @staticmethod
+    def last_words(machine):
+        """What the emulator had to say when it ended by itself."""
+        log = machine.scratch / "bochs.log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return [line.partition(">>PANIC<< ")[2] for line in lines if ">>PANIC<< " in line]
+
+
+class Qemu:
+    """QEMU as an emulator: no VMX, three seconds to boot."""
+
+    default_cpu = "max"
+    # A reset ends QEMU.
+    banner = None
+
+    @staticmethod
+    def check(model):
+        """Check that the emulator is there and knows the CPU model."""
+        need("qemu-system-x86_64")
+        if model != Qemu.default_cpu:
+            done = subprocess.run(["qemu-system-x86_64", "-cpu", "help"], capture_output=True,
+                                  text=True, check=False)
+            known = [line.split()[1] for line in done.stdout.splitlines()
+                     if line.startswith("x86 ")]
+            if model.split(",")[0] not in known:
+                raise Failure(f"QEMU has no CPU model {model} (see --engine qemu --cpu help)",
+                              USAGE)
+
+    @staticmethod
+    def cpus():
+        """The CPU models, for --cpu help."""
+        need("qemu-system-x86_64")
+        done = subprocess.run(["qemu-system-x86_64", "-cpu", "help"], capture_output=True,
+                              text=True, check=False)
+        return [line[4:] for line in done.stdout.splitlines() if line.startswith("x86 ")]
+
+    @staticmethod
+    def arguments(_model, _cpus):
+        """Kernel arguments that a model needs."""
+        return ""
+
+    @staticmethod
+    def command(machine):
+        """Return the command line."""
+        kind = "serial" if machine.terminal else "file"
+        return ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
+                "-display", "none", "-monitor", "none", "-accel", "tcg", "-cpu", machine.model,
+                "-smp", str(machine.cpus), "-m", str(machine.memory),
+                "-chardev", f"file,id=com1,path={machine.console}", "-serial", "chardev:com1",
+                "-chardev", f"{kind},id=com2,path={machine.output}", "-serial", "chardev:com2",
+                "-kernel", machine.kernel, "-initrd", machine.initrd,
+                "-append", machine.arguments]
+
+    @staticmethod
+    def environment():
+        """Environment of the emulator."""
+        return dict(os.environ)
+
+    @staticmethod
+    def last_words(_machine):
+        """QEMU speaks on its standard error only."""
+        return []
+
+
+ENGINES = {"bochs": Bochs, "qemu": Qemu}

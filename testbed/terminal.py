@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The user's terminal, joined to the guest's second serial port for --shell."""
+
+import os
+import pty
+import selectors
+import shutil
+import sys
+import termios
+import time
+import tty
+
+LEAVE = b"\x1d"  # Ctrl-]
+END_OF_INPUT = b"\x04"  # Ctrl-D
+
+
+class Terminal:
+    """A pair of pseudo-terminals: the emulator has one end, the runner the other."""
+
+    def __init__(self):
+        """Make the pair, with no line discipline of its own in between."""
+        self.port, slave = pty.openpty()
+        tty.setraw(slave)
+        self.path = os.ttyname(slave)
+        # Held open: the emulator opens it by name, and later than that.
+        self.slave = slave
+        self.input = sys.stdin.fileno()
+        self.saved = None
+        self.selector = None
+        self.left = False
+        self.ended = None
+
+    @staticmethod
+    def size():
+        """Rows and columns, as arguments of stty."""
+        columns, rows = shutil.get_terminal_size()
+        return f"rows {rows} cols {columns}"
+
+    def attach(self, selector):
+        """The guest's shell is there: begin to send it what is typed."""
+        self.selector = selector
+        if os.isatty(self.input):
+            self.saved = termios.tcgetattr(self.input)
+            tty.setraw(self.input)
+            os.write(2, b"[Ctrl-] leaves]\r\n")
+        try:
+            selector.register(self.input, selectors.EVENT_READ, self._typed)
+        except PermissionError:  # a regular file cannot be waited for: read it here
+            while not self.ended:
+                self._typed(os.read(self.input, 65536))
+
+    def _typed(self, data):
+        """Send on what was typed."""
+        if not data:
+            self._unregister()
+            self.ended = time.monotonic()
+            return
+        if self.saved and LEAVE in data:
+            self.left = True
+            return
+        os.write(self.port, data)
+
+    def _unregister(self):
+        """Stop listening to the input."""
+        try:
+            self.selector.unregister(self.input)
+        except KeyError:
+            pass
+
+    def tick(self):
+        """After the end of a piped input, say so to the shell, which reads a terminal."""
+        if self.ended and time.monotonic() - self.ended > 1:
+            os.write(self.port, END_OF_INPUT)
+            self.ended = time.monotonic()
+
+    def restore(self):
+        """Give the terminal back as it was."""
+        if self.saved:
+            termios.tcsetattr(self.input, termios.TCSADRAIN, self.saved)
+        os.close(self.port)
+        os.close(self.slave)
