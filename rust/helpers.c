@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What Rust cannot call by itself: macros and inline functions of the kernel
+ * and of KVM, each wrapped in one function and nothing added.
+ */
+#include <linux/cpumask.h>
+#include <linux/static_key.h>
+#include <asm/cpufeature.h>
+#include <asm/msr.h>
+#include <asm/vmx.h>
+#include "mmu/spte.h"
+#include "vmx/vmx_onhyperv.h"
+#include "vmx_vpid.h"
+
+DEFINE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
+
+/**
+ * vmx_vpid_counter_sum - add up one counter over all CPUs
+ * @counter: place in the per-CPU array
+ *
+ * Return: the sum; increments that run meanwhile may or may not be in it.
+ */
+u64 vmx_vpid_counter_sum(unsigned int counter)
+{
+	u64 sum = 0;
+	int cpu;
+
+	if (counter >= VMX_VPID_NR_COUNTERS)
+		return 0;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(per_cpu(vmx_vpid_counters, cpu)[counter]);
+
+	return sum;
+}
+
+/**
+ * vmx_vpid_read_caps - ask the CPU what it can invalidate
+ * @caps: IA32_VMX_EPT_VPID_CAP, or 0 when the CPU has neither EPT nor VPID
+ *
+ * The register exists only where the secondary controls allow EPT or VPID.
+ *
+ * Return: 0, or -ENODEV when there is no VMX (or the firmware has it off).
+ */
+int vmx_vpid_read_caps(u64 *caps)
+{
+	u64 primary, secondary;
+
+	*caps = 0;
+	if (!boot_cpu_has(X86_FEATURE_VMX) ||
+	    rdmsrq_safe(MSR_IA32_VMX_PROCBASED_CTLS, &primary))
+		return -ENODEV;
+
+	if (!((primary >> 32) & CPU_BASED_ACTIVATE_SECONDARY_CONTROLS) ||
+	    rdmsrq_safe(MSR_IA32_VMX_PROCBASED_CTLS2, &secondary))
+		return 0;
+
+	if (!((secondary >> 32) & (SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_ENABLE_VPID)))
+		return 0;
+
+	if (rdmsrq_safe(MSR_IA32_VMX_EPT_VPID_CAP, caps))
+		*caps = 0;
+
+	return 0;
+}
+
+/**
+ * vmx_vpid_ept_root - find out what the EPT pointer of a root is made of
+ * @root: host-physical address of the root
+ * @levels: levels of its tables, 4 or 5
+ * @ad_disabled: its accessed and dirty flags are not to be used
+ *
+ * The dummy root has no shadow page; it is used with four levels and without
+ * accessed and dirty flags.
+ *
+ * Return: false when KVM keeps no shadow page for the root.
+ */
+bool vmx_vpid_ept_root(hpa_t root, int *levels, bool *ad_disabled)
+{
+	struct kvm_mmu_page *sp;
+
+	*levels = 4;
+	*ad_disabled = true;
+	if (kvm_mmu_is_dummy_root(root))
+		return true;
+
+	sp = root_to_sp(root);
+	if (!sp)
+		return false;
+
+	*levels = sp->role.level;
+	*ad_disabled = sp->role.ad_disabled;
+	return true;
+}
+
+/**
+ * vmx_vpid_evmcs_in_use - tell whether KVM runs on Hyper-V's enlightened VMCS
+ *
+ * To be called while kvm_intel's symbols are resolved.
+ */
+bool vmx_vpid_evmcs_in_use(void)
+{
+#if IS_ENABLED(CONFIG_HYPERV)
+	return static_key_enabled((struct static_key *)vmx_vpid_import___kvm_is_using_evmcs);
+#else
+	return false;
+#endif
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Livepatch: the functions that are replaced, and the symbols that kvm.ko and
+ * kvm_intel.ko do not export.
+ *
+ * The kernel crate has no livepatch support, and livepatch wants static tables:
+ * hence C.  Nothing is decided here; the callbacks lead to kvm/handover.rs.
+ */
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/notifier.h>
+#include "vmx_vpid.h"
+
+/*
+ * An import is a pointer that livepatch fills in with the address of a symbol,
+ * by a livepatch relocation (Documentation/livepatch/module-elf-format.rst).
+ * The relocation is written in the form that "objtool klp post-link" turns into
+ * the final one: the pointer refers to a tombstone, which it later drops, and
+ * an entry in __klp_relocs.OBJECT names the pointer, by a local label since
+ * it has to be relative to the section, the symbol, and R_X86_64_64 (1).  The
+ * symbols are weak until then, for modpost to let them pass.
+ *
+ * Those of kvm_intel and of kvm.ko, on which it depends, belong to the object
+ * kvm_intel: they are resolved when it loads.
+ */
+asm(".macro vmx_vpid_import object, module, name\n"
+	".pushsection .data.vmx_vpid_imports, \"aw\"\n"
+	".balign 8\n"
+	".globl vmx_vpid_import_\\name\n"
+	".type vmx_vpid_import_\\name, @object\n"
+	".size vmx_vpid_import_\\name, 8\n"
+	"vmx_vpid_import_\\name:\n"
+	"77: .quad \".klp.tombstone.\\name\"\n"
+	".popsection\n"
+	".weak \".klp.tombstone.\\name\"\n"
+	".weak \".klp.sym.\\module\\().\\name\\(),0\"\n"
+	".pushsection \"__klp_relocs.\\object\", \"a\"\n"
+	".quad 77b\n"
+	".quad \".klp.sym.\\module\\().\\name\\(),0\"\n"
+	".long 1\n"
+	".long 0\n"
+	".popsection\n"
+	".endm\n");
+
+#define KVM_IMPORT(name)	asm("vmx_vpid_import kvm_intel, kvm, " #name)
+#define KVM_INTEL_IMPORT(name)	asm("vmx_vpid_import kvm_intel, kvm_intel, " #name)
+#include "vmx_vpid_imports.h"
+
+/*
+ * A symbol of the kernel's own is resolved while this module is loaded, whether
+ * kvm_intel is there or not: by it a module is known that was not post-linked.
+ */
+asm("vmx_vpid_import vmlinux, vmlinux, linux_banner");
+
+/**
+ * vmx_vpid_post_linked - tell whether "objtool klp post-link" was run on the module
+ */
+bool vmx_vpid_post_linked(void)
+{
+	return READ_ONCE(vmx_vpid_import_linux_banner);
+}
+
+static bool object_live(struct klp_object *obj)
+{
+	return obj->mod && obj->mod->state == MODULE_STATE_LIVE;
+}
+
+static int pre_patch(struct klp_object *obj)
+{
+	return vmx_vpid_pre_patch(object_live(obj));
+}
+
+static void post_patch(struct klp_object *obj)
+{
+	vmx_vpid_post_patch(object_live(obj));
+}
+
+static void pre_unpatch(struct klp_object *obj)
+{
+	vmx_vpid_pre_unpatch();
+}
+
+static void post_unpatch(struct klp_object *obj)
+{
+	vmx_vpid_post_unpatch();
+}
+
+/* The new functions come from the registered backend's table. */
+static struct klp_func funcs[] = {
+	{ .old_name = "allocate_vpid" },
+	{ .old_name = "free_vpid" },
+	{ .old_name = "vmx_flush_tlb_all" },
+	{ .old_name = "vmx_flush_tlb_current" },
+	{ .old_name = "vmx_flush_tlb_gva" },
+	{ .old_name = "vmx_flush_tlb_guest" },
+	{ }
+};
+
+static struct klp_object objs[] = {
+	{
+		.name = "kvm_intel",
+		.funcs = funcs,
+		.callbacks = {
+			.pre_patch = pre_patch,
+			.post_patch = post_patch,
+			.pre_unpatch = pre_unpatch,
+			.post_unpatch = post_unpatch,
+		},
+	},
+	{ }
+};
+
+/*
+ * A cumulative livepatch replaces all others without calling their callbacks: the
+ * static calls would go on leading here, and the module could be unloaded under
+ * them.  Livepatch refuses to replace a patch whose states the new one does not
+ * know, and no other knows this one ("vmx_vpid" in ASCII).
+ */
+static struct klp_state states[] = {
+	{ .id = 0x646970765f786d76, .version = 1 },
+	{ }
+};
+
+static struct klp_patch patch = {
+	.mod = THIS_MODULE,
+	.objs = objs,
+	.states = states,
+};
+
+/**
+ * vmx_vpid_klp_enable - put a table of operations in the place of kvm_intel's
+ * @ops: the table; no entry may be NULL
+ *
+ * To be called once, as the last step of module initialisation that can fail.
+ *
+ * Return: 0, or the errno of klp_enable_patch().
+ */
+int vmx_vpid_klp_enable(const struct vmx_vpid_ops *ops)
+{
+	funcs[0].new_func = ops->allocate_vpid;
+	funcs[1].new_func = ops->free_vpid;
+	funcs[2].new_func = ops->flush_tlb_all;
+	funcs[3].new_func = ops->flush_tlb_current;
+	funcs[4].new_func = ops->flush_tlb_gva;
+	funcs[5].new_func = ops->flush_tlb_guest;
+
+	return klp_enable_patch(&patch);
+}
+
+/*
+ * kvm_intel's own initialisation, which runs after post_patch when it loads
+ * late, points KVM's static calls at its own functions again.  Only its going
+ * live tells that this is over.
+ */
+static int notify(struct notifier_block *nb, unsigned long state, void *data)
+{
+	struct module *mod = data;
+
+	if (strcmp(mod->name, "kvm_intel"))
+		return NOTIFY_DONE;
+
+	if (state == MODULE_STATE_LIVE)
+		vmx_vpid_kvm_intel_state(true);
+	else if (state == MODULE_STATE_GOING)
+		vmx_vpid_kvm_intel_state(false);
+
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block notifier = {
+	.notifier_call = notify,
+};
+
+int vmx_vpid_notifier_register(void)
+{
+	return register_module_notifier(&notifier);
+}
+
+void vmx_vpid_notifier_unregister(void)
+{
+	unregister_module_notifier(&notifier);
+}
+
+MODULE_INFO(livepatch, "Y");

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a backend has to provide, and its registration.
+//!
+//! A backend takes the place of kvm_intel's functions for one layer: who owns which VPID, and which
+//! instruction answers which flush.  It is a type that implements [`Backend`]; the table of
+//! function pointers that KVM is given is made from it, in the manner of `kvm_x86_ops`.
+
+use crate::{
+    addr::Gva,
+    invvpid::Vpid, //
+};
+use kernel::{
+    error::{
+        code::{
+            EBUSY,
+            EEXIST,
+            EINVAL, //
+        },
+        VTABLE_DEFAULT_ERROR,
+    },
+    prelude::*, //
+};
+
+/// The operations of a backend, each named as the function of kvm_intel that it answers to.
+///
+/// KVM promises, and every operation may rely on it: a flush runs on the CPU that has the vCPU
+/// loaded (should the task move halfway, loading the vCPU elsewhere asks for a flush of its own);
+/// the VPID operations run in process context.
+#[vtable]
+pub(crate) trait Backend {
+    /// The vCPU as the backend sees it.
+    type Vcpu;
+
+    /// The name under which the backend is reported.
+    const LABEL: &'static str;
+
+    /// Takes a VPID for a vCPU; `None` when all are in use: the vCPU runs untagged then.
+    fn allocate_vpid() -> Option<Vpid> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Takes a VPID back from a vCPU that will not run again.
+    fn free_vpid(_vpid: Vpid) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Drops every translation of the vCPU from this CPU, whatever root it belongs to.
+    fn flush_tlb_all(_vcpu: &Self::Vcpu) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Drops the translations of the root in use from this CPU.
+    fn flush_tlb_current(_vcpu: &Self::Vcpu) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Drops one linear address of the guest's from this CPU.
+    fn flush_tlb_gva(_vcpu: &Self::Vcpu, _gva: Gva) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Drops what the guest itself may have cached from this CPU.
+    fn flush_tlb_guest(_vcpu: &Self::Vcpu) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// Returns the name of a mandatory operation that a backend leaves empty, if there is one.
+///
+/// All are mandatory: KVM has no default for any of them, and half a layer in C and half in Rust
+/// would not agree on who owns which VPID.
+fn missing<B: Backend>() -> Option<&'static str> {
+    [
+        (B::HAS_ALLOCATE_VPID, "allocate_vpid"),
+        (B::HAS_FREE_VPID, "free_vpid"),
+        (B::HAS_FLUSH_TLB_ALL, "flush_tlb_all"),
+        (B::HAS_FLUSH_TLB_CURRENT, "flush_tlb_current"),
+        (B::HAS_FLUSH_TLB_GVA, "flush_tlb_gva"),
+        (B::HAS_FLUSH_TLB_GUEST, "flush_tlb_guest"),
+    ]
+    .into_iter()
+    .find_map(|(present, name)| (!present).then_some(name))
+}
+
+/// The place for one backend, and whether it serves.
+///
+/// # Invariants
+///
+/// `serving` implies that `label` is set.
+pub(crate) struct Registry {
+    label: Option<&'static str>,
+    serving: bool,
+}
+
+impl Registry {
+    /// Creates the place, empty.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: Nothing serves.
+        Self {
+            label: None,
+            serving: false,
+        }
+    }
+
+    /// Registers a backend.
+    ///
+    /// # Errors
+    ///
+    /// [`EEXIST`] when one is registered, [`EINVAL`] when an operation is missing; the log names
+    /// which.
+    pub(crate) fn register<B: Backend>(&mut self) -> Result {
+        if let Some(label) = self.label {
+            pr_err!("backend {}: {} is registered already\n", B::LABEL, label);
+            return Err(EEXIST);
+        }
+        if let Some(op) = missing::<B>() {
+            pr_err!("backend {}: operation {} is missing\n", B::LABEL, op);
+            return Err(EINVAL);
+        }
+        self.label = Some(B::LABEL);
+        Ok(())
+    }
+
+    /// Takes the backend out.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] while it serves, [`EINVAL`] when none is registered.
+    pub(crate) fn unregister(&mut self) -> Result {
+        let label = self.label.ok_or(EINVAL)?;
+        if self.serving {
+            pr_err!("backend {}: still serves guests: detach it first\n", label);
+            return Err(EBUSY);
+        }
+        self.label = None;
+        Ok(())
+    }
+
+    /// Notes whether the backend may be called from now on.
+    pub(crate) fn set_serving(&mut self, serving: bool) {
+        // INVARIANT: Without a backend nothing serves.
+        self.serving = serving && self.label.is_some();
+    }
+
+    /// Returns the registered backend's name.
+    pub(crate) fn label(&self) -> Option<&'static str> {
+        self.label
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_backend)]
+mod tests {
+    use super::*;
+
+    struct Whole;
+    #[vtable]
+    impl Backend for Whole {
+        type Vcpu = ();
+        const LABEL: &'static str = "whole";
+        fn allocate_vpid() -> Option<Vpid> {
+            None
+        }
+        fn free_vpid(_: Vpid) {}
+        fn flush_tlb_all((): &()) {}
+        fn flush_tlb_current((): &()) {}
+        fn flush_tlb_gva((): &(), _: Gva) {}
+        fn flush_tlb_guest((): &()) {}
+    }
+
+    struct Half;
+    #[vtable]
+    impl Backend for Half {
+        type Vcpu = ();
+        const LABEL: &'static str = "half";
+        fn allocate_vpid() -> Option<Vpid> {
+            None
+        }
+        fn free_vpid(_: Vpid) {}
+    }
+
+    #[test]
+    fn an_empty_operation_is_refused_by_name() {
+        assert_eq!(missing::<Half>(), Some("flush_tlb_all"));
+        let mut registry = Registry::new();
+        assert_eq!(registry.register::<Half>(), Err(EINVAL));
+        assert!(registry.label().is_none());
+    }
+
+    #[test]
+    fn there_is_one_place() {
+        let mut registry = Registry::new();
+        assert_eq!(registry.unregister(), Err(EINVAL));
+        assert_eq!(registry.register::<Whole>(), Ok(()));
+        assert_eq!(registry.register::<Whole>(), Err(EEXIST));
+        registry.set_serving(true);
+        assert_eq!(registry.unregister(), Err(EBUSY));
+        registry.set_serving(false);
+        assert_eq!(registry.unregister(), Ok(()));
+        registry.set_serving(true);
+        assert_eq!(registry.register::<Whole>(), Ok(()));
+        assert_eq!(registry.unregister(), Ok(()));
+    }
+}

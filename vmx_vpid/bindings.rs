@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bindings to KVM's private types and to the module's C part.
+//!
+//! Generated from the headers of the tree that the module is built against.  Only [`crate::kvm`]
+//! may use them; everything else works on types of its own.
+
+#![allow(
+    clippy::all,
+    clippy::cast_lossless,
+    clippy::ptr_as_ptr,
+    clippy::ref_as_ptr,
+    clippy::undocumented_unsafe_blocks,
+    dead_code,
+    improper_ctypes,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unnecessary_transmutes,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn
+)]
+
+use kernel::ffi;
+use pin_init::{
+    MaybeZeroable,
+    Zeroable, //
+};
+
+type __kernel_size_t = usize;
+type __kernel_ssize_t = isize;
+type __kernel_ptrdiff_t = isize;
+
+// SAFETY: `__BindgenBitfieldUnit<Storage>` is a newtype around `Storage`.
+unsafe impl<Storage: Zeroable> Zeroable for __BindgenBitfieldUnit<Storage> {}
+
+include!(concat!(env!("VMX_VPID_OBJ"), "/rust/bindings_generated.rs"));

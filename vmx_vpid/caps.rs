@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the CPU says it can invalidate.
+//!
+//! The register is described in the manual's appendix on VMX capability reporting.  KVM keeps a
+//! copy in `vmx_capability`; here the CPU itself is asked, once, when the module is loaded: the
+//! register cannot change while the machine runs.
+
+use kernel::bitfield;
+
+bitfield! {
+    /// `IA32_VMX_EPT_VPID_CAP`, the bits that concern invalidation.
+    ///
+    /// The zero value is that of a CPU with neither EPT nor VPID.
+    pub(crate) struct EptVpidCap(u64) {
+        /// `INVEPT` exists.
+        20:20   invept => bool;
+        /// `INVEPT` type 1, single context.
+        25:25   invept_context => bool;
+        /// `INVEPT` type 2, all contexts.
+        26:26   invept_all => bool;
+        /// `INVVPID` exists.
+        32:32   invvpid => bool;
+        /// `INVVPID` type 0, individual address.
+        40:40   invvpid_address => bool;
+        /// `INVVPID` type 1, single context.
+        41:41   invvpid_context => bool;
+        /// `INVVPID` type 2, all contexts.
+        42:42   invvpid_all => bool;
+        /// `INVVPID` type 3, single context retaining globals.
+        43:43   invvpid_context_retain_globals => bool;
+    }
+}
+
+impl EptVpidCap {
+    /// Returns whether the CPU can invalidate by VPID at all.
+    ///
+    /// The rule by which kvm_intel keeps or drops its `vpid` parameter: the instruction and at
+    /// least one extent that removes a whole VPID.
+    #[inline]
+    pub(crate) fn can_flush_vpid(self) -> bool {
+        self.invvpid() && (self.invvpid_context() || self.invvpid_all())
+    }
+}

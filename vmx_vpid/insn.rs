@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How a VMX instruction is issued and how it can fail.
+//!
+//! INVVPID and INVEPT have the same form: a 128-bit operand in memory, a type in a register.  Both
+//! can fail in two ways, and both ways are caught here in the very statement that issues them:
+//! VM-fail, told by the flags (the manual's chapter on VMX instructions, "Conventions"), and a
+//! fault, told by the exception table.
+
+/// Why a VMX instruction did not do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InsnError {
+    /// VM-fail: the operand or the type was refused (`CF` or `ZF` set).
+    VmFail,
+    /// The instruction raised an exception: the CPU is not in VMX operation, or lacks it.
+    Fault,
+}
+
+/// Issues an instruction of the form `insn memory-operand, type`.
+///
+/// Expands to an expression of type `Result<(), InsnError>`.  The flags are tested in the same
+/// `asm!` block, since nothing keeps them alive after it.  There is no `nomem`: the implied memory
+/// clobber orders the instruction after the page-table writes that it answers for.
+///
+/// `$desc` is a reference to the operand, `$kind` the type; `$template` a file made from the
+/// `.rs.S` file of the instruction.
+macro_rules! invalidate {
+    ($template:expr, $desc:expr, $kind:expr) => {{
+        let desc: &Descriptor = $desc;
+        'out: {
+            // SAFETY: `desc` is a live operand of 16 bytes.  In VMX root operation at CPL 0 the
+            // instruction does nothing but drop cached translations, which is always legal;
+            // elsewhere it faults, and VM-fail and fault both leave through the labels below.
+            unsafe {
+                kernel::asm!(
+                    include!($template);
+                    desc = in(reg) desc,
+                    kind = in(reg) $kind,
+                    fail = label { break 'out Err(InsnError::VmFail) },
+                    fault = label { break 'out Err(InsnError::Fault) },
+                );
+            }
+            Ok(())
+        }
+    }};
+}
+pub(crate) use invalidate;
+
+/// Encoding of the VMCS field "VM-instruction error".
+const VM_INSTRUCTION_ERROR: u64 = 0x4400;
+
+/// Returns the number of the error that the last VM-fail on this CPU left in the current VMCS.
+///
+/// `None` when there is no current VMCS: VM-fail leaves no number then.  To be called right after
+/// the failure; good for a message only, since a preempted task may read another VMCS.
+#[cold]
+pub(crate) fn vm_instruction_error() -> Option<u64> {
+    let mut value = 0u64;
+    'out: {
+        // SAFETY: `value` is a live 8-byte destination.  VMREAD changes nothing else; VM-fail and
+        // fault both leave through the label below.
+        unsafe {
+            kernel::asm!(
+                include!(concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/vmread_asm.rs"));
+                field = in(reg) VM_INSTRUCTION_ERROR,
+                value = in(reg) &raw mut value,
+                fail = label { break 'out None },
+            );
+        }
+        Some(value)
+    }
+}

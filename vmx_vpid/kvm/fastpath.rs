@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The fast way in: KVM's static calls, pointed straight at the backend.
+//!
+//! Livepatch alone costs some 75 instructions a call.  KVM calls the entries of `kvm_x86_ops` by
+//! static calls, direct calls that the kernel rewrites; pointed at the very functions that
+//! livepatch leads to, they cost nothing.  The same functions, since livepatch looks for these on
+//! every task's stack before it lets the module go.
+
+use crate::bindings;
+use core::ptr;
+use kernel::{
+    ffi::c_void,
+    prelude::*, //
+};
+
+/// A static call of KVM's and the two functions that it can lead to.
+struct Site {
+    name: &'static str,
+    key: *mut bindings::static_call_key,
+    trampoline: *mut c_void,
+    original: *mut c_void,
+    replacement: *mut c_void,
+}
+
+impl Site {
+    /// Returns whether the call leads to a function.
+    ///
+    /// # Safety
+    ///
+    /// The site's pointers are those of one static call, and valid.
+    unsafe fn leads_to(&self, function: *mut c_void) -> bool {
+        // SAFETY: `key` is valid by the contract.  Only module initialisation of kvm_intel, which
+        // is over or has not begun, and this code, which is serialised, write it.
+        unsafe { ptr::read_volatile(&raw const (*self.key).func) == function }
+    }
+
+    /// Points the call at `to` if it leads to `from` now; returns whether it did.
+    ///
+    /// # Safety
+    ///
+    /// The site's pointers are those of one static call, and valid.
+    unsafe fn switch(&self, from: *mut c_void, to: *mut c_void) -> bool {
+        // SAFETY: The contract of this function.
+        if !unsafe { self.leads_to(from) } {
+            return false;
+        }
+        // SAFETY: Key and trampoline are those of one static call, and `to` has its signature.
+        unsafe { bindings::__static_call_update(self.key, self.trampoline, to) };
+        true
+    }
+}
+
+/// Makes a [`Site`] from the name of an operation.
+macro_rules! site {
+    ($ops:expr, $name:ident, $key:ident, $trampoline:ident, $original:ident) => {
+        Site {
+            name: stringify!($name),
+            // SAFETY: Reading an import is reading a pointer; it is filled in by the contract of
+            // `sites()`.
+            key: unsafe { bindings::$key }.cast(),
+            // SAFETY: As above.
+            trampoline: unsafe { bindings::$trampoline },
+            // SAFETY: As above.
+            original: unsafe { bindings::$original },
+            replacement: match $ops.$name {
+                Some(function) => function as *mut c_void,
+                None => ptr::null_mut(),
+            },
+        }
+    };
+}
+
+/// How many of the operations are static calls.
+pub(super) const SITES: usize = 4;
+
+/// Returns the static calls that a table of operations replaces.
+///
+/// # Safety
+///
+/// The symbols of kvm_intel are resolved.
+unsafe fn sites(ops: &bindings::vmx_vpid_ops) -> [Site; SITES] {
+    [
+        site!(
+            ops,
+            flush_tlb_all,
+            vmx_vpid_import___SCK__kvm_x86_flush_tlb_all,
+            vmx_vpid_import___SCT__kvm_x86_flush_tlb_all,
+            vmx_vpid_import_vmx_flush_tlb_all
+        ),
+        site!(
+            ops,
+            flush_tlb_current,
+            vmx_vpid_import___SCK__kvm_x86_flush_tlb_current,
+            vmx_vpid_import___SCT__kvm_x86_flush_tlb_current,
+            vmx_vpid_import_vmx_flush_tlb_current
+        ),
+        site!(
+            ops,
+            flush_tlb_gva,
+            vmx_vpid_import___SCK__kvm_x86_flush_tlb_gva,
+            vmx_vpid_import___SCT__kvm_x86_flush_tlb_gva,
+            vmx_vpid_import_vmx_flush_tlb_gva
+        ),
+        site!(
+            ops,
+            flush_tlb_guest,
+            vmx_vpid_import___SCK__kvm_x86_flush_tlb_guest,
+            vmx_vpid_import___SCT__kvm_x86_flush_tlb_guest,
+            vmx_vpid_import_vmx_flush_tlb_guest
+        ),
+    ]
+}
+
+/// Points KVM's static calls at the backend; returns how many do so now.
+///
+/// A call that leads to an unexpected function (`vt_*` with TDX built in) is left alone: livepatch
+/// serves it.  To call this twice changes nothing.
+///
+/// # Safety
+///
+/// kvm_intel is live, its symbols are resolved, its functions are livepatched by those in `ops`,
+/// and calls of this and of [`disarm()`] are serialised.
+pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
+    let mut armed = 0;
+    // SAFETY: By the contract the symbols are resolved.
+    for site in unsafe { sites(ops) } {
+        // SAFETY: `sites()` returns matching pointers.
+        let switched = unsafe { site.switch(site.original, site.replacement) };
+        // SAFETY: As above.
+        if switched || unsafe { site.leads_to(site.replacement) } {
+            armed += 1;
+        } else {
+            pr_info!(
+                "the static call of {} does not lead to kvm_intel: livepatch serves it\n",
+                site.name
+            );
+        }
+    }
+    armed
+}
+
+/// Points KVM's static calls back at kvm_intel's functions, which are still livepatched.
+///
+/// # Safety
+///
+/// The symbols of kvm_intel are resolved, and calls of this and of [`arm()`] are serialised.
+pub(super) unsafe fn disarm(ops: &bindings::vmx_vpid_ops) {
+    // SAFETY: By the contract the symbols are resolved.
+    for site in unsafe { sites(ops) } {
+        // SAFETY: `sites()` returns matching pointers.
+        unsafe { site.switch(site.replacement, site.original) };
+    }
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attach and detach: the callbacks of livepatch, and the state they keep.
+//!
+//! Lock order: livepatch's mutex, then [`HANDOVER`], then kvm_intel's `vmx_vpid_lock` or what a
+//! static call's update takes.  The notifier of a module going live and readers of debugfs come
+//! without livepatch's mutex.
+
+use crate::{
+    backend::{
+        Backend,
+        Registry, //
+    },
+    bindings,
+    caps::EptVpidCap,
+    kvm::{
+        fastpath,
+        hooks,
+        symbols::Vpids,
+        vcpu::Vcpu, //
+    },
+    phase::{
+        Callback,
+        Phase,
+        Transfer, //
+    }, //
+};
+use core::marker::PhantomData;
+use kernel::{
+    error::{
+        from_result,
+        to_result, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        global_lock, //
+    }, //
+};
+
+/// The state of the handover.
+///
+/// # Invariants
+///
+/// - The symbols of kvm_intel are resolved in every phase but [`Phase::Detached`].
+/// - `armed` is not 0 only in [`Phase::Attached`], and with `ops` set.
+///
+/// `live` tells whether kvm_intel is past its own initialisation.  It is kept here, since livepatch
+/// and the notifier tell of it from different tasks, and only under the mutex is their order known.
+struct Handover {
+    registry: Registry,
+    ops: Option<bindings::vmx_vpid_ops>,
+    phase: Phase,
+    armed: usize,
+    live: bool,
+}
+
+global_lock! {
+    // SAFETY: `Attachment::new()` initialises it, before livepatch or the notifier know of the
+    // callbacks and before there is a file in debugfs.
+    unsafe(uninit) static HANDOVER: Mutex<Handover> = Handover {
+        registry: Registry::new(),
+        ops: None,
+        phase: Phase::Detached,
+        armed: 0,
+        live: false,
+    };
+}
+
+/// Whether [`HANDOVER`] is initialised.
+static INITIALISED: Atomic<bool> = Atomic::new(false);
+
+impl Handover {
+    /// Takes the step that a callback asks for.
+    ///
+    /// # Safety
+    ///
+    /// Livepatch called back, so that the symbols of kvm_intel are resolved until this returns.
+    unsafe fn step(&mut self, callback: Callback, live: bool) {
+        let (phase, transfer) = self.phase.on(callback);
+        if phase != Phase::Attached {
+            // SAFETY: The symbols are resolved by the contract.
+            unsafe { self.disarm() };
+        }
+        if transfer != Transfer::None {
+            // SAFETY: The symbols are resolved by the contract.
+            let mut vpids = unsafe { Vpids::lock() };
+            let strays = match transfer {
+                Transfer::Import => {
+                    vpids.import();
+                    0
+                }
+                _ => vpids.export(),
+            };
+            drop(vpids);
+            if strays != 0 {
+                pr_warn!(
+                    "C freed {} VPIDs unseen: is free_vpid() inlined? See 'make check-kernel'\n",
+                    strays
+                );
+            }
+        }
+        if phase != self.phase {
+            pr_info!("{}\n", phase.name());
+        }
+        // INVARIANT: Livepatch resolves the symbols before the first callback, which leads out of
+        // `Detached`, and clears them after the last, which leads there.
+        self.phase = phase;
+        self.registry.set_serving(phase != Phase::Detached);
+        self.live |= live;
+        if self.live {
+            // SAFETY: As above, and kvm_intel is live; livepatch keeps it from going away.
+            unsafe { self.arm() };
+        }
+    }
+
+    /// Points KVM's static calls at the backend, if every task runs it.
+    ///
+    /// # Safety
+    ///
+    /// kvm_intel is live, and cannot go away before this returns.
+    unsafe fn arm(&mut self) {
+        if let (Phase::Attached, Some(ops)) = (self.phase, &self.ops) {
+            // SAFETY: Attached, so the symbols are resolved.
+            if unsafe { bindings::vmx_vpid_evmcs_in_use() } {
+                pr_warn!("KVM runs on Hyper-V's enlightened VMCS: livepatch alone serves it\n");
+                return;
+            }
+            // SAFETY: Attached, so the symbols are resolved and the functions livepatched; `self`
+            // is borrowed from the mutex, which serialises this.
+            // INVARIANT: The phase is `Attached` and `ops` is set.
+            self.armed = unsafe { fastpath::arm(ops) };
+            pr_info!(
+                "{} of {} flushes by static call\n",
+                self.armed,
+                fastpath::SITES
+            );
+        }
+    }
+
+    /// Points KVM's static calls back.
+    ///
+    /// # Safety
+    ///
+    /// If any is armed, the symbols of kvm_intel are resolved.
+    unsafe fn disarm(&mut self) {
+        if let (1.., Some(ops)) = (self.armed, &self.ops) {
+            // SAFETY: The symbols are resolved by the contract; the mutex serialises this.
+            unsafe { fastpath::disarm(ops) };
+            self.armed = 0;
+        }
+    }
+}
+
+/// Livepatch is about to lead kvm_intel's functions to the backend.
+///
+/// `live` tells whether kvm_intel runs already; if not, this is part of its being loaded, and
+/// refusing would keep it from loading.
+#[no_mangle]
+extern "C" fn vmx_vpid_pre_patch(live: bool) -> c_int {
+    from_result(|| {
+        // SAFETY: The symbols are resolved: this is livepatch's callback.
+        if live && unsafe { bindings::vmx_vpid_evmcs_in_use() } {
+            pr_err!("KVM runs on Hyper-V's enlightened VMCS: not supported\n");
+            return Err(EOPNOTSUPP);
+        }
+        // SAFETY: As above.
+        unsafe { HANDOVER.lock().step(Callback::PrePatch, live) };
+        Ok(0)
+    })
+}
+
+/// Livepatch has led every task to the backend.
+#[no_mangle]
+extern "C" fn vmx_vpid_post_patch(live: bool) {
+    // SAFETY: The symbols are resolved: this is livepatch's callback.
+    unsafe { HANDOVER.lock().step(Callback::PostPatch, live) };
+}
+
+/// Livepatch is about to lead the functions back to C.
+#[no_mangle]
+extern "C" fn vmx_vpid_pre_unpatch() {
+    // SAFETY: The symbols are resolved: this is livepatch's callback.
+    unsafe { HANDOVER.lock().step(Callback::PreUnpatch, false) };
+}
+
+/// Livepatch has led every task back to C, or kvm_intel goes away.
+#[no_mangle]
+extern "C" fn vmx_vpid_post_unpatch() {
+    // SAFETY: The symbols are still resolved: this is livepatch's callback.
+    unsafe { HANDOVER.lock().step(Callback::PostUnpatch, false) };
+}
+
+/// kvm_intel has gone live, after its own initialisation wrote KVM's static calls, or goes away.
+#[no_mangle]
+extern "C" fn vmx_vpid_kvm_intel_state(live: bool) {
+    let mut handover = HANDOVER.lock();
+    handover.live = live;
+    if live {
+        // SAFETY: The notifier runs before the loading of kvm_intel ends, so it is live and stays.
+        // Were it unloaded all the same, livepatch's callbacks would wait for the mutex, and find
+        // the calls armed or the phase changed.
+        unsafe { handover.arm() };
+    }
+}
+
+/// What the handover looks like, for debugfs.
+pub(crate) struct Status {
+    /// The registered backend.
+    pub(crate) backend: &'static str,
+    /// The phase.
+    pub(crate) phase: Phase,
+    /// Whether kvm_intel is there, attached or not.
+    pub(crate) live: bool,
+    /// How many flushes go by static call, and how many could.
+    pub(crate) static_calls: (usize, usize),
+    /// How many VPIDs are in use, and the most that were since the last attach; `None` when
+    /// detached: there is nothing to ask.
+    pub(crate) vpids: Option<(u32, u32)>,
+}
+
+/// Returns what the handover looks like now.
+pub(crate) fn status() -> Status {
+    let handover = HANDOVER.lock();
+    Status {
+        backend: handover.registry.label().unwrap_or("none"),
+        phase: handover.phase,
+        live: handover.live,
+        static_calls: (handover.armed, fastpath::SITES),
+        vpids: (handover.phase != Phase::Detached).then(|| {
+            // SAFETY: By the invariant the symbols are resolved, and they stay so while the mutex
+            // is held: livepatch's last callback waits for it, and they are cleared after that.
+            unsafe { Vpids::lock() }.usage()
+        }),
+    }
+}
+
+/// A registered backend, and the notifier that goes with it.
+///
+/// Livepatch pins the module while it is enabled, so this is dropped only when C serves again.
+pub(crate) struct Attachment<B: Backend<Vcpu = Vcpu>>(PhantomData<B>);
+
+impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
+    /// Registers a backend; it serves from [`Self::enable()`] on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Registry::register()`] and of the module notifier; [`EEXIST`] when called a
+    /// second time in the life of the module.
+    pub(crate) fn new(caps: EptVpidCap) -> Result<Self> {
+        if INITIALISED.xchg(true, Relaxed) {
+            return Err(EEXIST);
+        }
+        // SAFETY: The flag lets one caller come here, once.
+        unsafe { HANDOVER.init() };
+        hooks::set_caps(caps);
+        {
+            let mut handover = HANDOVER.lock();
+            handover.registry.register::<B>()?;
+            handover.ops = Some(hooks::table::<B>());
+        }
+        // INVARIANT: From here on, dropping the value undoes all.
+        let this = Self(PhantomData);
+        // SAFETY: The callback is ready to be called.
+        to_result(unsafe { bindings::vmx_vpid_notifier_register() })?;
+        Ok(this)
+    }
+
+    /// Attaches the backend, now or when kvm_intel is loaded.
+    ///
+    /// # Errors
+    ///
+    /// Those of livepatch; the log names a symbol that could not be resolved.
+    pub(crate) fn enable(&self) -> Result {
+        // The very table that the static calls are pointed at: livepatch looks for its functions,
+        // and no others, on every stack.
+        let ops = HANDOVER.lock().ops.ok_or(EINVAL)?;
+        // SAFETY: `new()` refused an incomplete table, and this is the last step of the module's
+        // initialisation.
+        to_result(unsafe { bindings::vmx_vpid_klp_enable(&ops) }).inspect_err(|error| {
+            pr_err!(
+                "livepatch refused to attach ({:?}): is another transition pending?\n",
+                error
+            )
+        })
+    }
+}
+
+impl<B: Backend<Vcpu = Vcpu>> Drop for Attachment<B> {
+    fn drop(&mut self) {
+        // SAFETY: Registered in `new()`; to take out what is not there is harmless.
+        unsafe { bindings::vmx_vpid_notifier_unregister() };
+        let mut handover = HANDOVER.lock();
+        // Refused, with a line in the log, if livepatch let the module go while it serves.
+        if handover.registry.unregister().is_ok() {
+            handover.ops = None;
+        }
+    }
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters, one copy for each CPU, so that a flush never touches a shared cache line.
+//!
+//! The kernel crate has no per-CPU variables.  The array is defined in `rust/helpers.c`; here it is
+//! incremented as `this_cpu_inc()` does it in C: by one instruction, which neither an interrupt nor
+//! a migration can come in between.
+
+use crate::{
+    bindings,
+    stats::Counter, //
+};
+
+kernel::static_assert!(Counter::COUNT <= bindings::VMX_VPID_NR_COUNTERS as usize);
+
+/// Increments counter number `N`; use [`count!`](crate::kvm::percpu::count).
+#[inline(always)]
+pub(super) fn increment<const N: usize>() {
+    const { assert!(N < Counter::COUNT) };
+    // SAFETY: The array has `VMX_VPID_NR_COUNTERS` elements of 8 bytes on each CPU, and `N` is less
+    // than that.  Only the one word and the arithmetic flags change.
+    unsafe {
+        kernel::asm!(
+            "incq %gs:{counters}+{offset}(%rip)";
+            counters = sym bindings::vmx_vpid_counters,
+            offset = const N * 8,
+            options(nostack),
+        );
+    }
+}
+
+/// Increments a counter, named as in [`Counter`], on this CPU.
+macro_rules! count {
+    ($name:ident) => {
+        $crate::kvm::percpu::increment::<{ $crate::stats::Counter::$name as usize }>()
+    };
+}
+pub(super) use count;
+
+/// Returns a counter's sum over all CPUs.
+pub(crate) fn sum(counter: Counter) -> u64 {
+    // CAST: There are fewer than 64 counters.
+    let index = counter as u32;
+    // SAFETY: The helper checks the index and only reads.
+    unsafe { bindings::vmx_vpid_counter_sum(index) }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vCPU of KVM, as much of it as this layer has to know.
+
+use crate::{
+    addr::Hpa,
+    bindings,
+    ept::Levels,
+    flush::{
+        Root,
+        Tags, //
+    },
+    invvpid::Vpid, //
+};
+use core::mem::offset_of;
+use kernel::{
+    pr_warn_once,
+    types::Opaque, //
+};
+
+// `to_vmx()` of KVM is a cast, and KVM asserts the same.
+kernel::static_assert!(offset_of!(bindings::vcpu_vmx, vcpu) == 0);
+
+/// A vCPU that an operation was called for.
+///
+/// # Invariants
+///
+/// It is part of a `struct vcpu_vmx`, loaded by this task, which holds its mutex: no one else
+/// changes the fields that are read here.
+#[repr(transparent)]
+pub(crate) struct Vcpu(Opaque<bindings::kvm_vcpu>);
+
+impl Vcpu {
+    /// Takes the vCPU that KVM called an operation for.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is what KVM passed to an entry of `kvm_x86_ops`, and the reference does not outlive
+    /// that call.
+    #[inline]
+    pub(super) unsafe fn from_raw<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Self {
+        // SAFETY: KVM passes a live vCPU, and `Self` is transparent.
+        // INVARIANT: KVM calls those entries with the vCPU loaded and its mutex held.
+        unsafe { &*vcpu.cast() }
+    }
+
+    /// Returns the vCPU as kvm_intel knows it.
+    #[inline]
+    fn vmx(&self) -> *const bindings::vcpu_vmx {
+        self.0.get().cast()
+    }
+
+    /// Returns whether L2 is active and L1 has given it a VPID of its own.
+    #[inline]
+    fn l2_has_vpid(&self) -> bool {
+        let vmx = self.vmx();
+        // SAFETY: By the type invariant `vmx` is live and its fields are stable.
+        let flags = unsafe { (*vmx).vcpu.arch.hflags };
+        if flags & bindings::HF_GUEST_MASK == 0 {
+            return false;
+        }
+        // SAFETY: As above.  While L2 is active there is a cached vmcs12; it is allocated with the
+        // vCPU's nested state and freed after L2 is left.
+        let (primary, secondary) = unsafe {
+            let vmcs12 = (*vmx).nested.cached_vmcs12;
+            (
+                (*vmcs12).cpu_based_vm_exec_control,
+                (*vmcs12).secondary_vm_exec_control,
+            )
+        };
+        primary & bindings::VMX_VPID_SECONDARY_CONTROLS != 0
+            && secondary & bindings::VMX_VPID_ENABLE_VPID != 0
+    }
+}
+
+impl Tags for Vcpu {
+    #[inline]
+    fn ept(&self) -> bool {
+        // SAFETY: There is a vCPU, so kvm_intel is loaded; an operation runs, so its symbols are
+        // resolved.
+        unsafe { super::symbols::enable_ept() }
+    }
+
+    #[inline]
+    fn vpid(&self) -> bool {
+        // SAFETY: As in `ept()`.
+        unsafe { super::symbols::enable_vpid() }
+    }
+
+    #[inline]
+    fn vpid01(&self) -> Option<Vpid> {
+        // SAFETY: By the type invariant the field is live and stable.
+        let vpid = unsafe { (*self.vmx()).vpid };
+        // CAST: KVM keeps a 16-bit number in an `int`.
+        Vpid::new(vpid as u16)
+    }
+
+    #[inline]
+    fn vpid02(&self) -> Option<Vpid> {
+        // SAFETY: By the type invariant the field is live and stable.
+        Vpid::new(unsafe { (*self.vmx()).nested.vpid02 })
+    }
+
+    #[inline]
+    fn current_vpid(&self) -> Option<Vpid> {
+        // L2 shares the VPID of L1 when there was none left for it.
+        if self.l2_has_vpid() {
+            self.vpid02().or_else(|| self.vpid01())
+        } else {
+            self.vpid01()
+        }
+    }
+
+    #[inline]
+    fn root(&self) -> Root {
+        // SAFETY: By the type invariant the fields are live and stable; `mmu` always points to one
+        // of the vCPU's own `struct kvm_mmu`.
+        let root = unsafe { (*(*self.vmx()).vcpu.arch.mmu).root.hpa };
+        if root == bindings::VMX_VPID_INVALID_PAGE {
+            return Root::Invalid;
+        }
+        if !self.ept() {
+            return Root::Unknown;
+        }
+
+        let mut levels = 0;
+        let mut ad_disabled = true;
+        // SAFETY: `root` is a valid root of a vCPU with EPT on: the dummy root, or a page of the
+        // kernel's memory map.  The helper only reads, and writes the two results.
+        let known = unsafe { bindings::vmx_vpid_ept_root(root, &mut levels, &mut ad_disabled) };
+        if !known {
+            // KVM warns too: each root it loads has a shadow page.
+            pr_warn_once!(
+                "KVM keeps no page for root {:#x}: all contexts are flushed\n",
+                root
+            );
+            return Root::Unknown;
+        }
+        Root::Known {
+            table: Hpa::new(root),
+            levels: if levels == 5 {
+                Levels::Five
+            } else {
+                Levels::Four
+            },
+            // SAFETY: As in `ept()`.
+            accessed_dirty: !ad_disabled && unsafe { super::symbols::enable_ept_ad_bits() },
+        }
+    }
+}

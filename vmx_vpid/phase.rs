@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the backend stands between KVM's C code and the Rust code.
+//!
+//! Livepatch tells of each step by a callback, and it may turn round halfway, or kvm_intel may come
+//! and go meanwhile.  The phases below and their answers are the whole protocol; every step is
+//! idempotent.  The callbacks, in the order they come:
+//!
+//! | event | callbacks |
+//! |---|---|
+//! | attach | pre_patch, post_patch |
+//! | attach, turned round | pre_patch, post_unpatch |
+//! | detach | pre_unpatch, post_unpatch |
+//! | detach, turned round | pre_unpatch, post_patch |
+//! | kvm_intel loads while attached | pre_patch, post_patch, then its own initialisation |
+//! | kvm_intel loads in mid-transition | pre_patch; the rest at the transition's end |
+//! | kvm_intel unloads in mid-transition | post_unpatch |
+//! | kvm_intel unloads while attached | its own exit, then pre_unpatch, post_unpatch |
+
+/// A phase of the handover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// C serves, or kvm_intel is not there.  Nothing of kvm_intel may be touched.
+    Detached,
+    /// Some tasks run C, some Rust, on the way to Rust.
+    Attaching,
+    /// Every task runs Rust.
+    Attached,
+    /// Some tasks run C, some Rust, on the way to C.
+    Detaching,
+}
+
+/// A callback of livepatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Callback {
+    /// The functions are about to be replaced, for the tasks that reach a safe point.
+    PrePatch,
+    /// No task runs the replaced functions any more.
+    PostPatch,
+    /// The functions are about to be put back.
+    PreUnpatch,
+    /// No task runs the Rust functions any more.
+    PostUnpatch,
+}
+
+/// Which way the set of VPIDs in use has to be copied, under KVM's lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transfer {
+    /// It stays where it is.
+    None,
+    /// From KVM's bitmap to the pool.
+    Import,
+    /// From the pool to KVM's bitmap.
+    Export,
+}
+
+impl Phase {
+    /// Answers a callback: the next phase, and who takes over the set of VPIDs.
+    ///
+    /// KVM's bitmap is the truth in every phase but [`Phase::Attached`], so both sides may serve at
+    /// once in the others.
+    pub(crate) fn on(self, callback: Callback) -> (Self, Transfer) {
+        match (self, callback) {
+            (Self::Attached, Callback::PrePatch | Callback::PostPatch) => {
+                (Self::Attached, Transfer::None)
+            }
+            (_, Callback::PrePatch) => (Self::Attaching, Transfer::None),
+            (_, Callback::PostPatch) => (Self::Attached, Transfer::Import),
+            (Self::Attached, Callback::PreUnpatch) => (Self::Detaching, Transfer::Export),
+            (Self::Detached, Callback::PreUnpatch) => (Self::Detached, Transfer::None),
+            (_, Callback::PreUnpatch) => (Self::Detaching, Transfer::None),
+            // Livepatch always tells of pre_unpatch first when it leaves the patched state; should
+            // it not, the set still goes back.
+            (Self::Attached, Callback::PostUnpatch) => (Self::Detached, Transfer::Export),
+            (_, Callback::PostUnpatch) => (Self::Detached, Transfer::None),
+        }
+    }
+
+    /// Returns the phase's name as debugfs shows it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Detached => "detached",
+            Self::Attaching => "attaching",
+            Self::Attached => "attached",
+            Self::Detaching => "detaching",
+        }
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_phase)]
+mod tests {
+    use super::{
+        Callback::*,
+        Phase::*,
+        *, //
+    };
+
+    /// Runs callbacks from a phase; returns where they lead and whether the pool holds the truth
+    /// there, or `None` if the set was copied from the side that did not hold it.
+    fn run(from: Phase, callbacks: &[Callback]) -> Option<(Phase, bool)> {
+        let mut phase = from;
+        let mut pool_is_truth = from == Attached;
+        for &callback in callbacks {
+            let (next, transfer) = phase.on(callback);
+            pool_is_truth = match (transfer, pool_is_truth) {
+                (Transfer::None, truth) => truth,
+                (Transfer::Import, false) => true,
+                (Transfer::Export, true) => false,
+                _ => return None,
+            };
+            phase = next;
+        }
+        Some((phase, pool_is_truth))
+    }
+
+    #[test]
+    fn every_row_of_the_table() {
+        let rows: [(Phase, &[Callback], Phase); 8] = [
+            (Detached, &[PrePatch, PostPatch], Attached),
+            (Detached, &[PrePatch, PostUnpatch], Detached),
+            (Attached, &[PreUnpatch, PostUnpatch], Detached),
+            (Attached, &[PreUnpatch, PostPatch], Attached),
+            (Detached, &[PrePatch], Attaching),
+            (Attaching, &[PostUnpatch], Detached),
+            (Detaching, &[PostUnpatch], Detached),
+            (
+                Attached,
+                &[PreUnpatch, PostUnpatch, PrePatch, PostPatch],
+                Attached,
+            ),
+        ];
+        for (from, callbacks, to) in rows {
+            assert_eq!(run(from, callbacks), Some((to, to == Attached)));
+        }
+    }
+
+    #[test]
+    fn any_sequence_keeps_one_truth() {
+        let all = [PrePatch, PostPatch, PreUnpatch, PostUnpatch];
+        // All sequences of six callbacks, sensible or not: base-4 digits of a counter.
+        for code in 0..4096usize {
+            let sequence: [Callback; 6] = core::array::from_fn(|i| all[code >> (2 * i) & 3]);
+            let end = run(Detached, &sequence);
+            assert!(end.is_some_and(|(phase, pool_is_truth)| pool_is_truth == (phase == Attached)));
+        }
+    }
+
+    #[test]
+    fn callbacks_are_idempotent() {
+        for phase in [Detached, Attaching, Attached, Detaching] {
+            for callback in [PrePatch, PostPatch, PreUnpatch, PostUnpatch] {
+                let (once, _) = phase.on(callback);
+                assert_eq!(once.on(callback), (once, Transfer::None));
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The unit tests of vmx_vpid, as a module of their own.
+//!
+//! Suites run when their module is live, which for vmx_vpid itself would be after it attached.
+//! Here the same files are built without the part that knows KVM.
+
+// Each file is built whole, but what only `kvm` calls has no caller here.
+#![allow(dead_code)]
+
+mod addr;
+mod backend;
+mod caps;
+mod ept;
+mod flush;
+mod insn;
+mod invvpid;
+mod issue;
+mod phase;
+mod vpid;
+
+use kernel::prelude::*;
+
+module! {
+    type: Tests,
+    name: "vmx_vpid_kunit",
+    authors: ["The vmx_vpid developers"],
+    description: "KUnit suites of vmx_vpid",
+    license: "GPL",
+}
+
+struct Tests;
+
+impl kernel::Module for Tests {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Self)
+    }
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KVM's layer of tagged translations on Intel, in Rust.
+//!
+//! The module takes the place of the functions of kvm_intel that decide who owns which VPID and
+//! which instruction invalidates what.  It attaches by livepatch, to running guests too, and
+//! leaves them to the C code again when it is disabled.  This file loads and unloads it, no more.
+//!
+//! Words used throughout:
+//!
+//! - *VPID*: the tag of a vCPU's translations.  *vpid01* is the one KVM runs L1 with, *vpid02* the
+//!   one it runs L2 with, *vpid12* the one that L1 wrote into its own VMCS.  0 is the host's.
+//! - *EP4TA*: bits 51:12 of an EPT pointer; the tag of guest-physical and combined mappings.
+//! - *Linear* mapping: GVA to HPA without EPT, tagged by VPID and PCID.  *Guest-physical* mapping:
+//!   GPA to HPA, tagged by EP4TA.  *Combined* mapping: GVA to HPA with EPT, tagged by all three.
+//! - *Extent*: what one INVVPID or INVEPT covers.
+//! - *Backend*: what implements [`backend::Backend`].
+//!
+//! Each layer knows only those below it, and this is their order: `kvm`, with the files of debugfs;
+//! `backend`, `phase`, `stats`; `flush`, `vpid`; `issue`; `invvpid`, `ept`; `insn`, `caps`, `addr`.
+
+mod addr;
+mod backend;
+mod bindings;
+mod caps;
+mod debugfs;
+mod ept;
+mod flush;
+mod insn;
+mod invvpid;
+mod issue;
+mod kvm;
+mod phase;
+mod stats;
+mod vpid;
+
+use crate::{
+    caps::EptVpidCap,
+    kvm::{
+        files::Files,
+        handover::Attachment,
+        hooks::Native, //
+    }, //
+};
+use kernel::prelude::*;
+
+module! {
+    type: Module,
+    name: "vmx_vpid",
+    authors: ["The vmx_vpid developers"],
+    description: "VPID and TLB invalidation of KVM on Intel, in Rust",
+    license: "GPL",
+}
+
+/// The loaded module.
+///
+/// Fields are dropped in the order of their declaration: first nobody reads any more, then the
+/// backend is taken out.
+#[pin_data]
+struct Module {
+    _files: Files,
+    _attachment: Attachment<Native>,
+}
+
+impl Module {
+    /// Checks that the CPU is one that this module has something to do on.
+    ///
+    /// # Errors
+    ///
+    /// [`ENODEV`] without VMX, [`EOPNOTSUPP`] without VPIDs that can be invalidated, [`ENOEXEC`]
+    /// when the module lacks its livepatch relocations.
+    fn probe() -> Result<EptVpidCap> {
+        if !kvm::post_linked() {
+            pr_err!("not post-linked: build with 'make modules', or run 'objtool klp post-link'\n");
+            return Err(ENOEXEC);
+        }
+        let caps = kvm::cpu_caps().inspect_err(|_| {
+            pr_err!("this CPU has no VMX, or the firmware has it off: KVM cannot run here\n")
+        })?;
+        if !caps.can_flush_vpid() {
+            pr_err!("this CPU cannot invalidate by VPID: there is nothing to take over\n");
+            return Err(EOPNOTSUPP);
+        }
+        Ok(caps)
+    }
+}
+
+impl kernel::InPlaceModule for Module {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _attachment: Attachment::new(Self::probe()?)?,
+            _files: Files::new(),
+        }? Error)
+        .pin_chain(|this| this._attachment.enable())
+    }
+}
