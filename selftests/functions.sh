@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# What the tests of vmx_vpid share.  Sourced, in any POSIX shell with "local".
+
+DIR=$(dirname "$0")
+# The programs are beside the scripts, or where "make" puts them by default.
+BIN=$DIR
+[ -d "$BIN/guests" ] && [ -d "$BIN/kvm" ] || BIN=$DIR/output
+SYSFS=/sys/kernel/livepatch/vmx_vpid
+DEBUGFS=/sys/kernel/debug/vmx_vpid
+
+# Where the module and kvm_intel are: the testbed's root image has both in one
+# folder; elsewhere the module is in the checkout, and modprobe knows kvm_intel.
+for MODULE in "${VMX_VPID_KO:-}" /lib/modules/vmx_vpid.ko "$DIR/../build/test/vmx_vpid.ko"; do
+	[ -f "$MODULE" ] && break
+done
+for helpers in "$DIR/ktap_helpers.sh" "$DIR/../kselftest/ktap_helpers.sh" \
+	"${KSELFTEST_DIR:-}/kselftest/ktap_helpers.sh"; do
+	if [ -f "$helpers" ]; then
+		. "$helpers"
+		break
+	fi
+done
+if [ -z "${KSFT_SKIP:-}" ]; then
+	echo "1..0 # SKIP ktap_helpers.sh not found: set KSELFTEST_DIR="
+	exit 4
+fi
+
+skip_all() { # reason
+	ktap_skip_all "$@"
+	exit "$KSFT_SKIP"
+}
+
+# check NAME COMMAND...: one test; what the command prints is shown when it fails
+check() {
+	local name="$1" out
+	shift
+	if out=$("$@" 2>&1); then
+		ktap_test_pass "$name"
+	else
+		ktap_test_fail "$name"
+		printf '%s\n' "failed: $*" "$out" "phase $(phase)" | sed 's/^/# /'
+	fi
+}
+
+# eventually COMMAND...: true as soon as the command is, within 60 s
+eventually() {
+	local end=$(($(cut -d. -f1 /proc/uptime) + 60))
+	until "$@"; do
+		[ "$(cut -d. -f1 /proc/uptime)" -lt "$end" ] || return 1
+		sleep 0.1
+	done
+}
+
+stat_of() { # name: a value of debugfs
+	sed -n "s/^$1 //p" "$DEBUGFS/stats"
+}
+
+phase() {
+	if [ -d "$DEBUGFS" ]; then
+		sed -n 's/^phase //p' "$DEBUGFS/status"
+	else
+		echo "not loaded"
+	fi
+}
+
+phase_is() { [ "$(phase)" = "$1" ]; }
+stat_is() { [ "$(stat_of "$1")" = "$2" ]; }
+stat_positive() { [ "$(stat_of "$1")" -gt 0 ]; }
+settled() { [ "$(cat $SYSFS/transition)" = 0 ]; }
+loaded() { grep -q "^$1 " /proc/modules; }
+not() { ! "$@"; }
+
+# How many times the kernel warned so far.
+warnings() { dmesg | grep -cE 'WARNING:|BUG:|Oops|possible circular|KASAN'; }
+
+# At least so many VMs exist.
+vms() { [ "$(ls -d /sys/kernel/debug/kvm/[0-9]*-* 2>/dev/null | wc -l)" -ge "$1" ]; }
+
+load_kvm() { # parameters of kvm_intel
+	if [ -f /lib/modules/kvm-intel.ko ]; then
+		loaded irqbypass || insmod /lib/modules/irqbypass.ko || return
+		loaded kvm || insmod /lib/modules/kvm.ko || return
+		insmod /lib/modules/kvm-intel.ko "$@"
+	else
+		modprobe kvm_intel "$@"
+	fi
+}
+
+unload_kvm() {
+	! loaded kvm_intel || rmmod kvm_intel
+}
+
+reload_kvm() { # parameters of kvm_intel
+	unload_kvm && load_kvm "$@"
+}
+
+load_module() { # parameters of the module
+	insmod "$MODULE" "$@"
+}
+
+attach() {
+	load_module && eventually phase_is attached && eventually settled
+}
+
+gone() { [ ! -d $SYSFS ]; }
+
+# The order of leaving: disable, wait until C serves every task, unload.
+detach() {
+	echo 0 >$SYSFS/enabled && eventually gone && eventually rmmod vmx_vpid 2>/dev/null
+}
+
+require() {
+	[ "$(id -u)" = 0 ] || skip_all "needs root"
+	[ -f "$MODULE" ] || skip_all "vmx_vpid.ko not found: 'make modules', or set VMX_VPID_KO="
+	[ -d /sys/kernel/livepatch ] || skip_all "the kernel has no livepatch"
+	grep -qw vmx /proc/cpuinfo || skip_all "the CPU has no VMX"
+	[ -d /sys/kernel/debug/kvm ] || [ -d /sys/kernel/debug/sched ] ||
+		mount -t debugfs none /sys/kernel/debug || skip_all "no debugfs"
+	[ -x "$BIN/guests/remap" ] || skip_all "the guests are not built: run 'make selftests'"
+	loaded kvm_intel || load_kvm || skip_all "kvm_intel does not load"
+	! loaded vmx_vpid || skip_all "vmx_vpid is loaded already: disable and unload it first"
+	WARNINGS=$(warnings)
+}
+
+# What holds whenever no guest runs and the module is attached.
+nothing_leaked() {
+	stat_is vpid_in_use 0 && stat_is vpid_not_held 0 && stat_is flush_lost 0 &&
+		stat_is insn_vmfail 0 && stat_is insn_fault 0 || { cat $DEBUGFS/stats; false; }
+}
+
+no_new_warnings() { [ "$(warnings)" = "$WARNINGS" ]; }
+
+guest() { # name, arguments
+	local name="$1"
+	shift
+	"$BIN/guests/$name" "$@"
+}

@@ -1,0 +1,57 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Loading and unloading, in every order of vmx_vpid and kvm_intel.
+
+. "$(dirname "$0")/functions.sh"
+require
+ktap_print_header
+ktap_set_plan 21
+
+refused_as() { # errno's text, command...
+	local text="$1" out
+	shift
+	out=$("$@" 2>&1) && return 1
+	case $out in
+	*"$text"*) ;;
+	*) echo "$out"; return 1 ;;
+	esac
+}
+
+full_speed() { grep -q '^static_calls 4/4$' $DEBUGFS/status; }
+waiting() { grep -q '^kvm_intel: not loaded$' $DEBUGFS/status && phase_is detached; }
+
+check "attaches when kvm_intel is there" attach
+check "flushes go by static call" full_speed
+check "is refused a second time" refused_as "File exists" load_module
+check "is not unloaded while attached" refused_as "Resource temporarily unavailable" rmmod vmx_vpid
+# One that replaces all other livepatches would drop this one without a word.
+REPLACE=$DIR/vmx_vpid_replace.ko
+[ -f "$REPLACE" ] || REPLACE=$(dirname "$MODULE")/selftests/modules/vmx_vpid_replace.ko
+check "a cumulative livepatch is refused" refused_as "Invalid argument" insmod "$REPLACE"
+check "and changes nothing" phase_is attached
+# A file that is open keeps the module, also one that was detached.
+exec 5<$DEBUGFS/stats
+echo 0 >$SYSFS/enabled
+eventually gone
+check "is not unloaded while a file is open" refused_as "Resource temporarily unavailable" \
+	rmmod vmx_vpid
+served_by_c() { grep -q '^kvm_intel: served by C$' $DEBUGFS/status; }
+check "says that C serves" served_by_c
+exec 5<&-
+check "detaches and unloads" eventually rmmod vmx_vpid
+check "takes its files along" not test -e $DEBUGFS
+
+check "kvm_intel unloads" unload_kvm
+check "loads and waits without kvm_intel" load_module
+check "says that it waits" waiting
+check "attaches when kvm_intel loads" load_kvm
+check "at full speed too" full_speed
+check "lets kvm_intel go while attached" unload_kvm
+check "waits again" waiting
+check "detaches while it waits" detach
+
+check "leaves a kvm_intel behind that works" load_kvm
+check "which runs guests" guest churn -n 3
+check "no warning in the kernel's log" no_new_warnings
+ktap_finished
