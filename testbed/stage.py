@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Put together what the kselftests need in the guest, and no more: reading it is slow there."""
+
+import os
+import re
+import shutil
+import subprocess
+
+from common import Failure, TOP, build_tree
+
+SELFTESTS = TOP / "selftests"
+BUILT = TOP / "build" / "selftests"
+
+
+def upstream():
+    """The names of upstream's tests that are run."""
+    text = (SELFTESTS / "upstream.list").read_text()
+    return re.findall(r"^([^#\s]+)", text, re.MULTILINE)
+
+
+def helpers():
+    """The kernel's shell helpers for KTAP, from the tree in use."""
+    for source in (os.environ.get("KSRC"), build_tree() / "source"):
+        path = source and (TOP / source) / "tools/testing/selftests/kselftest/ktap_helpers.sh"
+        if path and path.exists():
+            return path
+    raise Failure("ktap_helpers.sh not found in the kernel source: name the tree with KSRC=")
+
+
+def copy_program(source, target):
+    """Copy a program without its symbols, which are most of it."""
+    if not source.exists():
+        raise Failure(f"{source.relative_to(TOP)} is not built: run 'make selftests'")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["strip", "-o", target, source], check=True)
+
+
+def stage(target, variant="test"):
+    """Fill a folder with the tests, their modules and guests, and upstream's tests; return it."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in [*SELFTESTS.glob("*.sh"), SELFTESTS / "upstream.list", helpers()]:
+        shutil.copy(path, target)
+    for source in SELFTESTS.glob("modules/*.c"):
+        name = source.relative_to(TOP).with_suffix(".ko")
+        shutil.copy(TOP / "build" / variant / name, target)
+    for source in SELFTESTS.glob("guests/*.c"):
+        name = source.relative_to(SELFTESTS).with_suffix("")
+        copy_program(BUILT / name, target / name)
+    for name in upstream():
+        copy_program(BUILT / "kvm" / name, target / "kvm" / name)
+    return target
