@@ -6,6 +6,7 @@
 #include <linux/cpumask.h>
 #include <linux/static_key.h>
 #include <asm/cpufeature.h>
+#include <asm/cpuid/api.h>
 #include <asm/msr.h>
 #include <asm/vmx.h>
 #include "mmu/spte.h"
@@ -34,22 +35,26 @@ u64 vmx_vpid_counter_sum(unsigned int counter)
 	return sum;
 }
 
+struct vmx_vpid_cpu vmx_vpid_cpu __ro_after_init;
+
 /**
- * vmx_vpid_read_caps - ask the CPU what it can invalidate
- * @caps: IA32_VMX_EPT_VPID_CAP, or 0 when the CPU has neither EPT nor VPID
+ * vmx_vpid_read_cpu - ask the CPU what it can invalidate
  *
- * The register exists only where the secondary controls allow EPT or VPID.
+ * IA32_VMX_EPT_VPID_CAP exists only where the secondary controls allow EPT or
+ * VPID; it counts as 0 elsewhere.
  *
  * Return: 0, or -ENODEV when there is no VMX (or the firmware has it off).
  */
-int vmx_vpid_read_caps(u64 *caps)
+int vmx_vpid_read_cpu(void)
 {
 	u64 primary, secondary;
 
-	*caps = 0;
 	if (!boot_cpu_has(X86_FEATURE_VMX) ||
 	    rdmsrq_safe(MSR_IA32_VMX_PROCBASED_CTLS, &primary))
 		return -ENODEV;
+
+	vmx_vpid_cpu.la57 = boot_cpu_data.cpuid_level >= 7 &&
+			    (cpuid_ecx(7) & BIT(X86_FEATURE_LA57 & 31));
 
 	if (!((primary >> 32) & CPU_BASED_ACTIVATE_SECONDARY_CONTROLS) ||
 	    rdmsrq_safe(MSR_IA32_VMX_PROCBASED_CTLS2, &secondary))
@@ -58,8 +63,8 @@ int vmx_vpid_read_caps(u64 *caps)
 	if (!((secondary >> 32) & (SECONDARY_EXEC_ENABLE_EPT | SECONDARY_EXEC_ENABLE_VPID)))
 		return 0;
 
-	if (rdmsrq_safe(MSR_IA32_VMX_EPT_VPID_CAP, caps))
-		*caps = 0;
+	if (rdmsrq_safe(MSR_IA32_VMX_EPT_VPID_CAP, &vmx_vpid_cpu.ept_vpid_cap))
+		vmx_vpid_cpu.ept_vpid_cap = 0;
 
 	return 0;
 }
@@ -91,6 +96,19 @@ bool vmx_vpid_ept_root(hpa_t root, int *levels, bool *ad_disabled)
 	*levels = sp->role.level;
 	*ad_disabled = sp->role.ad_disabled;
 	return true;
+}
+
+/**
+ * vmx_vpid_pin - keep the task on this CPU, until vmx_vpid_unpin()
+ */
+void vmx_vpid_pin(void)
+{
+	preempt_disable();
+}
+
+void vmx_vpid_unpin(void)
+{
+	preempt_enable();
 }
 
 /**

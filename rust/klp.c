@@ -42,8 +42,35 @@ asm(".macro vmx_vpid_import object, module, name\n"
 	".popsection\n"
 	".endm\n");
 
+/*
+ * A function that is called is reached by a jump with such a relocation, 4
+ * (R_X86_64_PLT32), on its operand, the last 4 bytes.  So the call is a direct
+ * one, neither a retpoline nor stopped by IBT.
+ */
+asm(".macro vmx_vpid_call module, name\n"
+	".pushsection .text.vmx_vpid_calls, \"ax\"\n"
+	".globl vmx_vpid_call_\\name\n"
+	".type vmx_vpid_call_\\name, @function\n"
+	"vmx_vpid_call_\\name:\n"
+	"jmp \".klp.tombstone.call.\\name\"\n"
+	"77:\n"
+	"int3\n"
+	".size vmx_vpid_call_\\name, . - vmx_vpid_call_\\name\n"
+	".popsection\n"
+	".weak \".klp.tombstone.call.\\name\"\n"
+	".weak \".klp.sym.\\module\\().\\name\\(),0\"\n"
+	".pushsection \"__klp_relocs.kvm_intel\", \"a\"\n"
+	".quad 77b - 4\n"
+	".quad \".klp.sym.\\module\\().\\name\\(),0\" - 4\n"
+	".long 4\n"
+	".long 0\n"
+	".popsection\n"
+	".endm\n");
+
 #define KVM_IMPORT(name)	asm("vmx_vpid_import kvm_intel, kvm, " #name)
 #define KVM_INTEL_IMPORT(name)	asm("vmx_vpid_import kvm_intel, kvm_intel, " #name)
+#define KVM_CALL(name)		asm("vmx_vpid_call kvm, " #name)
+#define KVM_INTEL_CALL(name)	asm("vmx_vpid_call kvm_intel, " #name)
 #include "vmx_vpid_imports.h"
 
 /*
@@ -93,6 +120,10 @@ static struct klp_func funcs[] = {
 	{ .old_name = "vmx_flush_tlb_current" },
 	{ .old_name = "vmx_flush_tlb_gva" },
 	{ .old_name = "vmx_flush_tlb_guest" },
+	{ .old_name = "handle_invlpg" },
+	{ .old_name = "handle_invpcid" },
+	{ .old_name = "handle_invvpid" },
+	{ .old_name = "handle_invept" },
 	{ }
 };
 
@@ -143,6 +174,10 @@ int vmx_vpid_klp_enable(const struct vmx_vpid_ops *ops)
 	funcs[3].new_func = ops->flush_tlb_current;
 	funcs[4].new_func = ops->flush_tlb_gva;
 	funcs[5].new_func = ops->flush_tlb_guest;
+	funcs[6].new_func = ops->handle_invlpg;
+	funcs[7].new_func = ops->handle_invpcid;
+	funcs[8].new_func = ops->handle_invvpid;
+	funcs[9].new_func = ops->handle_invept;
 
 	return klp_enable_patch(&patch);
 }

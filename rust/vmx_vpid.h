@@ -9,6 +9,10 @@
 
 #include <linux/kvm_host.h>
 #include <linux/percpu.h>
+#include "mmu.h"
+#include "x86.h"
+#include "vmx/vmx.h"
+#include "vmx/x86_ops.h"
 
 /*
  * The operations of a backend, in the manner of kvm_x86_ops: each has the name
@@ -21,15 +25,46 @@ struct vmx_vpid_ops {
 	void (*flush_tlb_current)(struct kvm_vcpu *vcpu);
 	void (*flush_tlb_gva)(struct kvm_vcpu *vcpu, gva_t addr, bool *full);
 	void (*flush_tlb_guest)(struct kvm_vcpu *vcpu);
+	int (*handle_invlpg)(struct kvm_vcpu *vcpu);
+	int (*handle_invpcid)(struct kvm_vcpu *vcpu);
+	int (*handle_invvpid)(struct kvm_vcpu *vcpu);
+	int (*handle_invept)(struct kvm_vcpu *vcpu);
 };
+
+/*
+ * KVM's functions that are called, each by a function that jumps there.  They
+ * may be called while KVM calls an operation, and only then.
+ */
+void vmx_vpid_call_vmx_cache_reg(struct kvm_vcpu *vcpu, enum kvm_reg reg);
+void vmx_vpid_call_vmx_get_segment(struct kvm_vcpu *vcpu, struct kvm_segment *var, int seg);
+unsigned long vmx_vpid_call_vmx_get_rflags(struct kvm_vcpu *vcpu);
+void vmx_vpid_call_vmx_set_rflags(struct kvm_vcpu *vcpu, unsigned long rflags);
+struct kvm_memory_slot *vmx_vpid_call_kvm_vcpu_gfn_to_memslot(struct kvm_vcpu *vcpu,
+							      gfn_t gfn);
+void vmx_vpid_call_mark_page_dirty_in_slot(struct kvm *kvm,
+					   const struct kvm_memory_slot *slot, gfn_t gfn);
+int vmx_vpid_call_kvm_skip_emulated_instruction(struct kvm_vcpu *vcpu);
+void vmx_vpid_call_kvm_queue_exception(struct kvm_vcpu *vcpu, unsigned int nr);
+void vmx_vpid_call_kvm_queue_exception_e(struct kvm_vcpu *vcpu, unsigned int nr,
+					 u32 error_code);
+void vmx_vpid_call___kvm_inject_emulated_page_fault(struct kvm_vcpu *vcpu,
+						    struct x86_exception *fault,
+						    bool from_hardware);
+void vmx_vpid_call_kvm_mmu_invalidate_addr(struct kvm_vcpu *vcpu, struct kvm_pagewalk *w,
+					   u64 addr, unsigned long roots);
+void vmx_vpid_call_kvm_mmu_free_roots(struct kvm *kvm, struct kvm_mmu *mmu,
+				      unsigned long roots_to_free);
+void vmx_vpid_call_kvm_mmu_free_guest_mode_roots(struct kvm *kvm, struct kvm_mmu *mmu);
 
 /*
  * Imports: the address of a symbol that kvm.ko or kvm_intel.ko keep to
  * themselves, filled in by livepatch before pre_patch and emptied after
- * post_unpatch.
+ * post_unpatch.  What is called has to have the type that KVM gives it.
  */
 #define KVM_IMPORT(name)	extern void *vmx_vpid_import_##name
 #define KVM_INTEL_IMPORT(name)	KVM_IMPORT(name)
+#define KVM_CALL(name)		static_assert(__same_type(name, vmx_vpid_call_##name))
+#define KVM_INTEL_CALL(name)	KVM_CALL(name)
 #include "vmx_vpid_imports.h"
 
 /* The one import that is there as soon as the module is loaded: see klp.c. */
@@ -59,9 +94,34 @@ void vmx_vpid_show_status(struct seq_file *file);
 #define VMX_VPID_NR_COUNTERS	64
 DECLARE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
 
+/* What the CPU can do, asked of it when the module is loaded. */
+extern struct vmx_vpid_cpu {
+	u64 ept_vpid_cap;	/* IA32_VMX_EPT_VPID_CAP */
+	bool la57;		/* linear addresses may have 57 bits, used or not */
+} vmx_vpid_cpu;
+
 u64 vmx_vpid_counter_sum(unsigned int counter);
-int vmx_vpid_read_caps(u64 *caps);
+int vmx_vpid_read_cpu(void);
 bool vmx_vpid_ept_root(hpa_t root, int *levels, bool *ad_disabled);
 bool vmx_vpid_evmcs_in_use(void);
+void vmx_vpid_pin(void);
+void vmx_vpid_unpin(void);
+
+/* exits.c */
+void **vmx_vpid_exit_handler(u32 exit_reason);
+void vmx_vpid_wait_for_exits(void);
+
+/* guest.c */
+int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
+			gpa_t gpa, void *data, unsigned long len);
+int vmx_vpid_guest_read_entry(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
+			      gpa_t gpa, bool wide, u64 *entry);
+int vmx_vpid_guest_exchange_entry(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
+				  gpa_t gpa, bool wide, u64 old, u64 new);
+void vmx_vpid_raise(struct kvm_vcpu *vcpu, unsigned int vector);
+void vmx_vpid_raise_page_fault(struct kvm_vcpu *vcpu, gva_t address, u32 error_code);
+void vmx_vpid_request_sync(struct kvm_vcpu *vcpu);
+void vmx_vpid_request_flush_guest(struct kvm_vcpu *vcpu);
+bool vmx_vpid_fail_valid(struct kvm_vcpu *vcpu, u32 error);
 
 #endif /* VMX_VPID_H */

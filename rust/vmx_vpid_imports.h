@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The symbols that kvm.ko and kvm_intel.ko keep to themselves and vmx_vpid
- * needs, in the form of asm/kvm-x86-ops.h: included with KVM_IMPORT() and
- * KVM_INTEL_IMPORT() defined as what is wanted for each.
+ * needs, in the form of asm/kvm-x86-ops.h: included with four macros defined as
+ * what is wanted for each.
+ *
+ * KVM_IMPORT() and KVM_INTEL_IMPORT() are imports of an address, of data or of a
+ * function; KVM_CALL() and KVM_INTEL_CALL() are imports of a function to call.
  */
-#if !defined(KVM_IMPORT) || !defined(KVM_INTEL_IMPORT)
-#error "define KVM_IMPORT() and KVM_INTEL_IMPORT() first"
+#if !defined(KVM_IMPORT) || !defined(KVM_INTEL_IMPORT) || \
+	!defined(KVM_CALL) || !defined(KVM_INTEL_CALL)
+#error "define the four macros first"
 #endif
 
 /* How kvm_intel was set up. */
@@ -34,5 +38,39 @@ KVM_IMPORT(__SCT__kvm_x86_flush_tlb_gva);
 KVM_IMPORT(__SCK__kvm_x86_flush_tlb_guest);
 KVM_IMPORT(__SCT__kvm_x86_flush_tlb_guest);
 
+/* The handlers of exits, and where they are in C. */
+KVM_INTEL_IMPORT(kvm_vmx_exit_handlers);
+KVM_INTEL_IMPORT(handle_invlpg);
+KVM_INTEL_IMPORT(handle_invpcid);
+KVM_INTEL_IMPORT(handle_invvpid);
+KVM_INTEL_IMPORT(handle_invept);
+
+/* All VMs, and the lock that guards the list. */
+KVM_IMPORT(vm_list);
+KVM_IMPORT(kvm_lock);
+
+/* A guest's registers. */
+KVM_INTEL_CALL(vmx_cache_reg);
+KVM_INTEL_CALL(vmx_get_segment);
+KVM_INTEL_CALL(vmx_get_rflags);
+KVM_INTEL_CALL(vmx_set_rflags);
+
+/* A guest's memory. */
+KVM_CALL(kvm_vcpu_gfn_to_memslot);
+KVM_CALL(mark_page_dirty_in_slot);
+
+/* How an instruction ends. */
+KVM_CALL(kvm_skip_emulated_instruction);
+KVM_CALL(kvm_queue_exception);
+KVM_CALL(kvm_queue_exception_e);
+KVM_CALL(__kvm_inject_emulated_page_fault);
+
+/* The tables that KVM runs a guest on. */
+KVM_CALL(kvm_mmu_invalidate_addr);
+KVM_CALL(kvm_mmu_free_roots);
+KVM_CALL(kvm_mmu_free_guest_mode_roots);
+
 #undef KVM_IMPORT
 #undef KVM_INTEL_IMPORT
+#undef KVM_CALL
+#undef KVM_INTEL_CALL

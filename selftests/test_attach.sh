@@ -6,7 +6,7 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 19
+ktap_set_plan 23
 
 # A child can be waited for by the shell that started it only, not within check.
 ended_well() { [ $ended = 0 ]; }
@@ -74,5 +74,23 @@ ended=$?
 churn_well() { ended_well && nothing_leaked; }
 check "which all ended well, with every VPID back" churn_well
 detach
+
+# A guest that does nothing but exit for INVLPG, while the handler of it changes.
+check "kvm_intel without EPT" reload_kvm ept=0
+"$BIN/guests/remap" -s 600 >/dev/null 2>&1 &
+remap=$!
+eventually vms 1
+exits_come() { eventually stat_positive exit_invlpg; }
+handler_back_and_forth() {
+	for i in 1 2 3; do
+		attach && exits_come && detach || return
+	done
+}
+check "the handler of its exits changes three times to Rust and back" handler_back_and_forth
+kill $remap
+wait $remap
+ended=$?
+check "and it read what it wrote" ended_well
+check "kvm_intel as it was" reload_kvm
 check "no warning in the kernel's log" no_new_warnings
 ktap_finished

@@ -6,7 +6,7 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 21
+ktap_set_plan 23
 
 refused_as() { # errno's text, command...
 	local text="$1" out
@@ -18,11 +18,15 @@ refused_as() { # errno's text, command...
 	esac
 }
 
-full_speed() { grep -q '^static_calls 4/4$' $DEBUGFS/status; }
+# Flushes by static call, and so many exits by KVM's table of handlers.
+full_speed() { # exits
+	grep -q '^static_calls 4/4$' $DEBUGFS/status &&
+		grep -q "^exit_handlers $1/4\$" $DEBUGFS/status || { cat $DEBUGFS/status; false; }
+}
 waiting() { grep -q '^kvm_intel: not loaded$' $DEBUGFS/status && phase_is detached; }
 
 check "attaches when kvm_intel is there" attach
-check "flushes go by static call" full_speed
+check "flushes go by static call, exits by KVM's table" full_speed 4
 check "is refused a second time" refused_as "File exists" load_module
 check "is not unloaded while attached" refused_as "Resource temporarily unavailable" rmmod vmx_vpid
 # One that replaces all other livepatches would drop this one without a word.
@@ -46,9 +50,12 @@ check "kvm_intel unloads" unload_kvm
 check "loads and waits without kvm_intel" load_module
 check "says that it waits" waiting
 check "attaches when kvm_intel loads" load_kvm
-check "at full speed too" full_speed
+check "at full speed too" full_speed 4
 check "lets kvm_intel go while attached" unload_kvm
 check "waits again" waiting
+check "attaches to a kvm_intel without nested VMX" load_kvm nested=0
+check "and leaves the exits of VMX instructions alone" full_speed 2
+unload_kvm
 check "detaches while it waits" detach
 
 check "leaves a kvm_intel behind that works" load_kvm

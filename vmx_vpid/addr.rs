@@ -6,6 +6,26 @@
 //! faults of this layer's history come from taking one for another.  Here they do not convert into
 //! each other.
 
+/// How many bits of a linear address are translated; the others repeat the highest of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinearWidth {
+    /// 48 bits: paging of four levels.
+    Bits48,
+    /// 57 bits: paging of five levels.
+    Bits57,
+}
+
+impl LinearWidth {
+    /// Returns the number of bits.
+    #[inline]
+    pub(crate) const fn bits(self) -> u32 {
+        match self {
+            Self::Bits48 => 48,
+            Self::Bits57 => 57,
+        }
+    }
+}
+
 /// A guest-virtual (linear) address, as a guest's instruction or page walk uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
@@ -13,6 +33,66 @@ pub(crate) struct Gva(u64);
 
 impl Gva {
     /// Takes a guest-virtual address; every 64-bit value is one, canonical or not.
+    #[inline]
+    pub(crate) const fn new(address: u64) -> Self {
+        Self(address)
+    }
+
+    /// Returns the address as a number.
+    #[inline]
+    pub(crate) const fn into_raw(self) -> u64 {
+        self.0
+    }
+
+    /// Returns whether all bits above the translated ones repeat the highest of these.
+    ///
+    /// The manual's chapter on basic execution environment, "Canonical Addressing".
+    #[inline]
+    pub(crate) const fn is_canonical(self, width: LinearWidth) -> bool {
+        let unused = u64::BITS - width.bits();
+        // CAST: Shifting a signed number right repeats its sign.
+        ((self.0 << unused) as i64 >> unused) as u64 == self.0
+    }
+
+    /// Returns the address as one that may be the operand of an invalidation, if it is canonical.
+    ///
+    /// The width is that of the CPU, whatever paging the guest uses: so do INVLPG, INVPCID and
+    /// INVVPID take their addresses.
+    #[inline]
+    pub(crate) const fn canonical(self, width: LinearWidth) -> Option<CanonicalGva> {
+        // INVARIANT: Checked.
+        if self.is_canonical(width) {
+            Some(CanonicalGva(self))
+        } else {
+            None
+        }
+    }
+}
+
+/// A guest-virtual address that the CPU accepts as operand of an invalidation.
+///
+/// # Invariants
+///
+/// It was found canonical by [`Gva::canonical()`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct CanonicalGva(Gva);
+
+impl CanonicalGva {
+    /// Returns the address as a number.
+    #[inline]
+    pub(crate) const fn into_raw(self) -> u64 {
+        self.0.into_raw()
+    }
+}
+
+/// A guest-physical address, as the guest's page tables hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Gpa(u64);
+
+impl Gpa {
+    /// Takes a guest-physical address.
     #[inline]
     pub(crate) const fn new(address: u64) -> Self {
         Self(address)
@@ -41,5 +121,73 @@ impl Hpa {
     #[inline]
     pub(crate) const fn into_raw(self) -> u64 {
         self.0
+    }
+}
+
+/// How many bits a guest's physical addresses have: its MAXPHYADDR, 32 to 52.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct MaxPhyAddr(u32);
+
+impl MaxPhyAddr {
+    /// Takes a number of bits; one out of range is brought to the nearest bound.
+    #[inline]
+    pub(crate) const fn new(bits: u32) -> Self {
+        Self(match bits {
+            ..32 => 32,
+            32..=52 => bits,
+            _ => 52,
+        })
+    }
+
+    /// Returns the number of bits, 32 to 52.
+    #[inline]
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Returns a mask of the bits 51:MAXPHYADDR, which are reserved wherever an address is held.
+    #[inline]
+    pub(crate) const fn reserved(self) -> u64 {
+        (1 << 52) - (1 << self.0)
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_addr)]
+mod tests {
+    use super::{
+        LinearWidth::*,
+        *, //
+    };
+
+    #[test]
+    fn canonical_edges() {
+        // The last address of the lower half and the first of the upper, for both widths.
+        for (width, low) in [(Bits48, 0x7fff_ffff_ffff), (Bits57, 0xff_ffff_ffff_ffff)] {
+            for (address, canonical) in [
+                (0, true),
+                (low, true),
+                (low + 1, false),
+                (!low - 1, false),
+                (!low, true),
+                (u64::MAX, true),
+                (1 << 63, false),
+            ] {
+                assert_eq!(Gva::new(address).is_canonical(width), canonical);
+                assert_eq!(Gva::new(address).canonical(width).is_some(), canonical);
+            }
+        }
+        // Canonical by 57 bits alone.
+        assert!(Gva::new(1 << 48).is_canonical(Bits57));
+        assert!(!Gva::new(1 << 48).is_canonical(Bits48));
+    }
+
+    #[test]
+    fn reserved_bits_of_physical_addresses() {
+        assert_eq!(MaxPhyAddr::new(52).reserved(), 0);
+        assert_eq!(MaxPhyAddr::new(36).reserved(), 0x000f_fff0_0000_0000);
+        assert_eq!(MaxPhyAddr::new(0).bits(), 32);
+        assert_eq!(MaxPhyAddr::new(64).bits(), 52);
     }
 }

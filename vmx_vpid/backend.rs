@@ -7,7 +7,8 @@
 //! function pointers that KVM is given is made from it, in the manner of `kvm_x86_ops`.
 
 use crate::{
-    addr::Gva,
+    addr::CanonicalGva,
+    emulate::Next,
     invvpid::Vpid, //
 };
 use kernel::{
@@ -26,7 +27,8 @@ use kernel::{
 ///
 /// KVM promises, and every operation may rely on it: a flush runs on the CPU that has the vCPU
 /// loaded (should the task move halfway, loading the vCPU elsewhere asks for a flush of its own);
-/// the VPID operations run in process context.
+/// the VPID operations run in process context; a handler runs in process context too, in the
+/// handling of an exit for that very instruction.
 #[vtable]
 pub(crate) trait Backend {
     /// The vCPU as the backend sees it.
@@ -56,12 +58,32 @@ pub(crate) trait Backend {
     }
 
     /// Drops one linear address of the guest's from this CPU.
-    fn flush_tlb_gva(_vcpu: &Self::Vcpu, _gva: Gva) {
+    fn flush_tlb_gva(_vcpu: &Self::Vcpu, _gva: CanonicalGva) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Drops what the guest itself may have cached from this CPU.
     fn flush_tlb_guest(_vcpu: &Self::Vcpu) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Handles an exit for INVLPG.
+    fn handle_invlpg(_vcpu: &Self::Vcpu) -> Next {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Handles an exit for INVPCID.
+    fn handle_invpcid(_vcpu: &Self::Vcpu) -> Next {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Handles an exit for INVVPID.
+    fn handle_invvpid(_vcpu: &Self::Vcpu) -> Next {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Handles an exit for INVEPT.
+    fn handle_invept(_vcpu: &Self::Vcpu) -> Next {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
@@ -78,6 +100,10 @@ fn missing<B: Backend>() -> Option<&'static str> {
         (B::HAS_FLUSH_TLB_CURRENT, "flush_tlb_current"),
         (B::HAS_FLUSH_TLB_GVA, "flush_tlb_gva"),
         (B::HAS_FLUSH_TLB_GUEST, "flush_tlb_guest"),
+        (B::HAS_HANDLE_INVLPG, "handle_invlpg"),
+        (B::HAS_HANDLE_INVPCID, "handle_invpcid"),
+        (B::HAS_HANDLE_INVVPID, "handle_invvpid"),
+        (B::HAS_HANDLE_INVEPT, "handle_invept"),
     ]
     .into_iter()
     .find_map(|(present, name)| (!present).then_some(name))
@@ -165,8 +191,20 @@ mod tests {
         fn free_vpid(_: Vpid) {}
         fn flush_tlb_all((): &()) {}
         fn flush_tlb_current((): &()) {}
-        fn flush_tlb_gva((): &(), _: Gva) {}
+        fn flush_tlb_gva((): &(), _: CanonicalGva) {}
         fn flush_tlb_guest((): &()) {}
+        fn handle_invlpg((): &()) -> Next {
+            Next::Guest
+        }
+        fn handle_invpcid((): &()) -> Next {
+            Next::Guest
+        }
+        fn handle_invvpid((): &()) -> Next {
+            Next::Guest
+        }
+        fn handle_invept((): &()) -> Next {
+            Next::Guest
+        }
     }
 
     struct Half;

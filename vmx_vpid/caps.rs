@@ -9,12 +9,25 @@
 use kernel::bitfield;
 
 bitfield! {
-    /// `IA32_VMX_EPT_VPID_CAP`, the bits that concern invalidation.
+    /// `IA32_VMX_EPT_VPID_CAP`, the bits that concern invalidation and EPT pointers.
     ///
-    /// The zero value is that of a CPU with neither EPT nor VPID.
+    /// The zero value is that of a CPU with neither EPT nor VPID.  The CPU has one; KVM gives each
+    /// L1 another, with fewer bits.
     pub(crate) struct EptVpidCap(u64) {
+        /// EPT walks of four levels.
+        6:6     walk_4 => bool;
+        /// EPT walks of five levels.
+        7:7     walk_5 => bool;
+        /// EPT tables may be uncacheable memory.
+        8:8     uncacheable => bool;
+        /// EPT tables may be write-back memory.
+        14:14   write_back => bool;
         /// `INVEPT` exists.
         20:20   invept => bool;
+        /// Accessed and dirty flags in EPT entries.
+        21:21   accessed_dirty => bool;
+        /// Control of supervisor shadow stacks by the EPT pointer.
+        23:23   supervisor_shadow_stack => bool;
         /// `INVEPT` type 1, single context.
         25:25   invept_context => bool;
         /// `INVEPT` type 2, all contexts.

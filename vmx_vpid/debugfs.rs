@@ -8,8 +8,8 @@
 
 use crate::{
     kvm::{
+        cpu,
         handover,
-        hooks,
         percpu, //
     },
     phase::Phase,
@@ -36,11 +36,13 @@ pub(crate) fn show_stats(file: &SeqFile) {
 /// `status`: where the backend stands.
 pub(crate) fn show_status(file: &SeqFile) {
     let status = handover::status();
-    let (armed, sites) = status.static_calls;
+    let (calls, all_calls) = status.static_calls;
+    let (exits, all_exits) = status.exits;
     seq_print!(file, "backend {}\n", status.backend);
     seq_print!(file, "phase {}\n", status.phase.name());
-    seq_print!(file, "static_calls {armed}/{sites}\n");
-    seq_print!(file, "ept_vpid_cap {:#x}\n", hooks::caps().into_raw());
+    seq_print!(file, "static_calls {calls}/{all_calls}\n");
+    seq_print!(file, "exit_handlers {exits}/{all_exits}\n");
+    seq_print!(file, "ept_vpid_cap {:#x}\n", cpu::caps().into_raw());
     match (status.phase, status.live) {
         (Phase::Detached, true) => seq_print!(file, "kvm_intel: served by C\n"),
         (Phase::Detached, false) => seq_print!(file, "kvm_intel: not loaded\n"),

@@ -8,10 +8,15 @@
 //! page-table mechanism.
 
 use crate::{
-    addr::Hpa,
+    addr::{
+        Hpa,
+        MaxPhyAddr, //
+    },
+    caps::EptVpidCap,
     insn::{
         invalidate,
-        InsnError, //
+        InsnError,
+        VmInsnError, //
     }, //
 };
 use kernel::{
@@ -20,8 +25,14 @@ use kernel::{
     prelude::*, //
 };
 
+/// Memory type uncacheable.
+const UNCACHEABLE: u64 = 0;
 /// Memory type write-back, the only one that KVM gives to an EPT's tables.
 const WRITE_BACK: u64 = 6;
+/// A walk of four levels.
+const WALK_4: u64 = 3;
+/// A walk of five levels.
+const WALK_5: u64 = 4;
 
 bitfield! {
     /// An extended-page-table pointer (EPTP).
@@ -32,6 +43,10 @@ bitfield! {
         5:3     walk_length;
         /// Accessed and dirty flags are kept by the CPU.
         6:6     accessed_dirty => bool;
+        /// Access rights of supervisor shadow-stack pages are enforced.
+        7:7     supervisor_shadow_stack => bool;
+        /// Reserved, 0.
+        11:8    reserved;
         /// Page frame of the root table; with the low bits 0 this is EP4TA.
         51:12   root;
     }
@@ -56,13 +71,66 @@ impl Eptp {
         Self::zeroed()
             .with_const_memory_type::<WRITE_BACK>()
             .with_walk_length(match levels {
-                Levels::Four => Bounded::<u64, 3>::new::<3>(),
-                Levels::Five => Bounded::<u64, 3>::new::<4>(),
+                Levels::Four => Bounded::<u64, 3>::new::<WALK_4>(),
+                Levels::Five => Bounded::<u64, 3>::new::<WALK_5>(),
             })
             .with_accessed_dirty(accessed_dirty)
             .with_root(frame.shr::<12, 40>())
     }
+
+    /// Returns what mappings made through this pointer are tagged by.
+    #[inline]
+    pub(crate) fn ep4ta(self) -> Ep4ta {
+        Ep4ta(self.into_raw() & Self::ROOT_MASK)
+    }
+
+    /// Returns whether the memory type of the tables is one that the CPU has.
+    fn memory_type_exists(self, caps: EptVpidCap) -> bool {
+        match self.memory_type().get() {
+            UNCACHEABLE => caps.uncacheable(),
+            WRITE_BACK => caps.write_back(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the length of the walk is one that the CPU has.
+    fn walk_exists(self, caps: EptVpidCap) -> bool {
+        match self.walk_length().get() {
+            WALK_4 => caps.walk_4(),
+            WALK_5 => caps.walk_5(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the flags that are set are among those that the CPU has.
+    fn flags_exist(self, caps: EptVpidCap) -> bool {
+        (!self.accessed_dirty() || caps.accessed_dirty())
+            && (!self.supervisor_shadow_stack() || caps.supervisor_shadow_stack())
+    }
+
+    /// Returns whether the bits 11:8 and those from the physical-address width up are 0.
+    fn reserved_bits_clear(self, width: MaxPhyAddr) -> bool {
+        self.reserved().get() == 0 && self.into_raw() >> width.bits() == 0
+    }
+
+    /// Returns whether VM entry accepts the pointer on a CPU with these capabilities.
+    ///
+    /// The manual's chapter on VM entries, "VM-Execution Control Fields"; answers to
+    /// `nested_vmx_check_eptp()`.
+    pub(crate) fn is_accepted(self, caps: EptVpidCap, width: MaxPhyAddr) -> bool {
+        self.memory_type_exists(caps)
+            && self.walk_exists(caps)
+            && self.flags_exist(caps)
+            && self.reserved_bits_clear(width)
+    }
 }
+
+/// Bits 51:12 of an EPT pointer: the tag of guest-physical and combined mappings.
+///
+/// Two pointers that differ elsewhere (walk length, accessed and dirty flags) have the same tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Ep4ta(u64);
 
 /// What one INVEPT covers.
 ///
@@ -117,6 +185,64 @@ pub(crate) fn invept(extent: Extent) -> Result<(), InsnError> {
     )
 }
 
+/// A type of INVEPT as a guest names it, by the manual's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// 1: one EP4TA.
+    Context,
+    /// 2: all.
+    All,
+}
+
+impl Kind {
+    /// Returns the type that a guest's register names, if its CPU has it.
+    ///
+    /// # Errors
+    ///
+    /// [`VmInsnError::InvalidOperand`] for a type that does not exist or that `caps` lacks; found
+    /// before memory is read.
+    #[inline]
+    pub(crate) fn from_register(value: u64, caps: EptVpidCap) -> Result<Self, VmInsnError> {
+        match value {
+            1 if caps.invept_context() => Ok(Self::Context),
+            2 if caps.invept_all() => Ok(Self::All),
+            _ => Err(VmInsnError::InvalidOperand),
+        }
+    }
+}
+
+/// What a guest asks for by INVEPT, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Drop what is tagged by one EP4TA.
+    Context(Ep4ta),
+    /// Drop everything.
+    All,
+}
+
+/// Checks the operand of a guest's INVEPT, the two quadwords that were read from its memory.
+///
+/// The second quadword is reserved, and ignored: KVM never looked at it, nor do the guests write 0
+/// there that were written for CPUs (Hyper-V does not).
+///
+/// # Errors
+///
+/// [`VmInsnError::InvalidOperand`] when VM entry would refuse the pointer of type 1.
+#[inline]
+pub(crate) fn check(
+    kind: Kind,
+    [eptp, _reserved]: [u64; 2],
+    caps: EptVpidCap,
+    width: MaxPhyAddr,
+) -> Result<Request, VmInsnError> {
+    let eptp = Eptp::from(eptp);
+    match kind {
+        Kind::Context if eptp.is_accepted(caps, width) => Ok(Request::Context(eptp.ep4ta())),
+        Kind::Context => Err(VmInsnError::InvalidOperand),
+        Kind::All => Ok(Request::All),
+    }
+}
+
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept)]
 mod tests {
@@ -145,6 +271,65 @@ mod tests {
         assert_eq!((kind, desc.eptp, desc.reserved), (1, 0x505e, 0));
         let (kind, desc) = Extent::All.encode();
         assert_eq!((kind, desc.eptp, desc.reserved), (2, 0, 0));
+    }
+
+    #[test]
+    fn the_tag_is_the_address_alone() {
+        let root = Hpa::new(0x5000);
+        let one = Eptp::for_root(root, Levels::Four, true);
+        let other = Eptp::for_root(root, Levels::Five, false);
+        assert_eq!(one.ep4ta(), other.ep4ta());
+        assert!(one.ep4ta() != Eptp::for_root(Hpa::new(0x6000), Levels::Four, true).ep4ta());
+    }
+
+    #[test]
+    fn a_guests_pointer_is_checked_bit_by_bit() {
+        let width = MaxPhyAddr::new(40);
+        // All that INVEPT of a guest of KVM has, and shadow stacks, which KVM does not offer.
+        let caps = EptVpidCap::zeroed()
+            .with_walk_4(true)
+            .with_write_back(true)
+            .with_accessed_dirty(true);
+        let full = EptVpidCap::from(u64::MAX);
+        let good = Eptp::for_root(Hpa::new(0x5000), Levels::Four, false).into_raw();
+        let accepted = |raw: u64, caps| Eptp::from(raw).is_accepted(caps, width);
+
+        assert!(accepted(good, caps) && accepted(good, full));
+        for memory_type in 0..8 {
+            let raw = good & !7 | memory_type;
+            assert_eq!(accepted(raw, full), matches!(memory_type, 0 | 6));
+            assert_eq!(accepted(raw, caps), memory_type == 6);
+        }
+        for walk in 0..8 {
+            let raw = good & !0o70 | walk << 3;
+            assert_eq!(accepted(raw, full), matches!(walk, 3 | 4));
+            assert_eq!(accepted(raw, caps), walk == 3);
+        }
+        for bit in 6..64 {
+            // The address is 0x5000: these bits are part of it.
+            let raw = good | 1 << bit;
+            assert_eq!(accepted(raw, caps), bit == 6 || (12..40).contains(&bit));
+            assert_eq!(accepted(raw, full), bit < 8 || (12..40).contains(&bit));
+        }
+        assert!(!accepted(good | 1 << 6, caps.with_accessed_dirty(false)));
+    }
+
+    #[test]
+    fn a_guests_types() {
+        let full = EptVpidCap::from(u64::MAX);
+        for value in [0, 3, 4, 31, 32, 63, 1 << 32, (1 << 32) + 1, u64::MAX] {
+            assert!(Kind::from_register(value, full).is_err());
+        }
+        assert_eq!(Kind::from_register(1, full), Ok(Kind::Context));
+        assert_eq!(Kind::from_register(2, full), Ok(Kind::All));
+        assert!(Kind::from_register(1, full.with_invept_context(false)).is_err());
+        assert!(Kind::from_register(2, full.with_invept_all(false)).is_err());
+        // Type 2 ignores the pointer, and both the reserved quadword.
+        let width = MaxPhyAddr::new(40);
+        let all = check(Kind::All, [u64::MAX; 2], full, width);
+        assert_eq!(all, Ok(Request::All));
+        assert!(check(Kind::Context, [u64::MAX; 2], full, width).is_err());
+        assert!(check(Kind::Context, [0x501e, u64::MAX], full, width).is_ok());
     }
 
     // As in the tests of INVVPID: with VMX on, a refused pointer is VM-fail; without, a fault.

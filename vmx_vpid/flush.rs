@@ -11,7 +11,7 @@
 
 use crate::{
     addr::{
-        Gva,
+        CanonicalGva,
         Hpa, //
     },
     caps::EptVpidCap,
@@ -35,7 +35,7 @@ pub(crate) enum Request {
     /// The translations of the root in use; `flush_tlb_current`.
     Current,
     /// One linear address of the guest's, in the tables it uses now; `flush_tlb_gva`.
-    Gva(Gva),
+    Gva(CanonicalGva),
     /// What the guest itself may have cached: linear and combined mappings; `flush_tlb_guest`.
     Guest,
 }
@@ -91,9 +91,19 @@ fn one(invalidation: Invalidation) -> Plan {
     [Some(invalidation), None]
 }
 
+/// Covers one address of a VPID as narrowly as the CPU can; answers to `vpid_sync_vcpu_addr()`.
+#[inline]
+pub(crate) fn address(vpid: Vpid, gva: CanonicalGva, caps: EptVpidCap) -> invvpid::Extent {
+    if caps.invvpid_address() {
+        invvpid::Extent::Address(vpid, gva)
+    } else {
+        context(vpid, caps)
+    }
+}
+
 /// Covers a whole VPID as narrowly as the CPU can; answers to `vpid_sync_context()`.
 #[inline]
-fn context(vpid: Vpid, caps: EptVpidCap) -> invvpid::Extent {
+pub(crate) fn context(vpid: Vpid, caps: EptVpidCap) -> invvpid::Extent {
     if caps.invvpid_context() {
         invvpid::Extent::Context(vpid)
     } else {
@@ -141,10 +151,7 @@ pub(crate) fn plan(request: Request, tags: &impl Tags, caps: EptVpidCap) -> Plan
         },
 
         Request::Gva(gva) => match tags.current_vpid() {
-            Some(vpid) if caps.invvpid_address() => {
-                one(Invalidation::Invvpid(invvpid::Extent::Address(vpid, gva)))
-            }
-            Some(vpid) => one(Invalidation::Invvpid(context(vpid, caps))),
+            Some(vpid) => one(Invalidation::Invvpid(address(vpid, gva, caps))),
             None => NOTHING,
         },
 
@@ -167,7 +174,13 @@ fn guest(tags: &impl Tags, caps: EptVpidCap) -> Plan {
 #[kernel::macros::kunit_tests(vmx_vpid_flush)]
 mod tests {
     use super::*;
-    use crate::issue::Invalidation::*;
+    use crate::{
+        addr::{
+            Gva,
+            LinearWidth, //
+        },
+        issue::Invalidation::*, //
+    };
     use kernel::prelude::*;
 
     /// A vCPU as a flush sees it.
@@ -287,7 +300,9 @@ mod tests {
     #[test]
     fn an_address_climbs_the_ladder() -> Result {
         let mut vcpu = vcpu(true);
-        let gva = Gva::new(0x1000);
+        let gva = Gva::new(0x1000)
+            .canonical(LinearWidth::Bits48)
+            .ok_or(EINVAL)?;
         let request = Request::Gva(gva);
         let one_page = invvpid::Extent::Address(Vpid::new(1).ok_or(EINVAL)?, gva);
         assert_eq!(

@@ -16,6 +16,26 @@ pub(crate) enum InsnError {
     Fault,
 }
 
+/// A VM-instruction error: why a VMX instruction was refused by VM-fail.
+///
+/// The numbers are those of the manual's chapter on VMX instructions, "VM Instruction Error
+/// Numbers", and `VMXERR_*` in KVM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum VmInsnError {
+    /// 28: the operand or the type of INVEPT or INVVPID is invalid.
+    InvalidOperand = 28,
+}
+
+impl VmInsnError {
+    /// Returns the number.
+    #[inline]
+    pub(crate) const fn into_raw(self) -> u32 {
+        // CAST: The type is represented by that number.
+        self as u32
+    }
+}
+
 /// Issues an instruction of the form `insn memory-operand, type`.
 ///
 /// Expands to an expression of type `Result<(), InsnError>`.  The flags are tested in the same
@@ -46,15 +66,44 @@ macro_rules! invalidate {
 }
 pub(crate) use invalidate;
 
-/// Encoding of the VMCS field "VM-instruction error".
-const VM_INSTRUCTION_ERROR: u64 = 0x4400;
-
-/// Returns the number of the error that the last VM-fail on this CPU left in the current VMCS.
+/// A field of a VMCS, by its encoding.
 ///
-/// `None` when there is no current VMCS: VM-fail leaves no number then.  To be called right after
-/// the failure; good for a message only, since a preempted task may read another VMCS.
-#[cold]
-pub(crate) fn vm_instruction_error() -> Option<u64> {
+/// Source: the manual's appendix on field encoding in VMCS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Field(u32);
+
+impl Field {
+    /// Why the last VM-fail on this CPU was one.
+    pub(crate) const VM_INSTRUCTION_ERROR: Self = Self(0x4400);
+    /// How the operands of the instruction that exited are encoded.
+    pub(crate) const INSTRUCTION_INFORMATION: Self = Self(0x440e);
+    /// What else there is to know of an exit; for an operand in memory, its displacement.
+    pub(crate) const EXIT_QUALIFICATION: Self = Self(0x6400);
+
+    /// The limit of the guest's segment number `index`, from ES, CS, SS, DS, FS, GS.
+    #[inline]
+    pub(crate) const fn guest_limit(index: u32) -> Self {
+        Self(0x4800 + 2 * (index & 7))
+    }
+
+    /// The access rights of the guest's segment number `index`.
+    #[inline]
+    pub(crate) const fn guest_rights(index: u32) -> Self {
+        Self(0x4814 + 2 * (index & 7))
+    }
+
+    /// The base of the guest's segment number `index`.
+    #[inline]
+    pub(crate) const fn guest_base(index: u32) -> Self {
+        Self(0x6806 + 2 * (index & 7))
+    }
+}
+
+/// Reads a field of the current VMCS.
+///
+/// `None` when there is no current VMCS, or the CPU does not have the field.
+#[inline]
+pub(crate) fn vmread(field: Field) -> Option<u64> {
     let mut value = 0u64;
     'out: {
         // SAFETY: `value` is a live 8-byte destination.  VMREAD changes nothing else; VM-fail and
@@ -62,11 +111,20 @@ pub(crate) fn vm_instruction_error() -> Option<u64> {
         unsafe {
             kernel::asm!(
                 include!(concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/vmread_asm.rs"));
-                field = in(reg) VM_INSTRUCTION_ERROR,
+                field = in(reg) u64::from(field.0),
                 value = in(reg) &raw mut value,
                 fail = label { break 'out None },
             );
         }
         Some(value)
     }
+}
+
+/// Returns the number of the error that the last VM-fail on this CPU left in the current VMCS.
+///
+/// `None` when there is no current VMCS: VM-fail leaves no number then.  To be called right after
+/// the failure; good for a message only, since a preempted task may read another VMCS.
+#[cold]
+pub(crate) fn vm_instruction_error() -> Option<u64> {
+    vmread(Field::VM_INSTRUCTION_ERROR)
 }

@@ -8,10 +8,16 @@
 //! translation information with VMX.
 
 use crate::{
-    addr::Gva,
+    addr::{
+        CanonicalGva,
+        Gva,
+        LinearWidth, //
+    },
+    caps::EptVpidCap,
     insn::{
         invalidate,
-        InsnError, //
+        InsnError,
+        VmInsnError, //
     }, //
 };
 use core::num::NonZeroU16;
@@ -50,7 +56,7 @@ impl Vpid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// Type 0: the mappings of one linear address, for every PCID and every EP4TA.
-    Address(Vpid, Gva),
+    Address(Vpid, CanonicalGva),
     /// Type 1: every mapping of one VPID, globals included.
     Context(Vpid),
     /// Type 2: every mapping of every VPID but 0, which it may drop as well.
@@ -59,7 +65,7 @@ pub(crate) enum Extent {
 
 /// The operand of INVVPID in memory.
 #[repr(C, align(16))]
-struct Descriptor {
+pub(crate) struct Descriptor {
     /// VPID in bits 15:0; bits 63:16 must be 0.
     vpid: u64,
     /// Linear address, used by type 0 only.
@@ -89,16 +95,127 @@ impl Extent {
 ///
 /// # Errors
 ///
-/// [`InsnError::VmFail`] when the CPU lacks the type or the address is not canonical,
-/// [`InsnError::Fault`] outside VMX operation.  Nothing was invalidated then.
+/// [`InsnError::VmFail`] when the CPU lacks the type, [`InsnError::Fault`] outside VMX operation.
+/// Nothing was invalidated then.
 #[inline]
 pub(crate) fn invvpid(extent: Extent) -> Result<(), InsnError> {
     let (kind, descriptor) = extent.encode();
+    issue(kind, &descriptor)
+}
+
+/// Issues the instruction itself.
+#[inline]
+fn issue(kind: u64, descriptor: &Descriptor) -> Result<(), InsnError> {
     invalidate!(
         concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/invvpid_asm.rs"),
-        &descriptor,
+        descriptor,
         kind
     )
+}
+
+/// A type of INVVPID as a guest names it, by the manual's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// 0: one linear address under one VPID.
+    Address,
+    /// 1: one VPID, globals included.
+    Context,
+    /// 2: all VPIDs.
+    All,
+    /// 3: one VPID, globals excepted.
+    ContextRetainingGlobals,
+}
+
+impl Kind {
+    /// Returns the type that a guest's register names, if its CPU has it.
+    ///
+    /// # Errors
+    ///
+    /// [`VmInsnError::InvalidOperand`] for a type that does not exist or that `caps` lacks; found
+    /// before memory is read.
+    #[inline]
+    pub(crate) fn from_register(value: u64, caps: EptVpidCap) -> Result<Self, VmInsnError> {
+        let (kind, offered) = match value {
+            0 => (Self::Address, caps.invvpid_address()),
+            1 => (Self::Context, caps.invvpid_context()),
+            2 => (Self::All, caps.invvpid_all()),
+            3 => (
+                Self::ContextRetainingGlobals,
+                caps.invvpid_context_retain_globals(),
+            ),
+            _ => return Err(VmInsnError::InvalidOperand),
+        };
+        if offered {
+            Ok(kind)
+        } else {
+            Err(VmInsnError::InvalidOperand)
+        }
+    }
+}
+
+/// A VPID in the numbering of L1: a vpid12.
+///
+/// Never an operand of this CPU's INVVPID: KVM runs every L2 of a vCPU with one VPID of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Vpid12(Vpid);
+
+/// What a guest asks for by INVVPID, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Drop one linear address under one VPID.
+    Address(Vpid12, CanonicalGva),
+    /// Drop one VPID.
+    Context(Vpid12),
+    /// Drop all VPIDs.
+    All,
+    /// Drop one VPID, globals excepted.
+    ContextRetainingGlobals(Vpid12),
+}
+
+impl Descriptor {
+    /// Takes the two quadwords that were read from a guest's memory.
+    #[inline]
+    pub(crate) fn from_guest([vpid, gva]: [u64; 2]) -> Self {
+        Self { vpid, gva }
+    }
+
+    /// Returns the VPID field, if the reserved bits 63:16 are clear, as they must be for any type.
+    #[inline]
+    fn vpid_field(&self) -> Option<u16> {
+        u16::try_from(self.vpid).ok()
+    }
+
+    /// Returns the address, if it is canonical, as it must be for type 0.
+    ///
+    /// Linear-address masking (LAM) does not apply: an address that is invalidated is not accessed.
+    #[inline]
+    fn address(&self, width: LinearWidth) -> Option<CanonicalGva> {
+        Gva::new(self.gva).canonical(width)
+    }
+
+    /// Checks the operand of a guest's INVVPID.
+    ///
+    /// # Errors
+    ///
+    /// [`VmInsnError::InvalidOperand`] when a reserved bit is set, when the VPID is 0 where one is
+    /// needed, or when the address of type 0 is not canonical.
+    #[inline]
+    pub(crate) fn check(&self, kind: Kind, width: LinearWidth) -> Result<Request, VmInsnError> {
+        let check = || {
+            Some(match (kind, Vpid::new(self.vpid_field()?).map(Vpid12)) {
+                // Type 2 ignores the VPID, which may be 0 then.
+                (Kind::All, _) => Request::All,
+                (_, None) => return None,
+                (Kind::Address, Some(vpid)) => Request::Address(vpid, self.address(width)?),
+                (Kind::Context, Some(vpid)) => Request::Context(vpid),
+                (Kind::ContextRetainingGlobals, Some(vpid)) => {
+                    Request::ContextRetainingGlobals(vpid)
+                }
+            })
+        };
+        check().ok_or(VmInsnError::InvalidOperand)
+    }
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
@@ -116,7 +233,9 @@ mod tests {
     #[test]
     fn extents_encode_as_the_manual_says() -> Result<(), kernel::error::Error> {
         let vpid = Vpid::new(0xabcd).ok_or(kernel::error::code::EINVAL)?;
-        let gva = Gva::new(0xffff_8000_0000_1000);
+        let gva = Gva::new(0xffff_8000_0000_1000)
+            .canonical(LinearWidth::Bits48)
+            .ok_or(kernel::error::code::EINVAL)?;
         let raw = |extent: Extent| {
             let (kind, desc) = extent.encode();
             (kind, desc.vpid, desc.gva)
@@ -127,17 +246,64 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn a_type_exists_if_the_capability_says_so() {
+        let all = EptVpidCap::from(u64::MAX);
+        for (value, caps) in (0..).zip([
+            all.with_invvpid_address(false),
+            all.with_invvpid_context(false),
+            all.with_invvpid_all(false),
+            all.with_invvpid_context_retain_globals(false),
+        ]) {
+            assert!(Kind::from_register(value, all).is_ok());
+            for other in 0..4 {
+                let there = Kind::from_register(other, caps).is_ok();
+                assert_eq!(there, other != value);
+            }
+        }
+        for value in [4, 31, 32, 63, 1 << 32, (1 << 32) + 1, u64::MAX] {
+            assert!(Kind::from_register(value, all).is_err());
+        }
+    }
+
+    #[test]
+    fn a_guests_operand_is_checked_by_its_type() {
+        let kinds = [
+            Kind::Address,
+            Kind::Context,
+            Kind::All,
+            Kind::ContextRetainingGlobals,
+        ];
+        let passes = |kind, vpid, gva| {
+            let descriptor = Descriptor::from_guest([vpid, gva]);
+            descriptor.check(kind, LinearWidth::Bits48).is_ok()
+        };
+        for kind in kinds {
+            assert!(passes(kind, 1, 0));
+            assert!(passes(kind, 0xffff, 0));
+            assert_eq!(passes(kind, 0, 0), kind == Kind::All);
+            assert_eq!(passes(kind, 1, 1 << 47), kind != Kind::Address);
+            for bit in 16..64 {
+                assert!(!passes(kind, 1 | 1 << bit, 0));
+            }
+        }
+    }
+
     // Runs on machines of both kinds: where KVM has VMX on, a refused operand is VM-fail; where
     // nothing has, everything faults.  Neither may go unnoticed, or further than the label.
     #[test]
     fn failures_are_caught_as_what_they_are() -> Result<(), kernel::error::Error> {
         let vpid = Vpid::new(1).ok_or(kernel::error::code::EINVAL)?;
-        let not_canonical = Extent::Address(vpid, Gva::new(1 << 63));
+        // VPID 0 is the one operand that the types above let no one write.
+        let refused = || {
+            let descriptor = Descriptor { vpid: 0, gva: 0 };
+            issue(1, &descriptor)
+        };
         match invvpid(Extent::All) {
             Ok(()) => {
                 kernel::pr_info!("instructions: VMX is on\n");
                 assert_eq!(invvpid(Extent::Context(vpid)), Ok(()));
-                assert_eq!(invvpid(not_canonical), Err(InsnError::VmFail));
+                assert_eq!(refused(), Err(InsnError::VmFail));
                 // 28 is "invalid operand"; without a current VMCS there is no number.
                 let number = crate::insn::vm_instruction_error();
                 assert!(matches!(number, None | Some(28)));
@@ -145,7 +311,7 @@ mod tests {
             outcome => {
                 kernel::pr_info!("instructions: VMX is off\n");
                 assert_eq!(outcome, Err(InsnError::Fault));
-                assert_eq!(invvpid(not_canonical), Err(InsnError::Fault));
+                assert_eq!(refused(), Err(InsnError::Fault));
                 assert_eq!(crate::insn::vm_instruction_error(), None);
             }
         }

@@ -93,7 +93,10 @@ mod tests {
         *, //
     };
     use crate::{
-        addr::Gva,
+        addr::{
+            Gva,
+            LinearWidth, //
+        },
         invvpid::Vpid, //
     };
     use core::cell::Cell;
@@ -154,8 +157,11 @@ mod tests {
     #[test]
     fn a_failure_is_answered_by_wider_and_wider_ones() -> Result {
         let vpid = Vpid::new(1).ok_or(EINVAL)?;
+        let gva = Gva::new(0x1000)
+            .canonical(LinearWidth::Bits48)
+            .ok_or(EINVAL)?;
         let steps = [
-            Some(Invvpid(invvpid::Extent::Address(vpid, Gva::new(0x1000)))),
+            Some(Invvpid(invvpid::Extent::Address(vpid, gva))),
             whole(1),
             INVVPID_ALL,
         ];

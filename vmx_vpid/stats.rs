@@ -66,6 +66,46 @@ counters! {
     VpidExhausted = "vpid_exhausted",
     /// Releases of a VPID that was not in use, or of a number that is none.
     VpidNotHeld = "vpid_not_held",
+    /// Exits for INVLPG.
+    ExitInvlpg = "exit_invlpg",
+    /// Exits for INVPCID.
+    ExitInvpcid = "exit_invpcid",
+    /// Exits for INVVPID.
+    ExitInvvpid = "exit_invvpid",
+    /// Exits for INVEPT.
+    ExitInvept = "exit_invept",
+    /// INVPCID of type 0 carried out for a guest.
+    GuestInvpcidAddress = "guest_invpcid_address",
+    /// INVPCID of type 1 carried out for a guest.
+    GuestInvpcidContext = "guest_invpcid_context",
+    /// INVPCID of type 2 carried out for a guest.
+    GuestInvpcidAllAndGlobals = "guest_invpcid_all_and_globals",
+    /// INVPCID of type 3 carried out for a guest.
+    GuestInvpcidAll = "guest_invpcid_all",
+    /// INVVPID of type 0 carried out for a guest.
+    GuestInvvpidAddress = "guest_invvpid_address",
+    /// INVVPID of type 1 carried out for a guest.
+    GuestInvvpidContext = "guest_invvpid_context",
+    /// INVVPID of type 2 carried out for a guest.
+    GuestInvvpidAll = "guest_invvpid_all",
+    /// INVVPID of type 3 carried out for a guest.
+    GuestInvvpidRetainGlobals = "guest_invvpid_retain_globals",
+    /// INVEPT of type 1 carried out for a guest.
+    GuestInveptContext = "guest_invept_context",
+    /// INVEPT of type 2 carried out for a guest.
+    GuestInveptAll = "guest_invept_all",
+    /// Instructions of a guest's that ended in VM-fail.
+    GuestVmFail = "guest_vmfail",
+    /// #UD raised in a guest.
+    FaultInvalidOpcode = "fault_ud",
+    /// #GP raised in a guest.
+    FaultGeneralProtection = "fault_gp",
+    /// #SS raised in a guest.
+    FaultStack = "fault_ss",
+    /// #PF raised in a guest.
+    FaultPage = "fault_pf",
+    /// Instructions that the guest was made to execute again, since its page tables kept changing.
+    ExitRetry = "exit_retry",
 }
 
 impl Counter {

@@ -11,13 +11,27 @@
 mod addr;
 mod backend;
 mod caps;
+mod control;
+mod emulate;
+mod entry;
 mod ept;
+mod fault;
 mod flush;
 mod insn;
+mod invpcid;
 mod invvpid;
 mod issue;
+mod mode;
+mod operand;
+mod paging;
+mod permission;
 mod phase;
+mod segment;
+mod stats;
 mod vpid;
+mod walk;
+mod walk_guest;
+mod walk_tests;
 
 use kernel::prelude::*;
 

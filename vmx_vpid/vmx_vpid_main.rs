@@ -23,24 +23,32 @@ mod addr;
 mod backend;
 mod bindings;
 mod caps;
+mod control;
 mod debugfs;
+mod emulate;
+mod entry;
 mod ept;
+mod fault;
 mod flush;
 mod insn;
+mod invpcid;
 mod invvpid;
 mod issue;
 mod kvm;
+mod mode;
+mod operand;
+mod paging;
+mod permission;
 mod phase;
+mod segment;
 mod stats;
 mod vpid;
+mod walk;
 
-use crate::{
-    caps::EptVpidCap,
-    kvm::{
-        files::Files,
-        handover::Attachment,
-        hooks::Native, //
-    }, //
+use crate::kvm::{
+    files::Files,
+    handover::Attachment,
+    hooks::Native, //
 };
 use kernel::prelude::*;
 
@@ -69,26 +77,26 @@ impl Module {
     ///
     /// [`ENODEV`] without VMX, [`EOPNOTSUPP`] without VPIDs that can be invalidated, [`ENOEXEC`]
     /// when the module lacks its livepatch relocations.
-    fn probe() -> Result<EptVpidCap> {
+    fn probe() -> Result {
         if !kvm::post_linked() {
             pr_err!("not post-linked: build with 'make modules', or run 'objtool klp post-link'\n");
             return Err(ENOEXEC);
         }
-        let caps = kvm::cpu_caps().inspect_err(|_| {
+        kvm::cpu::probe().inspect_err(|_| {
             pr_err!("this CPU has no VMX, or the firmware has it off: KVM cannot run here\n")
         })?;
-        if !caps.can_flush_vpid() {
+        if !kvm::cpu::caps().can_flush_vpid() {
             pr_err!("this CPU cannot invalidate by VPID: there is nothing to take over\n");
             return Err(EOPNOTSUPP);
         }
-        Ok(caps)
+        Ok(())
     }
 }
 
 impl kernel::InPlaceModule for Module {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            _attachment: Attachment::new(Self::probe()?)?,
+            _attachment: Self::probe().and_then(|()| Attachment::new())?,
             _files: Files::new(),
         }? Error)
         .pin_chain(|this| this._attachment.enable())

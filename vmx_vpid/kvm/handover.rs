@@ -12,8 +12,8 @@ use crate::{
         Registry, //
     },
     bindings,
-    caps::EptVpidCap,
     kvm::{
+        exits,
         fastpath,
         hooks,
         symbols::Vpids,
@@ -46,7 +46,7 @@ use kernel::{
 /// # Invariants
 ///
 /// - The symbols of kvm_intel are resolved in every phase but [`Phase::Detached`].
-/// - `armed` is not 0 only in [`Phase::Attached`], and with `ops` set.
+/// - `static_calls` and `exits` are not 0 only in [`Phase::Attached`], and with `ops` set.
 ///
 /// `live` tells whether kvm_intel is past its own initialisation.  It is kept here, since livepatch
 /// and the notifier tell of it from different tasks, and only under the mutex is their order known.
@@ -54,7 +54,8 @@ struct Handover {
     registry: Registry,
     ops: Option<bindings::vmx_vpid_ops>,
     phase: Phase,
-    armed: usize,
+    static_calls: usize,
+    exits: usize,
     live: bool,
 }
 
@@ -65,7 +66,8 @@ global_lock! {
         registry: Registry::new(),
         ops: None,
         phase: Phase::Detached,
-        armed: 0,
+        static_calls: 0,
+        exits: 0,
         live: false,
     };
 }
@@ -117,7 +119,7 @@ impl Handover {
         }
     }
 
-    /// Points KVM's static calls at the backend, if every task runs it.
+    /// Points KVM's static calls and exits at the backend, if every task runs it.
     ///
     /// # Safety
     ///
@@ -132,25 +134,36 @@ impl Handover {
             // SAFETY: Attached, so the symbols are resolved and the functions livepatched; `self`
             // is borrowed from the mutex, which serialises this.
             // INVARIANT: The phase is `Attached` and `ops` is set.
-            self.armed = unsafe { fastpath::arm(ops) };
+            self.static_calls = unsafe { fastpath::arm(ops) };
+            // SAFETY: As above.
+            // INVARIANT: As above.
+            self.exits = unsafe { exits::arm(ops) };
             pr_info!(
-                "{} of {} flushes by static call\n",
-                self.armed,
-                fastpath::SITES
+                "{} of {} flushes by static call, {} of {} exits by KVM's table\n",
+                self.static_calls,
+                fastpath::SITES,
+                self.exits,
+                exits::EXITS
             );
         }
     }
 
-    /// Points KVM's static calls back.
+    /// Points KVM's static calls and exits back.
     ///
     /// # Safety
     ///
     /// If any is armed, the symbols of kvm_intel are resolved.
     unsafe fn disarm(&mut self) {
-        if let (1.., Some(ops)) = (self.armed, &self.ops) {
+        let Some(ops) = &self.ops else { return };
+        if self.static_calls != 0 {
             // SAFETY: The symbols are resolved by the contract; the mutex serialises this.
             unsafe { fastpath::disarm(ops) };
-            self.armed = 0;
+            self.static_calls = 0;
+        }
+        if self.exits != 0 {
+            // SAFETY: As above; a handler takes neither livepatch's mutex nor this one.
+            unsafe { exits::disarm(ops) };
+            self.exits = 0;
         }
     }
 }
@@ -217,6 +230,8 @@ pub(crate) struct Status {
     pub(crate) live: bool,
     /// How many flushes go by static call, and how many could.
     pub(crate) static_calls: (usize, usize),
+    /// How many exits go by KVM's table, and how many could.
+    pub(crate) exits: (usize, usize),
     /// How many VPIDs are in use, and the most that were since the last attach; `None` when
     /// detached: there is nothing to ask.
     pub(crate) vpids: Option<(u32, u32)>,
@@ -229,7 +244,8 @@ pub(crate) fn status() -> Status {
         backend: handover.registry.label().unwrap_or("none"),
         phase: handover.phase,
         live: handover.live,
-        static_calls: (handover.armed, fastpath::SITES),
+        static_calls: (handover.static_calls, fastpath::SITES),
+        exits: (handover.exits, exits::EXITS),
         vpids: (handover.phase != Phase::Detached).then(|| {
             // SAFETY: By the invariant the symbols are resolved, and they stay so while the mutex
             // is held: livepatch's last callback waits for it, and they are cleared after that.
@@ -250,13 +266,12 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
     ///
     /// Those of [`Registry::register()`] and of the module notifier; [`EEXIST`] when called a
     /// second time in the life of the module.
-    pub(crate) fn new(caps: EptVpidCap) -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         if INITIALISED.xchg(true, Relaxed) {
             return Err(EEXIST);
         }
         // SAFETY: The flag lets one caller come here, once.
         unsafe { HANDOVER.init() };
-        hooks::set_caps(caps);
         {
             let mut handover = HANDOVER.lock();
             handover.registry.register::<B>()?;

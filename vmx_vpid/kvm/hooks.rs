@@ -5,29 +5,28 @@
 //! A pointer to each goes into livepatch's table and, for the flushes, into KVM's static calls.
 
 use crate::{
-    addr::Gva,
+    addr::{
+        CanonicalGva,
+        Gva, //
+    },
     backend::Backend,
     bindings,
-    caps::EptVpidCap,
-    ept,
+    emulate::{
+        self,
+        Next, //
+    },
     flush::{
         self,
         Request, //
     },
-    insn::{
-        self,
-        InsnError, //
-    },
-    invvpid::{
-        self,
-        Vpid, //
-    },
-    issue::{
-        self,
-        Invalidate,
-        Invalidation, //
-    },
+    invvpid::Vpid,
+    issue,
     kvm::{
+        cpu::{
+            self,
+            Cpu, //
+        },
+        exit::Exit,
         percpu::count,
         symbols::{
             self,
@@ -38,123 +37,15 @@ use crate::{
 };
 use core::marker::PhantomData;
 use kernel::{
-    fmt,
     pr_err_once,
     pr_warn_once,
-    prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    }, //
+    prelude::*, //
 };
-
-/// What the CPU can invalidate, as [`EptVpidCap`]; set once, before the backend is attached.
-static CAPS: Atomic<u64> = Atomic::new(0);
-
-/// Makes known what the CPU can invalidate.
-pub(super) fn set_caps(caps: EptVpidCap) {
-    CAPS.store(caps.into_raw(), Relaxed);
-}
-
-/// Returns what the CPU can invalidate.
-#[inline]
-pub(crate) fn caps() -> EptVpidCap {
-    EptVpidCap::from(CAPS.load(Relaxed))
-}
-
-/// The CPU that runs this code.
-struct Cpu;
-
-impl Invalidate for Cpu {
-    #[inline]
-    fn invvpid(&self, extent: invvpid::Extent) -> Result<(), InsnError> {
-        match extent {
-            invvpid::Extent::Address(..) => count!(InvvpidAddress),
-            invvpid::Extent::Context(_) => count!(InvvpidContext),
-            invvpid::Extent::All => count!(InvvpidAll),
-        }
-        invvpid::invvpid(extent)
-    }
-
-    #[inline]
-    fn invept(&self, extent: ept::Extent) -> Result<(), InsnError> {
-        match extent {
-            ept::Extent::Context(_) => count!(InveptContext),
-            ept::Extent::All => count!(InveptAll),
-        }
-        ept::invept(extent)
-    }
-
-    #[cold]
-    fn failed(&self, what: Invalidation, error: InsnError, wider: Option<Invalidation>) {
-        match error {
-            InsnError::VmFail => count!(InsnVmFail),
-            InsnError::Fault => count!(InsnFault),
-        }
-        if wider.is_none() {
-            count!(FlushLost);
-        }
-        report(what, error, wider.is_some());
-    }
-}
-
-/// Why an instruction failed, in words; to be shown right after it did.
-struct Reason(InsnError);
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            InsnError::Fault => f.write_str("it faulted"),
-            InsnError::VmFail => match insn::vm_instruction_error() {
-                Some(number) => write!(f, "VM-instruction error {number}"),
-                None => f.write_str("VM-fail without a current VMCS"),
-            },
-        }
-    }
-}
-
-/// Reports a failed instruction, once for each kind.
-#[cold]
-fn report(what: Invalidation, error: InsnError, wider: bool) {
-    let answer = if wider {
-        "a wider one is issued instead"
-    } else {
-        "the flush is lost"
-    };
-    let reason = Reason(error);
-    match what {
-        Invalidation::Invvpid(invvpid::Extent::Address(vpid, gva)) => pr_err_once!(
-            "INVVPID of address {:#x}, VPID {} failed ({}): {}\n",
-            gva.into_raw(),
-            vpid.into_raw(),
-            reason,
-            answer
-        ),
-        Invalidation::Invvpid(invvpid::Extent::Context(vpid)) => pr_err_once!(
-            "INVVPID of VPID {} failed ({}): {}\n",
-            vpid.into_raw(),
-            reason,
-            answer
-        ),
-        Invalidation::Invvpid(invvpid::Extent::All) => {
-            pr_err_once!("INVVPID of all VPIDs failed ({}): {}\n", reason, answer)
-        }
-        Invalidation::Invept(ept::Extent::Context(eptp)) => pr_err_once!(
-            "INVEPT of EPTP {:#x} failed ({}): {}\n",
-            eptp.into_raw(),
-            reason,
-            answer
-        ),
-        Invalidation::Invept(ept::Extent::All) => {
-            pr_err_once!("INVEPT of all contexts failed ({}): {}\n", reason, answer)
-        }
-    }
-}
 
 /// Issues what answers a request, on this CPU.
 #[inline]
 fn flush(request: Request, vcpu: &Vcpu) {
-    issue::carry_out(flush::plan(request, vcpu, caps()), &Cpu);
+    issue::carry_out(flush::plan(request, vcpu, cpu::caps()), &Cpu);
 }
 
 /// The backend of this module.
@@ -211,7 +102,7 @@ impl Backend for Native {
     }
 
     #[inline]
-    fn flush_tlb_gva(vcpu: &Vcpu, gva: Gva) {
+    fn flush_tlb_gva(vcpu: &Vcpu, gva: CanonicalGva) {
         count!(FlushTlbGva);
         flush(Request::Gva(gva), vcpu);
     }
@@ -220,6 +111,30 @@ impl Backend for Native {
     fn flush_tlb_guest(vcpu: &Vcpu) {
         count!(FlushTlbGuest);
         flush(Request::Guest, vcpu);
+    }
+
+    #[inline]
+    fn handle_invlpg(vcpu: &Vcpu) -> Next {
+        // SAFETY: The operation is called in a handler of an exit, and this is done once in each.
+        emulate::invlpg::handle(&mut unsafe { Exit::new(vcpu) })
+    }
+
+    #[inline]
+    fn handle_invpcid(vcpu: &Vcpu) -> Next {
+        // SAFETY: As above.
+        emulate::invpcid::handle(&mut unsafe { Exit::new(vcpu) })
+    }
+
+    #[inline]
+    fn handle_invvpid(vcpu: &Vcpu) -> Next {
+        // SAFETY: As above.
+        emulate::invvpid::handle(&mut unsafe { Exit::new(vcpu) })
+    }
+
+    #[inline]
+    fn handle_invept(vcpu: &Vcpu) -> Next {
+        // SAFETY: As above.
+        emulate::invept::handle(&mut unsafe { Exit::new(vcpu) })
     }
 }
 
@@ -297,8 +212,12 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         _full: *mut bool,
     ) {
         // SAFETY: The contract of this function.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+        // KVM has checked the address; of one that is not canonical nothing can be cached.
         // CAST: `unsigned long` has 64 bits.
-        B::flush_tlb_gva(unsafe { Vcpu::from_raw(vcpu) }, Gva::new(addr as u64));
+        if let Some(gva) = Gva::new(addr as u64).canonical(cpu::linear_width()) {
+            B::flush_tlb_gva(vcpu, gva);
+        }
         stay_on_stack();
     }
 
@@ -312,6 +231,38 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         B::flush_tlb_guest(unsafe { Vcpu::from_raw(vcpu) });
         stay_on_stack();
     }
+}
+
+/// Makes the entries of handlers of exits, which have one form.
+///
+/// They return what KVM's do: 1 to run the guest, 0 to go to user space.
+macro_rules! handlers {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        impl<B: Backend<Vcpu = Vcpu>> Entry<B> {$(
+            $(#[$doc])*
+            ///
+            /// # Safety
+            ///
+            /// To be called by KVM only, to handle an exit of `vcpu`, which is loaded by this task.
+            unsafe extern "C" fn $name(vcpu: *mut bindings::kvm_vcpu) -> c_int {
+                // SAFETY: The contract of this function.
+                let next = B::$name(unsafe { Vcpu::from_raw(vcpu) });
+                stay_on_stack();
+                c_int::from(next == Next::Guest)
+            }
+        )*}
+    };
+}
+
+handlers! {
+    /// In the place of `handle_invlpg()`.
+    handle_invlpg
+    /// In the place of `handle_invpcid()`.
+    handle_invpcid
+    /// In the place of `handle_invvpid()`.
+    handle_invvpid
+    /// In the place of `handle_invept()`.
+    handle_invept
 }
 
 /// Makes the table of operations of a backend; what it does not have stays empty.
@@ -332,5 +283,9 @@ pub(super) const fn table<B: Backend<Vcpu = Vcpu>>() -> bindings::vmx_vpid_ops {
         flush_tlb_current: entry!(HAS_FLUSH_TLB_CURRENT, flush_tlb_current),
         flush_tlb_gva: entry!(HAS_FLUSH_TLB_GVA, flush_tlb_gva),
         flush_tlb_guest: entry!(HAS_FLUSH_TLB_GUEST, flush_tlb_guest),
+        handle_invlpg: entry!(HAS_HANDLE_INVLPG, handle_invlpg),
+        handle_invpcid: entry!(HAS_HANDLE_INVPCID, handle_invpcid),
+        handle_invvpid: entry!(HAS_HANDLE_INVVPID, handle_invvpid),
+        handle_invept: entry!(HAS_HANDLE_INVEPT, handle_invept),
     }
 }

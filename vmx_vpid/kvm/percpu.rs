@@ -29,6 +29,21 @@ pub(super) fn increment<const N: usize>() {
     }
 }
 
+/// Increments a counter that is not known before it is needed.
+#[inline]
+pub(super) fn increment_by_value(counter: Counter) {
+    // SAFETY: As above: a counter is less than `Counter::COUNT`.
+    unsafe {
+        kernel::asm!(
+            "leaq {counters}(%rip), {base}\n\tincq %gs:({base},{index},8)";
+            counters = sym bindings::vmx_vpid_counters,
+            base = out(reg) _,
+            index = in(reg) counter as usize,
+            options(nostack),
+        );
+    }
+}
+
 /// Increments a counter, named as in [`Counter`], on this CPU.
 macro_rules! count {
     ($name:ident) => {

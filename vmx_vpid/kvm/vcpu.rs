@@ -46,7 +46,7 @@ impl Vcpu {
 
     /// Returns the vCPU as kvm_intel knows it.
     #[inline]
-    fn vmx(&self) -> *const bindings::vcpu_vmx {
+    pub(super) fn vmx(&self) -> *const bindings::vcpu_vmx {
         self.0.get().cast()
     }
 

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the emulation of a guest's instruction needs of KVM in C: accesses to user
+ * memory, and inline functions.  Nothing is decided here; emulate/ does.
+ */
+#include <linux/kvm_host.h>
+#include <linux/uaccess.h>
+#include "vmx/hyperv.h"
+#include "vmx/nested.h"
+#include "vmx_vpid.h"
+
+/*
+ * Find where a guest-physical address is in user space.
+ *
+ * @slot remembers the last memslot from one access to the next, so that a walk
+ * through page tables that lie in one looks it up once.  It stays valid as long as
+ * the exit is handled: KVM holds kvm->srcu then.
+ *
+ * While L2 runs on EPT of L1's, its physical addresses are not L1's, and KVM alone
+ * knows how to translate them.  No instruction that is emulated here exits in that
+ * state; should one do so, there is no memory for it.
+ */
+static __always_inline void __user *guest_address(struct kvm_vcpu *vcpu,
+						  struct kvm_memory_slot **slot, gpa_t gpa)
+{
+	struct kvm_memory_slot *found = *slot;
+	gfn_t gfn = gpa_to_gfn(gpa);
+
+	if (!found || gfn - found->base_gfn >= found->npages) {
+		if (mmu_is_nested(vcpu))
+			return NULL;
+
+		found = vmx_vpid_call_kvm_vcpu_gfn_to_memslot(vcpu, gfn);
+		if (!kvm_is_visible_memslot(found))
+			return NULL;
+
+		*slot = found;
+	}
+
+	return (void __user *)(__gfn_to_hva_memslot(found, gfn) + offset_in_page(gpa));
+}
+
+/**
+ * vmx_vpid_guest_read - read guest memory
+ * @vcpu: the vCPU, loaded, in the handler of an exit
+ * @slot: where to remember the memslot; a pointer to NULL for the first access
+ * @gpa: guest-physical address
+ * @data: where to
+ * @len: how many bytes; they do not cross a page
+ *
+ * Return: 0, or -EFAULT where there is no memory.
+ */
+int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
+			gpa_t gpa, void *data, unsigned long len)
+{
+	void __user *from = guest_address(vcpu, slot, gpa);
+
+	if (unlikely(!from))
+		return -EFAULT;
+
+	/* The operand of an instruction that is not cut in two by a page's end. */
+	if (likely(len == 16)) {
+		u64 *to = data;
+
+		if (unlikely(!user_read_access_begin(from, 16)))
+			return -EFAULT;
+		unsafe_get_user(to[0], (u64 __user *)from, fault);
+		unsafe_get_user(to[1], (u64 __user *)from + 1, fault);
+		user_read_access_end();
+		return 0;
+	}
+
+	return copy_from_user(data, from, len) ? -EFAULT : 0;
+
+fault:
+	user_read_access_end();
+	return -EFAULT;
+}
+
+/**
+ * vmx_vpid_guest_read_entry - read an entry of a guest's page table
+ * @vcpu: the vCPU, loaded, in the handler of an exit
+ * @slot: as for vmx_vpid_guest_read()
+ * @gpa: guest-physical address, aligned
+ * @wide: the entry has 8 bytes, not 4
+ * @entry: where to
+ *
+ * Return: 0, or -EFAULT where there is no memory.
+ */
+int vmx_vpid_guest_read_entry(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
+			      gpa_t gpa, bool wide, u64 *entry)
+{
+	void __user *from = guest_address(vcpu, slot, gpa);
+
+	if (unlikely(!from || !user_read_access_begin(from, 8)))
+		return -EFAULT;
+
+	if (likely(wide))
+		unsafe_get_user(*entry, (u64 __user *)from, fault);
+	else
+		unsafe_get_user(*entry, (u32 __user *)from, fault);
+	user_read_access_end();
+	return 0;
+
+fault:
+	user_read_access_end();
+	return -EFAULT;
+}
+
+/**
+ * vmx_vpid_guest_exchange_entry - replace an entry of a guest's page table
+ * @vcpu: the vCPU, loaded, in the handler of an exit
+ * @slot: as for vmx_vpid_guest_read()
+ * @gpa: guest-physical address, aligned
+ * @wide: the entry has 8 bytes, not 4
+ * @old: what it has to be for that
+ * @new: what it becomes
+ *
+ * Return: 0; -EAGAIN when it was not @old; -EROFS where there is ROM; -EFAULT
+ * where there is no memory.
+ */
+int vmx_vpid_guest_exchange_entry(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
+				  gpa_t gpa, bool wide, u64 old, u64 new)
+{
+	void __user *at = guest_address(vcpu, slot, gpa);
+	int ret;
+
+	if (!at || !access_ok(at, 8))
+		return -EFAULT;
+	if ((*slot)->flags & KVM_MEM_READONLY)
+		return -EROFS;
+
+	if (wide) {
+		ret = __try_cmpxchg_user((u64 __user *)at, &old, new, wide_fault);
+	} else {
+		u32 old32 = old, new32 = new;
+
+		ret = __try_cmpxchg_user((u32 __user *)at, &old32, new32, narrow_fault);
+	}
+	if (ret < 0)
+		return -EFAULT;
+	if (ret > 0)
+		return -EAGAIN;
+
+	vmx_vpid_call_mark_page_dirty_in_slot(vcpu->kvm, *slot, gpa_to_gfn(gpa));
+	return 0;
+}
+
+/**
+ * vmx_vpid_raise - raise a fault other than a page fault in the guest
+ * @vcpu: the vCPU, loaded, in the handler of an exit
+ * @vector: of #UD, #SS or #GP; an error code is 0
+ */
+void vmx_vpid_raise(struct kvm_vcpu *vcpu, unsigned int vector)
+{
+	if (vector == UD_VECTOR)
+		vmx_vpid_call_kvm_queue_exception(vcpu, vector);
+	else
+		vmx_vpid_call_kvm_queue_exception_e(vcpu, vector, 0);
+}
+
+/**
+ * vmx_vpid_raise_page_fault - raise a page fault in the guest
+ * @vcpu: the vCPU, loaded, in the handler of an exit
+ * @address: the linear address, for CR2
+ * @error_code: as the CPU would push it
+ */
+void vmx_vpid_raise_page_fault(struct kvm_vcpu *vcpu, gva_t address, u32 error_code)
+{
+	struct x86_exception fault = {
+		.vector = PF_VECTOR,
+		.error_code_valid = true,
+		.error_code = error_code,
+		.address = address,
+	};
+
+	vmx_vpid_call___kvm_inject_emulated_page_fault(vcpu, &fault, false);
+}
+
+/**
+ * vmx_vpid_request_sync - have the root in use synchronised and flushed
+ * @vcpu: the vCPU, loaded, in the handler of an exit
+ */
+void vmx_vpid_request_sync(struct kvm_vcpu *vcpu)
+{
+	kvm_make_request(KVM_REQ_MMU_SYNC, vcpu);
+	kvm_make_request(KVM_REQ_TLB_FLUSH_CURRENT, vcpu);
+}
+
+/**
+ * vmx_vpid_request_flush_guest - have flushed what the guest itself may have cached
+ * @vcpu: the vCPU, loaded, in the handler of an exit
+ */
+void vmx_vpid_request_flush_guest(struct kvm_vcpu *vcpu)
+{
+	kvm_make_request(KVM_REQ_TLB_FLUSH_GUEST, vcpu);
+}
+
+/**
+ * vmx_vpid_fail_valid - write the VM-instruction error into L1's current VMCS
+ * @vcpu: the vCPU, loaded, in the handler of an exit of L1
+ * @error: the number
+ *
+ * An enlightened VMCS is in L1's memory, and is written on the way back to L1.
+ *
+ * Return: false when L1 has no current VMCS.
+ */
+bool vmx_vpid_fail_valid(struct kvm_vcpu *vcpu, u32 error)
+{
+	struct vcpu_vmx *vmx = to_vmx(vcpu);
+
+	if (vmx->nested.current_vmptr == INVALID_GPA && !nested_vmx_is_evmptr12_valid(vmx))
+		return false;
+
+	get_vmcs12(vcpu)->vm_instruction_error = error;
+	if (nested_vmx_is_evmptr12_set(vmx))
+		vmx->nested.need_vmcs12_to_shadow_sync = true;
+
+	return true;
+}
