@@ -10,107 +10,139 @@
 #include "vmx_vpid.h"
 
 /*
- * Find where a guest-physical address is in user space.
- *
- * @slot remembers the last memslot from one access to the next, so that a walk
- * through page tables that lie in one looks it up once.  It stays valid as long as
- * the exit is handled: KVM holds kvm->srcu then.
+ * Look up the memslot of a guest-physical address, and remember it.
  *
  * While L2 runs on EPT of L1's, its physical addresses are not L1's, and KVM alone
  * knows how to translate them.  No instruction that is emulated here exits in that
  * state; should one do so, there is no memory for it.
  */
-static __always_inline void __user *guest_address(struct kvm_vcpu *vcpu,
-						  struct kvm_memory_slot **slot, gpa_t gpa)
+static noinline bool open_window(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window,
+				 gpa_t gpa)
 {
-	struct kvm_memory_slot *found = *slot;
-	gfn_t gfn = gpa_to_gfn(gpa);
+	struct kvm_memory_slot *slot;
 
-	if (!found || gfn - found->base_gfn >= found->npages) {
-		if (mmu_is_nested(vcpu))
-			return NULL;
+	if (mmu_is_nested(vcpu))
+		return false;
 
-		found = vmx_vpid_call_kvm_vcpu_gfn_to_memslot(vcpu, gfn);
-		if (!kvm_is_visible_memslot(found))
-			return NULL;
+	slot = vmx_vpid_call_kvm_vcpu_gfn_to_memslot(vcpu, gpa_to_gfn(gpa));
+	if (!kvm_is_visible_memslot(slot))
+		return false;
 
-		*slot = found;
-	}
+	window->slot = slot;
+	window->gpa = gfn_to_gpa(slot->base_gfn);
+	window->size = slot->npages << PAGE_SHIFT;
+	window->user = (void __user *)slot->userspace_addr;
+	return true;
+}
 
-	return (void __user *)(__gfn_to_hva_memslot(found, gfn) + offset_in_page(gpa));
+/* Tell whether a guest-physical address is in the memslot that was looked up last. */
+static __always_inline bool is_in_window(const struct vmx_vpid_window *window, gpa_t gpa)
+{
+	return likely(gpa - window->gpa < window->size);
+}
+
+/*
+ * Where a guest-physical address is in user space.  No access to it asks
+ * access_ok(): KVM did when it took the memslot.  A CPU that speculates past the
+ * comparison with the memslot's size stays within it all the same.
+ */
+static __always_inline void __user *user_address(const struct vmx_vpid_window *window,
+						 gpa_t gpa)
+{
+	return window->user + array_index_nospec(gpa - window->gpa, window->size);
+}
+
+static __always_inline struct vmx_vpid_entry read_entry(const struct vmx_vpid_window *window,
+							gpa_t gpa, bool wide)
+{
+	void __user *from = user_address(window, gpa);
+	struct vmx_vpid_entry entry = { .present = true };
+
+	__uaccess_begin_nospec();
+	if (likely(wide))
+		unsafe_get_user(entry.value, (u64 __user *)from, fault);
+	else
+		unsafe_get_user(entry.value, (u32 __user *)from, fault);
+	__uaccess_end();
+	return entry;
+
+fault:
+	__uaccess_end();
+	return (struct vmx_vpid_entry){};
+}
+
+static noinline struct vmx_vpid_entry find_and_read_entry(struct kvm_vcpu *vcpu,
+							  struct vmx_vpid_window *window,
+							  gpa_t gpa, bool wide)
+{
+	if (!open_window(vcpu, window, gpa))
+		return (struct vmx_vpid_entry){};
+
+	return read_entry(window, gpa, wide);
+}
+
+/**
+ * vmx_vpid_guest_read_entry - read an entry of a guest's page table
+ * @vcpu: the vCPU, loaded, in the handler of an exit
+ * @window: the memslot of the last access, all zeroes for the first
+ * @gpa: guest-physical address, aligned
+ * @wide: the entry has 8 bytes, not 4
+ *
+ * The memslot stays valid as long as the exit is handled: KVM holds kvm->srcu then.
+ * So a walk through page tables that lie in one memslot looks it up once.  This is
+ * called for each level of every walk, and does not save or spill anything.
+ *
+ * Return: the entry, if there is memory.
+ */
+struct vmx_vpid_entry vmx_vpid_guest_read_entry(struct kvm_vcpu *vcpu,
+						struct vmx_vpid_window *window,
+						gpa_t gpa, bool wide)
+{
+	if (!is_in_window(window, gpa))
+		return find_and_read_entry(vcpu, window, gpa, wide);
+
+	return read_entry(window, gpa, wide);
 }
 
 /**
  * vmx_vpid_guest_read - read guest memory
  * @vcpu: the vCPU, loaded, in the handler of an exit
- * @slot: where to remember the memslot; a pointer to NULL for the first access
+ * @window: as for vmx_vpid_guest_read_entry()
  * @gpa: guest-physical address
  * @data: where to
  * @len: how many bytes; they do not cross a page
  *
  * Return: 0, or -EFAULT where there is no memory.
  */
-int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
-			gpa_t gpa, void *data, unsigned long len)
+int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window, gpa_t gpa,
+			void *data, unsigned long len)
 {
-	void __user *from = guest_address(vcpu, slot, gpa);
+	void __user *from;
+	u64 *to = data;
 
-	if (unlikely(!from))
+	if (!is_in_window(window, gpa) && !open_window(vcpu, window, gpa))
 		return -EFAULT;
+
+	from = user_address(window, gpa);
+	if (unlikely(len != 16))
+		return copy_from_user(data, from, len) ? -EFAULT : 0;
 
 	/* The operand of an instruction that is not cut in two by a page's end. */
-	if (likely(len == 16)) {
-		u64 *to = data;
-
-		if (unlikely(!user_read_access_begin(from, 16)))
-			return -EFAULT;
-		unsafe_get_user(to[0], (u64 __user *)from, fault);
-		unsafe_get_user(to[1], (u64 __user *)from + 1, fault);
-		user_read_access_end();
-		return 0;
-	}
-
-	return copy_from_user(data, from, len) ? -EFAULT : 0;
-
-fault:
-	user_read_access_end();
-	return -EFAULT;
-}
-
-/**
- * vmx_vpid_guest_read_entry - read an entry of a guest's page table
- * @vcpu: the vCPU, loaded, in the handler of an exit
- * @slot: as for vmx_vpid_guest_read()
- * @gpa: guest-physical address, aligned
- * @wide: the entry has 8 bytes, not 4
- * @entry: where to
- *
- * Return: 0, or -EFAULT where there is no memory.
- */
-int vmx_vpid_guest_read_entry(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
-			      gpa_t gpa, bool wide, u64 *entry)
-{
-	void __user *from = guest_address(vcpu, slot, gpa);
-
-	if (unlikely(!from || !user_read_access_begin(from, 8)))
-		return -EFAULT;
-
-	if (likely(wide))
-		unsafe_get_user(*entry, (u64 __user *)from, fault);
-	else
-		unsafe_get_user(*entry, (u32 __user *)from, fault);
-	user_read_access_end();
+	__uaccess_begin_nospec();
+	unsafe_get_user(to[0], (u64 __user *)from, fault);
+	unsafe_get_user(to[1], (u64 __user *)from + 1, fault);
+	__uaccess_end();
 	return 0;
 
 fault:
-	user_read_access_end();
+	__uaccess_end();
 	return -EFAULT;
 }
 
 /**
  * vmx_vpid_guest_exchange_entry - replace an entry of a guest's page table
  * @vcpu: the vCPU, loaded, in the handler of an exit
- * @slot: as for vmx_vpid_guest_read()
+ * @window: as for vmx_vpid_guest_read_entry()
  * @gpa: guest-physical address, aligned
  * @wide: the entry has 8 bytes, not 4
  * @old: what it has to be for that
@@ -119,17 +151,18 @@ fault:
  * Return: 0; -EAGAIN when it was not @old; -EROFS where there is ROM; -EFAULT
  * where there is no memory.
  */
-int vmx_vpid_guest_exchange_entry(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
+int vmx_vpid_guest_exchange_entry(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window,
 				  gpa_t gpa, bool wide, u64 old, u64 new)
 {
-	void __user *at = guest_address(vcpu, slot, gpa);
+	void __user *at;
 	int ret;
 
-	if (!at || !access_ok(at, 8))
+	if (!is_in_window(window, gpa) && !open_window(vcpu, window, gpa))
 		return -EFAULT;
-	if ((*slot)->flags & KVM_MEM_READONLY)
+	if (window->slot->flags & KVM_MEM_READONLY)
 		return -EROFS;
 
+	at = user_address(window, gpa);
 	if (wide) {
 		ret = __try_cmpxchg_user((u64 __user *)at, &old, new, wide_fault);
 	} else {
@@ -142,7 +175,7 @@ int vmx_vpid_guest_exchange_entry(struct kvm_vcpu *vcpu, struct kvm_memory_slot 
 	if (ret > 0)
 		return -EAGAIN;
 
-	vmx_vpid_call_mark_page_dirty_in_slot(vcpu->kvm, *slot, gpa_to_gfn(gpa));
+	vmx_vpid_call_mark_page_dirty_in_slot(vcpu->kvm, window->slot, gpa_to_gfn(gpa));
 	return 0;
 }
 

@@ -112,11 +112,25 @@ void **vmx_vpid_exit_handler(u32 exit_reason);
 void vmx_vpid_wait_for_exits(void);
 
 /* guest.c */
-int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
-			gpa_t gpa, void *data, unsigned long len);
-int vmx_vpid_guest_read_entry(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
-			      gpa_t gpa, bool wide, u64 *entry);
-int vmx_vpid_guest_exchange_entry(struct kvm_vcpu *vcpu, struct kvm_memory_slot **slot,
+struct vmx_vpid_entry {
+	u64 value;
+	bool present;	/* there is memory where the entry would be */
+};
+
+/* A memslot as guest memory is accessed through it; of size 0 before it is known. */
+struct vmx_vpid_window {
+	gpa_t gpa;
+	u64 size;	/* bytes */
+	void __user *user;
+	struct kvm_memory_slot *slot;
+};
+
+struct vmx_vpid_entry vmx_vpid_guest_read_entry(struct kvm_vcpu *vcpu,
+						struct vmx_vpid_window *window,
+						gpa_t gpa, bool wide);
+int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window, gpa_t gpa,
+			void *data, unsigned long len);
+int vmx_vpid_guest_exchange_entry(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window,
 				  gpa_t gpa, bool wide, u64 old, u64 new);
 void vmx_vpid_raise(struct kvm_vcpu *vcpu, unsigned int vector);
 void vmx_vpid_raise_page_fault(struct kvm_vcpu *vcpu, gva_t address, u32 error_code);

@@ -8,21 +8,20 @@
 
 /// How many bits of a linear address are translated; the others repeat the highest of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum LinearWidth {
     /// 48 bits: paging of four levels.
-    Bits48,
+    Bits48 = 48,
     /// 57 bits: paging of five levels.
-    Bits57,
+    Bits57 = 57,
 }
 
 impl LinearWidth {
     /// Returns the number of bits.
     #[inline]
     pub(crate) const fn bits(self) -> u32 {
-        match self {
-            Self::Bits48 => 48,
-            Self::Bits57 => 57,
-        }
+        // CAST: The type is represented by that number.
+        self as u32
     }
 }
 
@@ -49,6 +48,14 @@ impl Gva {
     /// The manual's chapter on basic execution environment, "Canonical Addressing".
     #[inline]
     pub(crate) const fn is_canonical(self, width: LinearWidth) -> bool {
+        // What is canonical by 48 bits is by 57 bits too, and nearly every address is: only others
+        // make it worth to look at the width.
+        self.repeats_from(LinearWidth::Bits48) || self.repeats_from(width)
+    }
+
+    /// Returns whether the bits above a width repeat the highest below it.
+    #[inline]
+    const fn repeats_from(self, width: LinearWidth) -> bool {
         let unused = u64::BITS - width.bits();
         // CAST: Shifting a signed number right repeats its sign.
         ((self.0 << unused) as i64 >> unused) as u64 == self.0

@@ -207,8 +207,8 @@ fn check_cpl(vcpu: &impl Vcpu) -> Result<(), Fault> {
 /// # Errors
 ///
 /// #UD outside VMX operation, protected mode or 64-bit mode; then #GP(0) by privilege.
-fn check_vmx_permission(vcpu: &impl Nested) -> Result<(), Fault> {
-    match vcpu.mode() {
+fn check_vmx_permission(vcpu: &impl Nested, mode: Mode) -> Result<(), Fault> {
+    match mode {
         Mode::Protected | Mode::Bits64 if vcpu.is_in_vmx_operation() => check_cpl(vcpu),
         _ => Err(Fault::InvalidOpcode),
     }
@@ -218,9 +218,9 @@ fn check_vmx_permission(vcpu: &impl Nested) -> Result<(), Fault> {
 ///
 /// The CPU reads it even for a type that does not need it, so that it can fault.
 #[inline]
-fn read_operand(vcpu: &mut impl Vcpu, info: InsnInfo) -> Result<[u64; 2], Stop> {
+fn read_operand(vcpu: &mut impl Vcpu, mode: Mode, info: InsnInfo) -> Result<[u64; 2], Stop> {
     const LEN: u32 = 16;
-    let place = info.locate(vcpu.exit_qualification(), LEN, vcpu)?;
+    let place = info.locate(mode, vcpu.exit_qualification(), LEN, vcpu)?;
     let paging = vcpu.paging();
     // The privilege was checked: this is an access of the supervisor.
     let access = Access {
@@ -250,13 +250,14 @@ fn execute_vmx<V: Nested, K>(
     if !exists {
         return Err(Fault::InvalidOpcode.into());
     }
-    check_vmx_permission(vcpu)?;
+    let mode = vcpu.mode();
+    check_vmx_permission(vcpu, mode)?;
     let info = vcpu.instruction_information();
-    let kind = match kind(info.register_operand(vcpu), vcpu.l1_caps()) {
+    let kind = match kind(info.register_operand(mode, vcpu), vcpu.l1_caps()) {
         Ok(kind) => kind,
         Err(error) => return Ok(Err(error)),
     };
-    let operand = read_operand(vcpu, info)?;
+    let operand = read_operand(vcpu, mode, info)?;
     Ok(carry_out(vcpu, kind, operand))
 }
 

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Paging-structure entries: where they are, and what they say.
+//! Paging-structure entries: what they say.
 //!
 //! A linear address is translated by tables of up to five levels; each holds entries that refer to
 //! a table of the level below or to a page.  What an entry says depends on its level and on a few
 //! facts about the guest, its [`Rules`].
 //! Source: the manual's chapter on paging, the figures and tables of paging-structure entries.
 
-use crate::addr::{
-    Gpa,
-    Gva,
-    MaxPhyAddr, //
+use crate::{
+    addr::{
+        Gpa,
+        Gva,
+        MaxPhyAddr, //
+    },
+    table::{
+        Level,
+        Table,
+        ADDRESS, //
+    }, //
 };
 use kernel::bitfield;
-
-/// Bits 51:12 of an entry: the address of a table or of a page of 4 KiB.
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Bits 62:52 of an entry, which PAE paging reserves and others leave to software.
 const ABOVE_ADDRESS: u64 = 0x7ff0_0000_0000_0000;
@@ -59,65 +63,6 @@ bitfield! {
     }
 }
 
-/// The size of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum EntryWidth {
-    /// 4 bytes, in 32-bit paging.
-    Bytes4 = 4,
-    /// 8 bytes.
-    Bytes8 = 8,
-}
-
-/// What kind of table it is.
-///
-/// Entries fill a table of 4096 bytes: 512 of them, or 1024 in 32-bit paging.  So 9 bits of an
-/// address select an entry, or 10, and an index times the size of an entry takes up 12 bits in
-/// either case.  A level is known by how far an address is to be shifted right for these 12 bits to
-/// come out lowest: by 9 bits, or 10, for a page table, and by as many more for each level above.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub(crate) struct Level(u32);
-
-impl Level {
-    /// Page table of 32-bit paging: 4 KiB an entry.
-    pub(crate) const PT32: Self = Self(10);
-    /// Page directory of 32-bit paging: 4 MiB an entry.
-    pub(crate) const PD32: Self = Self(20);
-    /// Page table: 4 KiB an entry.
-    pub(crate) const PT: Self = Self(9);
-    /// Page directory: 2 MiB an entry.
-    pub(crate) const PD: Self = Self(18);
-    /// Page-directory-pointer table: 1 GiB an entry.
-    ///
-    /// That of PAE paging is none: the CPU reads it when CR3 is loaded, and walks begin below it.
-    pub(crate) const PDPT: Self = Self(27);
-    /// Page-map level 4: 512 GiB an entry.
-    pub(crate) const PML4: Self = Self(36);
-    /// Page-map level 5: 256 TiB an entry.
-    pub(crate) const PML5: Self = Self(45);
-}
-
-/// A table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Table {
-    /// What kind of table it is.
-    level: Level,
-    /// Where it is; a multiple of 4096.
-    address: u64,
-}
-
-impl Table {
-    /// Takes the table that an entry, or CR3, refers to.
-    #[inline]
-    pub(crate) const fn new(level: Level, entry: u64) -> Self {
-        Self {
-            level,
-            address: entry & ADDRESS,
-        }
-    }
-}
-
 /// A page, of whatever size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Page {
@@ -151,10 +96,6 @@ pub(crate) enum Meaning {
 /// What the meaning of entries depends on, besides their level.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// The size of an entry.
-    width: EntryWidth,
-    /// The lowest level.
-    page_table: Level,
     /// Bits that are reserved in each entry.
     reserved: u64,
     /// Whether there are pages of 1 GiB.
@@ -175,8 +116,6 @@ impl Rules {
             u64::MAX
         };
         Self {
-            width: EntryWidth::Bytes4,
-            page_table: Level::PT32,
             reserved: 0,
             gigabyte_pages: false,
             four_mib_reserved: if pse {
@@ -208,34 +147,10 @@ impl Rules {
             Entry::NO_EXECUTE_MASK
         };
         Self {
-            width: EntryWidth::Bytes8,
-            page_table: Level::PT,
             reserved: max_phy_addr.reserved() | no_execute_reserved,
             gigabyte_pages,
             four_mib_reserved: None,
         }
-    }
-
-    /// Returns the size of an entry.
-    #[inline]
-    pub(crate) const fn width(&self) -> EntryWidth {
-        self.width
-    }
-
-    /// Returns where the entry of an address is in a table.
-    #[inline]
-    pub(crate) const fn locate(&self, table: Table, gva: Gva) -> Gpa {
-        // CAST: A small number.
-        let whole_entries = 0x1000u64.wrapping_sub(self.width as u64);
-        let place = gva.into_raw().wrapping_shr(table.level.0) & whole_entries;
-        Gpa::new(table.address | place)
-    }
-
-    /// Returns the table that an entry of another refers to.
-    #[inline]
-    const fn below(&self, table: Table, entry: Entry) -> Table {
-        let level = Level(table.level.0.wrapping_sub(self.page_table.0));
-        Table::new(level, entry.into_raw())
     }
 
     /// Returns what an entry of a table says.
@@ -247,7 +162,7 @@ impl Rules {
             Meaning::NotPresent
         } else if raw & self.reserved != 0 {
             Meaning::Reserved
-        } else if table.level == self.page_table {
+        } else if table.level() == table.level().lowest() {
             Meaning::Page(Page {
                 address: raw & ADDRESS,
                 offset: 0xfff,
@@ -255,16 +170,16 @@ impl Rules {
         } else if entry.page_size() {
             self.large(table, entry)
         } else {
-            Meaning::Table(self.below(table, entry))
+            Meaning::Table(table.below(entry.into_raw()))
         }
     }
 
     /// Returns what an entry with bit 7 says, in a table that is no page table.
     #[inline]
     fn large(&self, table: Table, entry: Entry) -> Meaning {
-        let (size, reserved) = match (table.level, self.four_mib_reserved) {
+        let (size, reserved) = match (table.level(), self.four_mib_reserved) {
             (Level::PD32, Some(reserved)) => (FOUR_MIB, reserved),
-            (Level::PD32, None) => return Meaning::Table(self.below(table, entry)),
+            (Level::PD32, None) => return Meaning::Table(table.below(entry.into_raw())),
             (Level::PD, _) => (TWO_MIB, (TWO_MIB - 1) & !LARGE_FLAGS),
             (Level::PDPT, _) if self.gigabyte_pages => (ONE_GIB, (ONE_GIB - 1) & !LARGE_FLAGS),
             _ => return Meaning::Reserved,
@@ -308,7 +223,7 @@ mod tests {
     /// The bits that make a present entry a reserved one, each tried alone.
     fn reserved(rules: &Rules, level: Level, entry: u64) -> u64 {
         let table = Table::new(level, 0);
-        (0..rules.width() as u32 * 8)
+        (0..level.width() as u32 * 8)
             .map(|bit| 1 << bit)
             .filter(|bit| rules.meaning(table, Entry::from(entry | bit)) == Meaning::Reserved)
             .sum()
@@ -376,7 +291,7 @@ mod tests {
         let (long, pae) = (Rules::long(max(52), true, true), Rules::pae(max(52), true));
         let pse = Rules::two_level(max(40), true, true);
         let no_pse = Rules::two_level(max(40), false, true);
-        let table = |level, address| Meaning::Table(Table { level, address });
+        let table = |level, address| Meaning::Table(Table::new(level, address));
         let page = |address, shift: u32| {
             let offset = (1 << shift) - 1;
             Meaning::Page(Page { address, offset })
@@ -405,30 +320,6 @@ mod tests {
         ] {
             let found = rules.meaning(Table::new(level, 0), Entry::from(entry));
             assert_eq!(found, meaning);
-        }
-    }
-
-    #[test]
-    fn where_entries_are() {
-        let long = Rules::long(max(52), true, true);
-        let two = Rules::two_level(max(32), true, true);
-        // One bit alone in each index, lowest and highest.
-        for (rules, level, lowest, highest, last) in [
-            (long, Level::PML5, 48, 56, 0xff8),
-            (long, Level::PML4, 39, 47, 0xff8),
-            (long, Level::PDPT, 30, 38, 0xff8),
-            (long, Level::PD, 21, 29, 0xff8),
-            (long, Level::PT, 12, 20, 0xff8),
-            (two, Level::PD32, 22, 31, 0xffc),
-            (two, Level::PT32, 12, 21, 0xffc),
-        ] {
-            let table = Table::new(level, 0x5678_9fff);
-            let place = |gva| rules.locate(table, Gva::new(gva)).into_raw();
-            assert_eq!(place(0), 0x5678_9000);
-            assert_eq!(place(1 << lowest), 0x5678_9000 + rules.width() as u64);
-            assert_eq!(place(1 << highest), 0x5678_9800);
-            assert_eq!(place(bits(highest, lowest)), 0x5678_9000 | last);
-            assert_eq!(place(!bits(highest, lowest)), 0x5678_9000);
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     },
     issue::Invalidation, //
 };
+use core::hint::cold_path;
 
 /// A flush that KVM's core asks for; each is one entry of `kvm_x86_ops`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +98,7 @@ pub(crate) fn address(vpid: Vpid, gva: CanonicalGva, caps: EptVpidCap) -> invvpi
     if caps.invvpid_address() {
         invvpid::Extent::Address(vpid, gva)
     } else {
+        cold_path();
         context(vpid, caps)
     }
 }
@@ -107,6 +109,7 @@ pub(crate) fn context(vpid: Vpid, caps: EptVpidCap) -> invvpid::Extent {
     if caps.invvpid_context() {
         invvpid::Extent::Context(vpid)
     } else {
+        cold_path();
         invvpid::Extent::All
     }
 }
@@ -122,14 +125,18 @@ fn ept_context(root: Root, caps: EptVpidCap) -> ept::Extent {
         } if caps.invept_context() => {
             ept::Extent::Context(Eptp::for_root(table, levels, accessed_dirty))
         }
-        _ => ept::Extent::All,
+        _ => {
+            cold_path();
+            ept::Extent::All
+        }
     }
 }
 
 /// Decides which instructions answer a request.
 ///
 /// Answers to `vmx_flush_tlb_all()`, `_current()`, `_gva()` and `_guest()` of KVM.
-#[inline]
+// Each caller asks for one kind of flush: inlined, what is left is the arm of that kind.
+#[inline(always)]
 pub(crate) fn plan(request: Request, tags: &impl Tags, caps: EptVpidCap) -> Plan {
     match request {
         // With EPT on, INVEPT whatever the VPIDs: neither VM entry nor INVVPID is required to drop

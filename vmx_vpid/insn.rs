@@ -7,6 +7,8 @@
 //! VM-fail, told by the flags (the manual's chapter on VMX instructions, "Conventions"), and a
 //! fault, told by the exception table.
 
+use core::mem::MaybeUninit;
+
 /// Why a VMX instruction did not do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InsnError {
@@ -104,7 +106,7 @@ impl Field {
 /// `None` when there is no current VMCS, or the CPU does not have the field.
 #[inline]
 pub(crate) fn vmread(field: Field) -> Option<u64> {
-    let mut value = 0u64;
+    let mut value = MaybeUninit::<u64>::uninit();
     'out: {
         // SAFETY: `value` is a live 8-byte destination.  VMREAD changes nothing else; VM-fail and
         // fault both leave through the label below.
@@ -112,11 +114,12 @@ pub(crate) fn vmread(field: Field) -> Option<u64> {
             kernel::asm!(
                 include!(concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/vmread_asm.rs"));
                 field = in(reg) u64::from(field.0),
-                value = in(reg) &raw mut value,
+                value = in(reg) value.as_mut_ptr(),
                 fail = label { break 'out None },
             );
         }
-        Some(value)
+        // SAFETY: The instruction did not fail, so it wrote all of `value`.
+        Some(unsafe { value.assume_init() })
     }
 }
 

@@ -47,7 +47,6 @@ impl Invalidation {
     }
 
     /// Issues the instruction.
-    #[inline]
     fn issue(self, cpu: &impl Invalidate) -> Result<(), InsnError> {
         match self {
             Self::Invvpid(extent) => cpu.invvpid(extent),
@@ -56,8 +55,6 @@ impl Invalidation {
     }
 
     /// Answers a failed instruction by wider and wider ones, until one works or none is left.
-    #[cold]
-    #[inline(never)]
     fn widen(self, mut error: InsnError, cpu: &impl Invalidate) {
         let mut failed = self;
         loop {
@@ -73,16 +70,40 @@ impl Invalidation {
 }
 
 /// Issues invalidations on this CPU, in their order.
-#[inline]
+// Inlined, a plan of one instruction does not go through memory.
+#[inline(always)]
 pub(crate) fn carry_out(
     plan: impl IntoIterator<Item = Option<Invalidation>>,
     cpu: &impl Invalidate,
 ) {
     for invalidation in plan.into_iter().flatten() {
-        if let Err(error) = invalidation.issue(cpu) {
-            invalidation.widen(error, cpu);
+        match invalidation {
+            Invalidation::Invvpid(extent) => {
+                if let Err(error) = cpu.invvpid(extent) {
+                    invvpid_failed(extent, error, cpu);
+                }
+            }
+            Invalidation::Invept(extent) => {
+                if let Err(error) = cpu.invept(extent) {
+                    invept_failed(extent, error, cpu);
+                }
+            }
         }
     }
+}
+
+/// Answers a failed INVVPID.
+#[cold]
+#[inline(never)]
+fn invvpid_failed(extent: invvpid::Extent, error: InsnError, cpu: &impl Invalidate) {
+    Invalidation::Invvpid(extent).widen(error, cpu);
+}
+
+/// Answers a failed INVEPT.
+#[cold]
+#[inline(never)]
+fn invept_failed(extent: ept::Extent, error: InsnError, cpu: &impl Invalidate) {
+    Invalidation::Invept(extent).widen(error, cpu);
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]

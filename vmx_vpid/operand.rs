@@ -107,9 +107,9 @@ pub(crate) struct Place {
 impl InsnInfo {
     /// Returns the value of the register operand; outside 64-bit mode it has 32 bits.
     #[inline]
-    pub(crate) fn register_operand(self, machine: &impl Machine) -> u64 {
-        let value = machine.gpr(self.register());
-        if machine.mode().is_64_bit() {
+    pub(crate) fn register_operand(self, mode: Mode, cpu: &impl Machine) -> u64 {
+        let value = cpu.gpr(self.register());
+        if mode.is_64_bit() {
             value
         } else {
             value & 0xffff_ffff
@@ -142,6 +142,7 @@ impl InsnInfo {
     #[inline]
     pub(crate) fn locate(
         self,
+        mode: Mode,
         displacement: u64,
         len: u32,
         cpu: &impl Machine,
@@ -153,7 +154,6 @@ impl InsnInfo {
             return Err(Fault::InvalidOpcode);
         };
         let offset = self.effective_address(size, displacement, cpu);
-        let mode = cpu.mode();
         if mode.is_64_bit() {
             return locate_64(register, offset, len, cpu);
         }
@@ -292,7 +292,7 @@ mod tests {
 
     /// The address of an operand of 16 bytes.
     fn address(info: InsnInfo, displacement: u64, cpu: &Cpu) -> Result<u64, Fault> {
-        let place = info.locate(displacement, 16, cpu)?;
+        let place = info.locate(cpu.mode, displacement, 16, cpu)?;
         Ok(place.address.into_raw())
     }
 
@@ -383,7 +383,7 @@ mod tests {
     fn linear_addresses_wrap_outside_64_bit_mode() {
         for mode in [Mode::Real, Mode::Protected, Mode::Compatibility] {
             let cpu = Cpu::new(mode);
-            let place = plain(AddressSize::Bits32).locate(0xfff8_0000, 16, &cpu);
+            let place = plain(AddressSize::Bits32).locate(mode, 0xfff8_0000, 16, &cpu);
             let wanted = Place {
                 address: Gva::new(0x8_0000),
                 is_64_bit: false,
@@ -433,9 +433,10 @@ mod tests {
     fn the_type_has_the_width_of_the_mode() {
         let info = InsnInfo::zeroed().with_register(Gpr::new::<12>());
         for mode in [Mode::Real, Mode::Protected, Mode::Compatibility] {
-            let value = info.register_operand(&Cpu::new(mode));
+            let value = info.register_operand(mode, &Cpu::new(mode));
             assert_eq!(value, held(12) & 0xffff_ffff);
         }
-        assert_eq!(info.register_operand(&Cpu::new(Mode::Bits64)), held(12));
+        let mode = Mode::Bits64;
+        assert_eq!(info.register_operand(mode, &Cpu::new(mode)), held(12));
     }
 }

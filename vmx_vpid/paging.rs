@@ -20,11 +20,13 @@ use crate::{
     },
     entry::{
         Entry,
-        Level,
-        Rules,
-        Table, //
+        Rules, //
     },
-    permission::Control, //
+    permission::Control,
+    table::{
+        Level,
+        Table, //
+    }, //
 };
 
 /// What the guest's CPUID says about paging.

@@ -28,6 +28,7 @@ mod permission;
 mod phase;
 mod segment;
 mod stats;
+mod table;
 mod vpid;
 mod walk;
 mod walk_guest;

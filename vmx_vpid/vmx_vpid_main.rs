@@ -42,6 +42,7 @@ mod permission;
 mod phase;
 mod segment;
 mod stats;
+mod table;
 mod vpid;
 mod walk;
 

@@ -13,9 +13,8 @@ use crate::{
     },
     entry::{
         Entry,
-        EntryWidth,
         Meaning,
-        Table, //
+        Page, //
     },
     fault::Fault,
     paging::{
@@ -27,11 +26,19 @@ use crate::{
         AccessKind,
         Cause,
         Rights, //
+    },
+    table::{
+        EntryWidth,
+        Level,
+        Table, //
     }, //
 };
 
-/// The entries of a walk, from the top down.
-type Path = [Entry; 5];
+/// The most levels that a walk takes.
+const MAX_LEVELS: usize = 5;
+
+/// The entries of a walk, each in the place of its level: the lowest comes last.
+type Path = [Entry; MAX_LEVELS];
 
 /// How often a walk is tried before the guest has to execute its instruction anew.
 const ATTEMPTS: usize = 16;
@@ -93,20 +100,97 @@ const fn linear(address: u64, is_64_bit: bool) -> Gva {
 
 /// Translates a linear address.
 ///
-/// What comes before paging is the caller's: segments, canonicality, the bits that LAM masks.
+/// What comes before paging is the caller's: segments, canonicality, and the bits that LAM masks.
+#[inline]
 pub(crate) fn translate(
     paging: &Paging,
     memory: &mut impl Memory,
     gva: Gva,
     access: Access,
 ) -> Result<Gpa, Stop> {
-    for _ in 0..ATTEMPTS {
+    match attempt(paging, memory, gva, access) {
+        Err(Stop::Retry) => try_again(paging, memory, gva, access),
+        outcome => outcome,
+    }
+}
+
+/// Walks anew as often as is left, after an entry changed on the first way.
+#[cold]
+fn try_again(
+    paging: &Paging,
+    memory: &mut impl Memory,
+    gva: Gva,
+    access: Access,
+) -> Result<Gpa, Stop> {
+    for _ in 1..ATTEMPTS {
         match attempt(paging, memory, gva, access) {
             Err(Stop::Retry) => {}
             outcome => return outcome,
         }
     }
     Err(Stop::Retry)
+}
+
+/// A walk on its way down.
+struct Walk<'a, M> {
+    paging: &'a Paging,
+    memory: &'a mut M,
+    gva: Gva,
+    /// What is permitted so far.
+    rights: Rights,
+    /// The entries so far.
+    path: Path,
+}
+
+/// Where a walk ended: the entry of the page, and the page.
+type Arrival = Result<(Entry, Page), Cause>;
+
+/// Makes the step through one level, from its table to the one below or to a page.
+///
+/// Each level is a function of its own, so that all that depends on the level alone is known to the
+/// compiler: inlined into each other, they are straight code.
+macro_rules! level {
+    ($name:ident, $level:ident, $below:ident) => {
+        #[inline(always)]
+        fn $name(&mut self, entry: u64) -> Arrival {
+            match self.step::<{ Level::$level.slot() }>(Table::new(Level::$level, entry))? {
+                (_, Meaning::NotPresent) => Err(Cause::NotPresent),
+                (_, Meaning::Reserved) => Err(Cause::Reserved),
+                (entry, Meaning::Table(_)) => self.$below(entry.into_raw()),
+                (entry, Meaning::Page(page)) => Ok((entry, page)),
+            }
+        }
+    };
+}
+
+impl<M: Memory> Walk<'_, M> {
+    level!(through_pml5, PML5, through_pml4);
+    level!(through_pml4, PML4, through_pdpt);
+    level!(through_pdpt, PDPT, through_pd);
+    level!(through_pd, PD, through_pt);
+    level!(through_pt, PT, no_further);
+    level!(through_pd32, PD32, through_pt32);
+    level!(through_pt32, PT32, no_further);
+
+    /// Ends a walk below the lowest level, where none gets.
+    #[cold]
+    fn no_further(&mut self, _: u64) -> Arrival {
+        Err(Cause::NotPresent)
+    }
+
+    /// Reads the entry of a table, and tells what it says.
+    #[inline(always)]
+    fn step<const SLOT: usize>(&mut self, table: Table) -> Result<(Entry, Meaning), Cause> {
+        const { assert!(SLOT < MAX_LEVELS) };
+        let raw = self
+            .memory
+            .read_entry(table.locate(self.gva), table.level().width())
+            .ok_or(Cause::NotPresent)?;
+        let entry = Entry::from_raw(raw);
+        self.path[SLOT] = entry;
+        self.rights = self.rights.through(entry);
+        Ok((entry, self.paging.rules().meaning(table, entry)))
+    }
 }
 
 /// Walks once; [`Stop::Retry`] if an entry changed before it was marked.
@@ -126,26 +210,22 @@ fn attempt(
         Root::Table(table) => table,
     };
 
-    let mut path: Path = [Entry::from_raw(0); 5];
-    let mut slots = path.iter_mut();
-    let mut rights = Rights::ALL;
-    let mut table = top;
-    let (leaf, page) = loop {
-        let raw = memory
-            .read_entry(paging.rules().locate(table, gva), paging.rules().width())
-            .ok_or_else(|| stop(Cause::NotPresent))?;
-        let entry = Entry::from_raw(raw);
-        if let Some(slot) = slots.next() {
-            *slot = entry;
-        }
-        rights = rights.through(entry);
-        match paging.rules().meaning(table, entry) {
-            Meaning::NotPresent => return Err(stop(Cause::NotPresent)),
-            Meaning::Reserved => return Err(stop(Cause::Reserved)),
-            Meaning::Table(below) => table = below,
-            Meaning::Page(page) => break (entry, page),
-        }
+    let mut walk = Walk {
+        paging,
+        memory,
+        gva,
+        rights: Rights::ALL,
+        path: [Entry::from_raw(0); MAX_LEVELS],
     };
+    let address = top.address();
+    let (leaf, page) = match top.level() {
+        Level::PML4 => walk.through_pml4(address),
+        Level::PD => walk.through_pd(address),
+        Level::PD32 => walk.through_pd32(address),
+        _ => walk.through_pml5(address),
+    }
+    .map_err(stop)?;
+    let Walk { rights, path, .. } = walk;
 
     let control = paging.control();
     let ac = control.asks_ac(rights, access) && memory.alignment_check();
@@ -182,14 +262,14 @@ fn mark(
     path: &Path,
 ) -> Result<(), Option<Cause>> {
     let mut table = top;
-    for &entry in path {
+    for &entry in path.iter().skip(top.level().slot()) {
         let meaning = paging.rules().meaning(table, entry);
         let dirty = write && matches!(meaning, Meaning::Page(_));
         let marked = entry.with_accessed(true).with_dirty(entry.dirty() || dirty);
         if marked != entry {
             match memory.exchange_entry(
-                paging.rules().locate(table, gva),
-                paging.rules().width(),
+                table.locate(gva),
+                table.level().width(),
                 entry.into_raw(),
                 marked.into_raw(),
             ) {

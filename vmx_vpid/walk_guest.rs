@@ -6,13 +6,13 @@
 
 use crate::{
     addr::*,
-    entry::EntryWidth,
     fault::*,
     paging::*,
     permission::{
         AccessKind::*,
         *, //
     },
+    table::EntryWidth,
     walk::{
         Exchange::*,
         *, //

@@ -7,12 +7,12 @@
 mod tests {
     use crate::{
         addr::*,
-        entry::EntryWidth,
         paging::*,
         permission::{
             AccessKind::*,
             *, //
         },
+        table::EntryWidth,
         walk::{
             Exchange::*,
             *, //

@@ -45,9 +45,10 @@ fn execute(vcpu: &mut impl Translations) -> Result<(), Stop> {
     }
     check_cpl(vcpu)?;
     let info = vcpu.instruction_information();
-    let operand = read_operand(vcpu, info)?;
+    let mode = vcpu.mode();
+    let operand = read_operand(vcpu, mode, info)?;
     let request = invpcid::check(
-        info.register_operand(vcpu),
+        info.register_operand(mode, vcpu),
         Descriptor::new(operand),
         vcpu.cr4(),
         vcpu.linear_width(),
@@ -76,14 +77,15 @@ fn carry_out(vcpu: &mut impl Translations, request: Request) {
             let roots = Roots::matching(vcpu.pcids(), |other| other == pcid);
             vcpu.invalidate(address, roots);
         }
+        // With CR4.PCIDE clear there is PCID 0 alone, that of the root in use.  Every MOV to CR3
+        // flushes then, and so brings cached roots up to date: they may stay.
+        Request::Context(_) if !vcpu.cr4().pcide() => vcpu.request_sync(),
         Request::Context(pcid) => {
             let roots = Roots::matching(vcpu.pcids(), |other| other == pcid);
             if roots.has_current() {
                 vcpu.request_sync();
             }
-            // With CR4.PCIDE clear every MOV to CR3 flushes, and so are cached roots brought up to
-            // date: they may stay.
-            if vcpu.cr4().pcide() && roots.without_current() != Roots::NONE {
+            if roots.without_current() != Roots::NONE {
                 vcpu.free_roots(roots.without_current());
             }
         }

@@ -26,7 +26,6 @@ use crate::{
         Efer,
         Rflags, //
     },
-    entry::EntryWidth,
     ept::Eptp,
     fault::Fault,
     flush::{
@@ -56,6 +55,7 @@ use crate::{
         SegmentRegister, //
     },
     stats::Counter,
+    table::EntryWidth,
     walk::{
         Exchange,
         Memory, //

@@ -37,8 +37,6 @@ use crate::{
     },
     stats::Counter, //
 };
-use core::ptr;
-
 kernel::static_assert!(Roots::COUNT == bindings::VMX_VPID_NUM_PREV_ROOTS as usize + 1);
 kernel::static_assert!(Roots::ALL.into_raw() as u32 == bindings::VMX_VPID_ROOTS_ALL);
 
@@ -60,10 +58,10 @@ pub(super) use get;
 /// # Invariants
 ///
 /// - `vcpu` is loaded by this task, which handles an exit of it and holds `kvm->srcu`.
-/// - `slot` is null, or a memslot of the VM that was found since the exit.
+/// - `window` has size 0, or is a memslot of the VM that was found since the exit.
 pub(super) struct Exit<'a> {
     vcpu: &'a Vcpu,
-    slot: *mut bindings::kvm_memory_slot,
+    window: bindings::vmx_vpid_window,
 }
 
 impl<'a> Exit<'a> {
@@ -77,7 +75,7 @@ impl<'a> Exit<'a> {
         // INVARIANT: KVM calls handlers so; no memslot was looked for yet.
         Self {
             vcpu,
-            slot: ptr::null_mut(),
+            window: bindings::vmx_vpid_window::default(),
         }
     }
 
@@ -95,8 +93,8 @@ impl<'a> Exit<'a> {
 
     /// Returns where C remembers the memslot of the last access.
     #[inline]
-    pub(super) fn slot(&mut self) -> &mut *mut bindings::kvm_memory_slot {
-        &mut self.slot
+    pub(super) fn window(&mut self) -> &mut bindings::vmx_vpid_window {
+        &mut self.window
     }
 
     /// Returns the vCPU as KVM knows it.

@@ -16,7 +16,7 @@ use crate::{
         Efer,
         Rflags, //
     },
-    entry::EntryWidth,
+    emulate::Translations,
     insn::{
         vmread,
         Field, //
@@ -35,6 +35,7 @@ use crate::{
         Segment,
         SegmentRegister, //
     },
+    table::EntryWidth,
     walk::{
         Exchange,
         Memory, //
@@ -178,7 +179,10 @@ impl Machine for Exit<'_> {
 
     #[inline]
     fn cr3(&self) -> Cr3 {
-        self.cache(bindings::kvm_reg_VCPU_REG_CR3);
+        // On shadow paging every load of CR3 exits, and KVM has it.
+        if !self.is_shadowed() {
+            self.cache(bindings::kvm_reg_VCPU_REG_CR3);
+        }
         Cr3::from(get!(self, vcpu.arch.cr3) as u64)
     }
 
@@ -192,18 +196,16 @@ impl Machine for Exit<'_> {
 impl Memory for Exit<'_> {
     #[inline]
     fn read_entry(&mut self, address: Gpa, width: EntryWidth) -> Option<u64> {
-        let mut entry = 0;
-        // SAFETY: An exit is handled, and the slot is null or was found since.
-        let ret = unsafe {
+        // SAFETY: An exit is handled, and the window is none or was found since.
+        let entry = unsafe {
             bindings::vmx_vpid_guest_read_entry(
                 self.raw(),
-                self.slot(),
+                self.window(),
                 address.into_raw(),
                 width == EntryWidth::Bytes8,
-                &mut entry,
             )
         };
-        (ret == 0).then_some(entry)
+        entry.present.then_some(entry.value)
     }
 
     fn exchange_entry(&mut self, address: Gpa, width: EntryWidth, old: u64, new: u64) -> Exchange {
@@ -211,7 +213,7 @@ impl Memory for Exit<'_> {
         let ret = unsafe {
             bindings::vmx_vpid_guest_exchange_entry(
                 self.raw(),
-                self.slot(),
+                self.window(),
                 address.into_raw(),
                 width == EntryWidth::Bytes8,
                 old,
@@ -232,7 +234,7 @@ impl Memory for Exit<'_> {
         let ret = unsafe {
             bindings::vmx_vpid_guest_read(
                 self.raw(),
-                self.slot(),
+                self.window(),
                 address.into_raw(),
                 bytes.as_mut_ptr().cast(),
                 bytes.len(),
