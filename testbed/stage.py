@@ -44,7 +44,8 @@ def stage(target, variant="test"):
     for source in SELFTESTS.glob("modules/*.c"):
         name = source.relative_to(TOP).with_suffix(".ko")
         shutil.copy(TOP / "build" / variant / name, target)
-    for source in SELFTESTS.glob("guests/*.c"):
+    # A guest is one file, or a folder of them.
+    for source in SELFTESTS.glob("guests/*"):
         name = source.relative_to(SELFTESTS).with_suffix("")
         copy_program(BUILT / name, target / name)
     for name in upstream():
