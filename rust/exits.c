@@ -24,8 +24,8 @@ void **vmx_vpid_exit_handler(u32 exit_reason)
  * vmx_vpid_wait_for_exits - wait until no task has a handler yet to call
  *
  * KVM reads the handler of an exit and calls it within one read-side section of
- * kvm->srcu, and holds it during most of the call.  Who reads later finds what the
- * table holds now; who is inside a handler is seen on its stack by livepatch.
+ * kvm->srcu, and none of the handlers here leaves it.  Who reads later finds what
+ * the table holds now; who is inside a handler is seen on its stack by livepatch.
  *
  * kvm_lock keeps the VMs from being destroyed.  KVM itself waits for kvm->srcu
  * under locks that are taken under kvm_lock, so no reader can wait for it.

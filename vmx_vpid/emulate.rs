@@ -139,6 +139,8 @@ pub(crate) trait Translations: Vcpu {
     fn pcids(&self) -> [Option<Pcid>; Roots::COUNT];
     /// Brings one address up to date in some roots, and flushes it from this CPU.
     fn invalidate(&mut self, address: CanonicalGva, roots: Roots);
+    /// Counts an address as flushed in KVM's own statistics.
+    fn count_in_kvm(&mut self);
     /// Has the current root brought up to date and flushed before the guest runs.
     fn request_sync(&mut self);
     /// Drops cached roots; they are built anew when the guest returns to them.

@@ -222,8 +222,8 @@ pub(crate) enum Request {
 
 /// Checks the operand of a guest's INVEPT, the two quadwords that were read from its memory.
 ///
-/// The second quadword is reserved, and ignored: KVM never looked at it, nor do the guests write 0
-/// there that were written for CPUs (Hyper-V does not).
+/// The second quadword is reserved, and ignored as KVM ignores it: there are guests that leave it
+/// dirty, Hyper-V among them.
 ///
 /// # Errors
 ///

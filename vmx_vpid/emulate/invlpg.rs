@@ -23,10 +23,11 @@ pub(crate) fn handle(vcpu: &mut impl Translations) -> Next {
     vcpu.count(Counter::ExitInvlpg);
     let address = Gva::new(vcpu.exit_qualification());
     if let Some(address) = address.canonical(vcpu.linear_width()) {
-        // Globals go in every PCID, and KVM does not know which entries are global: all roots.  A
-        // root that is not cached is built anew from the guest's tables when it is used.
+        // Globals go in every PCID, and KVM does not know which entries are global: all roots.  One
+        // that is not cached is brought up to date and flushed by `kvm_mmu_load()` when it is used.
         vcpu.invalidate(address, Roots::ALL);
     }
+    vcpu.count_in_kvm();
     vcpu.skip()
 }
 

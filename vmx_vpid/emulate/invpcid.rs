@@ -2,11 +2,11 @@
 
 //! INVPCID of a guest on shadow paging.
 //!
-//! A guest's PCIDs do not reach the CPU: KVM runs the guest on tables of its own, of which it keeps
-//! the current root and a few earlier ones, each for one CR3 of the guest's and so for one PCID.
-//! To drop a PCID is to bring those roots up to date with the guest's tables, or to drop them, and
-//! to flush the CPU.  A root that is not cached needs nothing: it is built anew, or brought up to
-//! date, before it is used again.
+//! KVM runs the guest on tables of its own, of which it keeps the current root and a few earlier
+//! ones, each for one CR3 of the guest's and so for one PCID.  To drop a PCID is to bring those
+//! roots up to date with the guest's tables, or to drop them, and to flush the CPU: INVVPID covers
+//! every PCID.  A root that is not cached needs nothing: `kvm_mmu_load()` brings it up to date and
+//! flushes before it is used again.
 //! Source: the manual's instruction reference, INVPCID; answers to `handle_invpcid()` and
 //! `kvm_handle_invpcid()`.
 
@@ -75,7 +75,10 @@ fn carry_out(vcpu: &mut impl Translations, request: Request) {
     match request {
         Request::Address(pcid, address) => {
             let roots = Roots::matching(vcpu.pcids(), |other| other == pcid);
-            vcpu.invalidate(address, roots);
+            if roots != Roots::NONE {
+                vcpu.invalidate(address, roots);
+            }
+            vcpu.count_in_kvm();
         }
         // With CR4.PCIDE clear there is PCID 0 alone, that of the root in use.  Every MOV to CR3
         // flushes then, and so brings cached roots up to date: they may stay.
@@ -145,8 +148,7 @@ mod tests {
             events(fake(0, 7)),
             done([Invalidated(0x2000, last), Skipped])
         );
-        let none = Invalidated(0x2000, Roots::NONE);
-        assert_eq!(events(fake(0, 8)), done([none, Skipped]));
+        assert_eq!(events(fake(0, 8)), done([Skipped]));
     }
 
     #[test]

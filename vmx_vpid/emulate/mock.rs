@@ -281,6 +281,7 @@ impl Translations for Fake {
     fn invalidate(&mut self, address: CanonicalGva, roots: Roots) {
         self.note(Event::Invalidated(address.into_raw(), roots));
     }
+    fn count_in_kvm(&mut self) {}
     fn request_sync(&mut self) {
         self.note(Event::SyncRequested);
     }

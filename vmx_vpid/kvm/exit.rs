@@ -110,7 +110,9 @@ impl emulate::Vcpu for Exit<'_> {
         let features = Features {
             max_phy_addr: self.physical_width(),
             gigabyte_pages: self.has_feature::<{ bindings::VMX_VPID_FEATURE_GBPAGES }>(),
-            pse36: self.has_feature::<{ bindings::VMX_VPID_FEATURE_PSE36 }>(),
+            // With EPT on the CPU walks the guest's tables, and every CPU that has EPT has PSE-36.
+            pse36: !self.is_shadowed()
+                || self.has_feature::<{ bindings::VMX_VPID_FEATURE_PSE36 }>(),
         };
         Paging::new(self.cr0(), self.cr3(), self.cr4(), self.efer(), features)
     }
@@ -210,19 +212,22 @@ impl Translations for Exit<'_> {
     #[inline]
     fn invalidate(&mut self, address: CanonicalGva, roots: Roots) {
         let vcpu = self.raw();
-        // SAFETY: The vCPU is loaded, and its exit handled.  KVM's own statistics are kept up, and
-        // are written by this task alone.
+        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held.
         unsafe {
-            (*vcpu).stat.invlpg = (*vcpu).stat.invlpg.wrapping_add(1);
-            if roots != Roots::NONE {
-                bindings::vmx_vpid_call_kvm_mmu_invalidate_addr(
-                    vcpu,
-                    &raw mut (*vcpu).arch.gva_walk,
-                    address.into_raw(),
-                    roots.into_raw().into(),
-                );
-            }
+            bindings::vmx_vpid_call_kvm_mmu_invalidate_addr(
+                vcpu,
+                &raw mut (*vcpu).arch.gva_walk,
+                address.into_raw(),
+                roots.into_raw().into(),
+            );
         }
+    }
+
+    #[inline]
+    fn count_in_kvm(&mut self) {
+        let vcpu = self.raw();
+        // SAFETY: By the type invariant the vCPU is live, and this task alone writes the field.
+        unsafe { (*vcpu).stat.invlpg = (*vcpu).stat.invlpg.wrapping_add(1) };
     }
 
     fn request_sync(&mut self) {

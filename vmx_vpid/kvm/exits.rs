@@ -97,8 +97,7 @@ unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Exit; EXITS] {
 /// Points KVM's exits at the backend; returns how many do so now.
 ///
 /// An exit that leads to an unexpected function is left alone: with `nested=0` those of VMX
-/// instructions lead to one that raises #UD, and with TDX built in others may.  To call this twice
-/// changes nothing.
+/// instructions lead to one that raises #UD.  To call this twice changes nothing.
 ///
 /// # Safety
 ///

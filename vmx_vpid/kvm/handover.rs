@@ -128,7 +128,9 @@ impl Handover {
         if let (Phase::Attached, Some(ops)) = (self.phase, &self.ops) {
             // SAFETY: Attached, so the symbols are resolved.
             if unsafe { bindings::vmx_vpid_evmcs_in_use() } {
-                pr_warn!("KVM runs on Hyper-V's enlightened VMCS: livepatch alone serves it\n");
+                pr_warn!(
+                    "KVM runs on Hyper-V's enlightened VMCS, which is not supported: detach\n"
+                );
                 return;
             }
             // SAFETY: Attached, so the symbols are resolved and the functions livepatched; `self`
