@@ -42,7 +42,7 @@ kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
 
 .DEFAULT_GOAL := help
 .PHONY: help deps kernel check-kernel modules clippy rustfmt run selftests shell test test-debug \
-	test-long clean print-KSRC print-KDIR
+	test-long bench clean print-KSRC print-KDIR
 
 help: ## list the targets
 	@sed -nE 's/^([a-zA-Z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -75,9 +75,11 @@ clippy: kernel ## lint the Rust code
 rustfmt: ## check the format of the Rust code
 	@$(RUSTFMT) --check --config-path .rustfmt.toml vmx_vpid/vmx_vpid_main.rs vmx_vpid/vmx_vpid_kunit.rs
 
+build_selftests = $(MAKE) -s -C selftests KDIR=$(kdir) \
+	KSELFTEST_DIR=$(ksrc)/tools/testing/selftests OUTPUT=$(CURDIR)/build/selftests
+
 selftests: kernel ## build the kselftests, upstream's KVM tests among them
-	@$(MAKE) -s -C selftests KDIR=$(kdir) KSELFTEST_DIR=$(ksrc)/tools/testing/selftests \
-		OUTPUT=$(CURDIR)/build/selftests all
+	@$(build_selftests) all
 
 run: modules selftests ## boot, attach to KVM, run real guests, show what was done for them
 	@testbed/run
@@ -94,6 +96,10 @@ test-debug: ## attach, detach and guests on the debug kernel
 
 test-long: modules selftests ## the tests that take long
 	@testbed/suite --long
+
+bench: modules selftests ## measure Rust against C in one boot, in instructions
+	@$(build_selftests) bench
+	@bench/run
 
 clean: ## remove what was built here; kernels stay in the cache
 	@rm -rf build
