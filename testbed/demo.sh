@@ -42,6 +42,7 @@ run_guest vms-come-and-go ./guests/churn -n 8
 for name in nested_tdp_fault_test nested_exceptions_test nested_invalid_cr3_test set_sregs_test; do
 	run_guest "upstream-$name" ./kvm/x86/$name
 done
+run_guest instructions-of-a-hypervisor ./guests/insn invvpid-types invept-types flush-l2
 
 nothing_leaked >/dev/null || problem "a VPID leaked, or a flush failed, with EPT"
 step "kvm_intel is loaded anew, without EPT: shadow paging"
@@ -49,6 +50,7 @@ reload_kvm ept=0 || problem "kvm_intel did not load"
 eventually phase_is attached || problem "the module did not attach"
 run_guest remap-shadow ./guests/remap -s 1 -v 2
 run_guest upstream-set_sregs_test-shadow ./kvm/x86/set_sregs_test
+run_guest instructions-shadow ./guests/insn invpcid-types invpcid-segment flush-linear
 
 step "reading the counters"
 sed 's/^/stat /' $DEBUGFS/stats
