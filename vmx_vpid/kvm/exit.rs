@@ -111,8 +111,8 @@ impl emulate::Vcpu for Exit<'_> {
             max_phy_addr: self.physical_width(),
             gigabyte_pages: self.has_feature::<{ bindings::VMX_VPID_FEATURE_GBPAGES }>(),
             // With EPT on the CPU walks the guest's tables, and every CPU that has EPT has PSE-36.
-            pse36: !self.is_shadowed()
-                || self.has_feature::<{ bindings::VMX_VPID_FEATURE_PSE36 }>(),
+            pse36: self.has_feature::<{ bindings::VMX_VPID_FEATURE_PSE36 }>()
+                || !self.is_shadowed(),
         };
         Paging::new(self.cr0(), self.cr3(), self.cr4(), self.efer(), features)
     }
