@@ -8,7 +8,10 @@
 . ./functions.sh
 
 measure() { # c or rust
-	./bench/roundtrip >/tmp/out 2>&1 || echo "problem roundtrip ended with status $?"
+	if ! ./bench/roundtrip >/tmp/out 2>&1; then
+		cat /tmp/out
+		echo "problem roundtrip failed, served by $1"
+	fi
 	sed -nE "s/^([a-z0-9_]+ [0-9]+ [0-9]+)\$/sample $1 \\1/p" /tmp/out
 }
 
