@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KVM's table of exit handlers, as far as kvm/exits.rs has to know it.
+ * KVM's table of exit handlers, as far as kvm/exit_table.rs has to know it.
  */
 #include <linux/kvm_host.h>
-#include <linux/mutex.h>
-#include <linux/srcu.h>
+#include <linux/rcupdate.h>
 #include "vmx_vpid.h"
 
 /**
@@ -23,23 +22,17 @@ void **vmx_vpid_exit_handler(u32 exit_reason)
 /**
  * vmx_vpid_wait_for_exits - wait until no task has a handler yet to call
  *
- * KVM reads the handler of an exit and calls it within one read-side section of
- * kvm->srcu, and none of the handlers here leaves it.  Who reads later finds what
- * the table holds now; who is inside a handler is seen on its stack by livepatch.
+ * KVM reads the handler of an exit from the table and calls it, and does not sleep
+ * in between.  It may be preempted there.  A grace period of RCU tasks ends when
+ * each task has slept, or been in user space, or given up its CPU by itself: so
+ * none is left that read the table before and has not made its call.  One that made
+ * the call, and sleeps in the handler, is not waited for: livepatch sees it on its
+ * stack.
  *
- * kvm_lock keeps the VMs from being destroyed.  KVM itself waits for kvm->srcu
- * under locks that are taken under kvm_lock, so no reader can wait for it.
- *
- * To be called while kvm_intel's symbols are resolved.
+ * No lock of KVM's is needed, and a vCPU that waits for its memory does not hold
+ * this up, as it would a wait for kvm->srcu.
  */
 void vmx_vpid_wait_for_exits(void)
 {
-	struct list_head *vms = vmx_vpid_import_vm_list;
-	struct mutex *lock = vmx_vpid_import_kvm_lock;
-	struct kvm *kvm;
-
-	mutex_lock(lock);
-	list_for_each_entry(kvm, vms, vm_list)
-		synchronize_srcu(&kvm->srcu);
-	mutex_unlock(lock);
+	synchronize_rcu_tasks();
 }

@@ -43,7 +43,8 @@ static __always_inline bool is_in_window(const struct vmx_vpid_window *window, g
 
 /*
  * Where a guest-physical address is in user space.  No access to it asks
- * access_ok(): KVM did when it took the memslot.  A CPU that speculates past the
+ * access_ok(): KVM did when it took the memslot, and a vCPU runs in the address
+ * space of its VM alone.  A CPU that speculates past the
  * comparison with the memslot's size stays within it all the same.
  */
 static __always_inline void __user *user_address(const struct vmx_vpid_window *window,
@@ -112,16 +113,17 @@ struct vmx_vpid_entry vmx_vpid_guest_read_entry(struct kvm_vcpu *vcpu,
  * @data: where to
  * @len: how many bytes; they do not cross a page
  *
- * Return: 0, or -EFAULT where there is no memory.
+ * Return: 0; -ENOENT where the guest has no memory; -EFAULT where user space has
+ * taken it away.
  */
 int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window, gpa_t gpa,
 			void *data, unsigned long len)
 {
 	void __user *from;
-	u64 *to = data;
+	u64 words[2];
 
 	if (!is_in_window(window, gpa) && !open_window(vcpu, window, gpa))
-		return -EFAULT;
+		return -ENOENT;
 
 	from = user_address(window, gpa);
 	if (unlikely(len != 16))
@@ -129,9 +131,10 @@ int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window, g
 
 	/* The operand of an instruction that is not cut in two by a page's end. */
 	__uaccess_begin_nospec();
-	unsafe_get_user(to[0], (u64 __user *)from, fault);
-	unsafe_get_user(to[1], (u64 __user *)from + 1, fault);
+	unsafe_get_user(words[0], (u64 __user *)from, fault);
+	unsafe_get_user(words[1], (u64 __user *)from + 1, fault);
 	__uaccess_end();
+	memcpy(data, words, sizeof(words));
 	return 0;
 
 fault:

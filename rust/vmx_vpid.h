@@ -50,6 +50,7 @@ void vmx_vpid_call_kvm_queue_exception_e(struct kvm_vcpu *vcpu, unsigned int nr,
 void vmx_vpid_call___kvm_inject_emulated_page_fault(struct kvm_vcpu *vcpu,
 						    struct x86_exception *fault,
 						    bool from_hardware);
+void vmx_vpid_call_kvm_prepare_emulation_failure_exit(struct kvm_vcpu *vcpu);
 void vmx_vpid_call_kvm_mmu_invalidate_addr(struct kvm_vcpu *vcpu, struct kvm_pagewalk *w,
 					   u64 addr, unsigned long roots);
 void vmx_vpid_call_kvm_mmu_free_roots(struct kvm *kvm, struct kvm_mmu *mmu,

@@ -45,10 +45,6 @@ KVM_INTEL_IMPORT(handle_invpcid);
 KVM_INTEL_IMPORT(handle_invvpid);
 KVM_INTEL_IMPORT(handle_invept);
 
-/* All VMs, and the lock that guards the list. */
-KVM_IMPORT(vm_list);
-KVM_IMPORT(kvm_lock);
-
 /* A guest's registers. */
 KVM_INTEL_CALL(vmx_cache_reg);
 KVM_INTEL_CALL(vmx_get_segment);
@@ -64,6 +60,7 @@ KVM_CALL(kvm_skip_emulated_instruction);
 KVM_CALL(kvm_queue_exception);
 KVM_CALL(kvm_queue_exception_e);
 KVM_CALL(__kvm_inject_emulated_page_fault);
+KVM_CALL(kvm_prepare_emulation_failure_exit);
 
 /* The tables that KVM runs a guest on. */
 KVM_CALL(kvm_mmu_invalidate_addr);

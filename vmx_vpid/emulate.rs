@@ -6,8 +6,8 @@
 //! to it.  KVM's vCPU implements them, and so does the one of the tests.
 //!
 //! Whatever a guest's operands are, an instruction ends in one of four ways: it has its effect, it
-//! ends in VM-fail, it raises a fault in the guest, or the guest executes it once more.  It is
-//! never an error of the host's.
+//! ends in VM-fail, it raises a fault in the guest, or the guest executes it once more.  Only the
+//! host can make a fifth: user space is told when it took away the memory that an operand is in.
 
 pub(crate) mod invept;
 pub(crate) mod invlpg;
@@ -60,7 +60,7 @@ impl From<Fault> for Stop {
 pub(crate) enum Next {
     /// The guest.
     Guest,
-    /// User space: it is debugging the guest.
+    /// User space: it is debugging the guest, or the guest's memory cannot be read.
     UserSpace,
 }
 
@@ -124,6 +124,8 @@ pub(crate) trait Vcpu: Machine + Memory {
     fn skip(&mut self) -> Next;
     /// Raises a fault, at the instruction.
     fn raise(&mut self, fault: Fault);
+    /// Tells user space that the instruction could not be executed.
+    fn give_up(&mut self) -> Next;
 }
 
 /// The tables that KVM runs a guest on in place of the guest's own (shadow paging), and the cached
@@ -280,6 +282,10 @@ fn interrupt(vcpu: &mut impl Vcpu, stop: Stop) -> Next {
         Stop::Retry => {
             vcpu.count(Counter::ExitRetry);
             return Next::Guest;
+        }
+        Stop::HostFailure => {
+            vcpu.count(Counter::ExitHostFailure);
+            return vcpu.give_up();
         }
     };
     vcpu.count(match fault {

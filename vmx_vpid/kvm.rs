@@ -12,7 +12,7 @@ pub(crate) mod hooks;
 pub(crate) mod percpu;
 
 mod exit;
-mod exits;
+mod exit_table;
 mod fastpath;
 mod machine;
 mod nested;

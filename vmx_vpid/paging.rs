@@ -121,7 +121,10 @@ impl Paging {
             Mode::Off => return Root::Physical(Gpa::new(address & 0xffff_ffff)),
             // CAST: Two bits are left.
             Mode::Pae => return Root::Pdpte((address >> 30 & 3) as usize),
-            Mode::TwoLevel => Level::PD32,
+            // CR3 keeps what long mode left in its upper half; 32-bit paging does not look at it.
+            Mode::TwoLevel => {
+                return Root::Table(Table::new(Level::PD32, self.cr3.into_raw() & 0xffff_ffff))
+            }
             Mode::FourLevel => Level::PML4,
             Mode::FiveLevel => Level::PML5,
         };
@@ -201,7 +204,12 @@ mod tests {
         for (cr0, cr4, efer, root) in [
             (0, PAE, 0, Root::Physical(Gpa::new(0xc321_0fed))),
             (PG, PAE, 0, Root::Pdpte(3)),
-            (PG, 0, 0, Root::Table(Table::new(Level::PD32, table))),
+            (
+                PG,
+                0,
+                0,
+                Root::Table(Table::new(Level::PD32, table & 0xffff_ffff)),
+            ),
             (PG, PAE, LMA, Root::Table(Table::new(Level::PML4, table))),
             (
                 PG,

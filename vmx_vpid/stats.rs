@@ -106,6 +106,8 @@ counters! {
     FaultPage = "fault_pf",
     /// Instructions that the guest was made to execute again, since its page tables kept changing.
     ExitRetry = "exit_retry",
+    /// Instructions that user space was told of, since it took their operand's memory away.
+    ExitHostFailure = "exit_host_failure",
 }
 
 impl Counter {

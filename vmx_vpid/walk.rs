@@ -59,14 +59,25 @@ pub(crate) enum Exchange {
     NoMemory,
 }
 
+/// What became of a read of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The bytes were read.
+    Bytes,
+    /// The guest has no memory there.
+    NoMemory,
+    /// It has, but the host cannot read it.
+    HostFailure,
+}
+
 /// The guest that a walk is made for: its memory, and what the walk asks of its registers.
 pub(crate) trait Memory {
     /// Reads a naturally aligned entry of a table; `None` where the guest has no memory.
     fn read_entry(&mut self, address: Gpa, width: EntryWidth) -> Option<u64>;
     /// Replaces an entry, as one step, if it still has the value `old`.
     fn exchange_entry(&mut self, address: Gpa, width: EntryWidth, old: u64, new: u64) -> Exchange;
-    /// Reads bytes that do not cross a page; returns false where the guest has no memory.
-    fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> bool;
+    /// Reads bytes that do not cross a page.
+    fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> Answer;
     /// Returns one of the four entries (0 to 3) that the CPU loaded with CR3 for PAE paging.
     fn pdpte(&mut self, index: usize) -> u64;
     /// Returns RFLAGS.AC.  Asked only where SMAP makes it matter.
@@ -86,6 +97,8 @@ pub(crate) enum Stop {
     /// cannot tell from having been interrupted before it.  Both other ends would be wrong: a fault
     /// that no entry accounts for, or an access that left no trace in the tables.
     Retry,
+    /// The guest's memory cannot be read, by no fault of the guest's.
+    HostFailure,
 }
 
 /// Returns the linear address of a number: outside 64-bit mode, addresses start over at 4 GiB.
@@ -310,18 +323,29 @@ pub(crate) fn read<const N: usize>(
         Some((head, tail)) if !tail.is_empty() => {
             let next = linear(gva.into_raw().wrapping_add(room as u64), is_64_bit);
             let second = translate(paging, memory, next, access)?;
-            fill(memory, first, head);
-            fill(memory, second, tail);
+            fill(memory, first, head)?;
+            fill(memory, second, tail)?;
         }
-        _ => fill(memory, first, &mut bytes),
+        _ => fill(memory, first, &mut bytes)?,
     }
     Ok(bytes)
 }
 
 /// Reads bytes that do not cross a page, or all ones where there is no memory.
 #[inline]
-fn fill(memory: &mut impl Memory, address: Gpa, bytes: &mut [u8]) {
-    if !memory.read(address, bytes) {
-        bytes.fill(0xff);
+fn fill(memory: &mut impl Memory, address: Gpa, bytes: &mut [u8]) -> Result<(), Stop> {
+    match memory.read(address, bytes) {
+        Answer::Bytes => Ok(()),
+        answer => unanswered(answer, bytes),
     }
+}
+
+/// Ends a read that gave no bytes.
+#[cold]
+fn unanswered(answer: Answer, bytes: &mut [u8]) -> Result<(), Stop> {
+    if answer == Answer::HostFailure {
+        return Err(Stop::HostFailure);
+    }
+    bytes.fill(0xff);
+    Ok(())
 }

@@ -103,13 +103,17 @@ impl Memory for Guest {
         entry.1 = new;
         Done
     }
-    fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> bool {
+    fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> Answer {
         self.data_reads += 1;
         let address = address.into_raw();
         for (place, byte) in (address & 0xfff..).zip(bytes.iter_mut()) {
             *byte = ((address >> 12) + place) as u8;
         }
-        self.data.contains(&(address >> 12))
+        if self.data.contains(&(address >> 12)) {
+            Answer::Bytes
+        } else {
+            Answer::NoMemory
+        }
     }
     fn pdpte(&mut self, index: usize) -> u64 {
         self.pdptes.get(index).copied().unwrap_or(0)

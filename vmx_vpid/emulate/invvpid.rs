@@ -88,6 +88,7 @@ mod tests {
             Event,
             Event::*,
             Fake,
+            BROKEN_MEMORY,
             FLAGS,
             NO_MEMORY, //
         },
@@ -224,6 +225,16 @@ mod tests {
         let mut vcpu = fake(4);
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([Skipped]));
+    }
+
+    #[test]
+    fn broken_memory_is_user_spaces_affair() {
+        let mut vcpu = fake(2);
+        vcpu.address = BROKEN_MEMORY;
+        assert_eq!(handle(&mut vcpu), Next::UserSpace);
+        assert_eq!(vcpu.events, done([GaveUp]));
+        assert_eq!(vcpu.rflags, FLAGS);
+        assert!(vcpu.has_counted(Counter::ExitHostFailure));
     }
 
     #[test]

@@ -57,6 +57,7 @@ use crate::{
     stats::Counter,
     table::EntryWidth,
     walk::{
+        Answer,
         Exchange,
         Memory, //
     }, //
@@ -70,6 +71,8 @@ pub(super) enum Event {
     Skipped,
     /// Raised a fault.
     Raised(Fault),
+    /// Told user space that memory cannot be read.
+    GaveUp,
     /// Invalidated an address in some roots.
     Invalidated(u64, Roots),
     /// Asked for the current root to be brought up to date.
@@ -90,6 +93,9 @@ pub(super) enum Event {
 
 /// A place in the memory of [`Fake`] that has none behind it.
 pub(super) const NO_MEMORY: u64 = 0xf000;
+
+/// A place whose memory the host cannot read.
+pub(super) const BROKEN_MEMORY: u64 = 0xe000;
 
 /// A vCPU without paging, with two quadwords of memory at every address.
 pub(super) struct Fake {
@@ -206,12 +212,16 @@ impl Memory for Fake {
     fn exchange_entry(&mut self, _: Gpa, _: EntryWidth, _: u64, _: u64) -> Exchange {
         Exchange::NoMemory
     }
-    fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> bool {
+    fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> Answer {
         let words = self.operand.iter().flat_map(|word| word.to_le_bytes());
         for (to, from) in bytes.iter_mut().zip(words) {
             *to = from;
         }
-        address.into_raw() != NO_MEMORY
+        match address.into_raw() {
+            NO_MEMORY => Answer::NoMemory,
+            BROKEN_MEMORY => Answer::HostFailure,
+            _ => Answer::Bytes,
+        }
     }
     fn pdpte(&mut self, _: usize) -> u64 {
         0
@@ -265,6 +275,10 @@ impl Vcpu for Fake {
     }
     fn raise(&mut self, fault: Fault) {
         self.note(Event::Raised(fault));
+    }
+    fn give_up(&mut self) -> Next {
+        self.note(Event::GaveUp);
+        Next::UserSpace
     }
 }
 

@@ -177,6 +177,13 @@ impl emulate::Vcpu for Exit<'_> {
         // SAFETY: The vCPU is loaded, and its exit handled.
         unsafe { bindings::vmx_vpid_raise(self.raw(), vector) };
     }
+
+    #[cold]
+    fn give_up(&mut self) -> Next {
+        // SAFETY: The vCPU is loaded, and its exit handled; user space runs next.
+        unsafe { bindings::vmx_vpid_call_kvm_prepare_emulation_failure_exit(self.raw()) };
+        Next::UserSpace
+    }
 }
 
 impl Translations for Exit<'_> {

@@ -13,7 +13,7 @@ use crate::{
     },
     bindings,
     kvm::{
-        exits,
+        exit_table,
         fastpath,
         hooks,
         symbols::Vpids,
@@ -139,13 +139,13 @@ impl Handover {
             self.static_calls = unsafe { fastpath::arm(ops) };
             // SAFETY: As above.
             // INVARIANT: As above.
-            self.exits = unsafe { exits::arm(ops) };
+            self.exits = unsafe { exit_table::arm(ops) };
             pr_info!(
                 "{} of {} flushes by static call, {} of {} exits by KVM's table\n",
                 self.static_calls,
                 fastpath::SITES,
                 self.exits,
-                exits::EXITS
+                exit_table::EXITS
             );
         }
     }
@@ -164,7 +164,7 @@ impl Handover {
         }
         if self.exits != 0 {
             // SAFETY: As above; a handler takes neither livepatch's mutex nor this one.
-            unsafe { exits::disarm(ops) };
+            unsafe { exit_table::disarm(ops) };
             self.exits = 0;
         }
     }
@@ -247,7 +247,7 @@ pub(crate) fn status() -> Status {
         phase: handover.phase,
         live: handover.live,
         static_calls: (handover.static_calls, fastpath::SITES),
-        exits: (handover.exits, exits::EXITS),
+        exits: (handover.exits, exit_table::EXITS),
         vpids: (handover.phase != Phase::Detached).then(|| {
             // SAFETY: By the invariant the symbols are resolved, and they stay so while the mutex
             // is held: livepatch's last callback waits for it, and they are cleared after that.

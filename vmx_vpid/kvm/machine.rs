@@ -37,11 +37,13 @@ use crate::{
     },
     table::EntryWidth,
     walk::{
+        Answer,
         Exchange,
         Memory, //
     }, //
 };
 use kernel::{
+    error::to_result,
     pr_err_once,
     prelude::*, //
 };
@@ -63,6 +65,15 @@ pub(super) fn field(field: Field) -> u64 {
 fn missing(field: Field) -> u64 {
     pr_err_once!("VMREAD of {:?} failed: 0 is taken\n", field);
     0
+}
+
+/// Tells why a read of guest memory gave no bytes.
+#[cold]
+fn no_answer(ret: c_int) -> Answer {
+    match to_result(ret) {
+        Err(ENOENT) => Answer::NoMemory,
+        _ => Answer::HostFailure,
+    }
 }
 
 impl Exit<'_> {
@@ -116,6 +127,9 @@ impl Exit<'_> {
     }
 
     /// Returns a segment while real mode is imitated: KVM keeps what the guest loaded.
+    ///
+    /// No CPU is known that exits then: INVPCID raises #GP in virtual-8086 mode first.  One that
+    /// exited all the same would have the guest's operand read from the wrong place.
     #[cold]
     fn imitated_segment(&self, register: SegmentRegister) -> Segment {
         let mut segment = bindings::kvm_segment::default();
@@ -220,7 +234,7 @@ impl Memory for Exit<'_> {
                 new,
             )
         };
-        match kernel::error::to_result(ret) {
+        match to_result(ret) {
             Ok(()) => Exchange::Done,
             Err(EAGAIN) => Exchange::Changed,
             Err(EROFS) => Exchange::ReadOnly,
@@ -229,7 +243,7 @@ impl Memory for Exit<'_> {
     }
 
     #[inline]
-    fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> bool {
+    fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> Answer {
         // SAFETY: As in `read_entry()`; `bytes` has room for its own length.
         let ret = unsafe {
             bindings::vmx_vpid_guest_read(
@@ -240,7 +254,11 @@ impl Memory for Exit<'_> {
                 bytes.len(),
             )
         };
-        ret == 0
+        if ret == 0 {
+            Answer::Bytes
+        } else {
+            no_answer(ret)
+        }
     }
 
     fn pdpte(&mut self, index: usize) -> u64 {

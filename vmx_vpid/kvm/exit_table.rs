@@ -17,14 +17,14 @@ use kernel::{
 type Handler = unsafe extern "C" fn(*mut bindings::kvm_vcpu) -> c_int;
 
 /// An exit and the two functions that can handle it.
-struct Exit {
+struct Place {
     name: &'static str,
     reason: u32,
     original: *mut c_void,
     replacement: Option<Handler>,
 }
 
-impl Exit {
+impl Place {
     /// Points the exit at a function, if it leads to another one; returns whether it led there.
     ///
     /// # Safety
@@ -58,10 +58,10 @@ pub(super) const EXITS: usize = 4;
 /// # Safety
 ///
 /// The symbols of kvm_intel are resolved.
-unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Exit; EXITS] {
+unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; EXITS] {
     macro_rules! exit {
         ($name:ident, $reason:ident, $original:ident) => {
-            Exit {
+            Place {
                 name: stringify!($name),
                 reason: bindings::$reason,
                 // SAFETY: Reading an import is reading a pointer; it is filled in by the contract.
