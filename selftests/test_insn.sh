@@ -29,7 +29,7 @@ counters() { # value of ept
 RUNS=2
 [ "${VMX_VPID_INSN:-}" = attached ] && RUNS=1
 plan() { # value of ept, groups
-	echo $((RUNS * $(echo "$2" | wc -w) + 3 + $(counters "$1" | wc -w)))
+	echo $((RUNS * $(echo "$2" | wc -w) + 4 + $(counters "$1" | wc -w)))
 }
 ktap_print_header
 ktap_set_plan $(($(plan 0 "$SHADOW") + $(plan 1 "$EPT") + 1))
@@ -42,6 +42,13 @@ all_groups() { # name of the run, what is known to differ: c or arch; groups
 	done
 }
 
+# Where L2 ran on this CPU before, L1's INVVPID becomes one of this CPU's; the
+# groups flush-l2 and in-l2 see to that.
+issued() {
+	stat_positive guest_invvpid_address && stat_positive invvpid_address &&
+		stat_positive guest_invvpid_context && stat_positive invvpid_context
+}
+
 all_of() { # value of ept, groups
 	local ept="ept=$1" name
 	check "$ept: kvm_intel reloaded" reload_kvm "$ept"
@@ -51,6 +58,7 @@ all_of() { # value of ept, groups
 	for name in $(counters "$1"); do
 		check "$ept: $name moved" stat_positive "$name"
 	done
+	check "$ept: INVVPID of L1's was issued for L2" issued
 	check "$ept: detached" detach
 }
 

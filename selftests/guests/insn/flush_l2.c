@@ -10,6 +10,7 @@
 
 #define OLD		0x1111
 #define NEW		0x2222
+#define NOT_OLD		0x3333	/* the page was not even seen at first */
 #define VPID12		7
 #define AD		BIT_ULL(6)
 
@@ -130,8 +131,7 @@ static u64 once(struct world *world, const struct flush *flush, bool *launched)
 	WRITE_ONCE(*world->entry[i], world->new[i]);
 	execute_flush(flush, world, flush->name_other ? other : main_eptp);
 	use_ept(main_eptp);
-	if (value == OLD)
-		value = run_l2(launched);
+	value = value == OLD ? run_l2(launched) : NOT_OLD;
 	WRITE_ONCE(*world->entry[i], world->old[i]);
 	return value;
 }
@@ -193,6 +193,12 @@ static void make_world(struct kvm_vm *vm, struct kvm_vcpu *vcpu, bool ept)
 	vcpu_args_set(vcpu, 2, vmx_gva, world_gva);
 }
 
+/* Whether L2 runs on tables that KVM made, for the page that changes. */
+static bool tables_are_kvms(const struct flush *flush)
+{
+	return flush->ept && flush->how != BY_INVVPID;
+}
+
 void flush_l2(struct machine *m)
 {
 	struct kvm_vcpu *vcpu;
@@ -207,11 +213,15 @@ void flush_l2(struct machine *m)
 		/* Not on this CPU, or not without EPT. */
 		if (!seen[i] && (!m->ept || flushes[i].other_ad))
 			continue;
-		if (flushes[i].how == BY_NOTHING)
-			printf("%s: %s: %s\n", m->group, flushes[i].name,
-			       seen[i] == OLD ? "still the old page" : "the new page");
-		else
-			count_effect(m, flushes[i].name, seen[i] == NEW, seen[i]);
+		/*
+		 * Where nothing is done, the old page has to show, or the rest proves
+		 * nothing.  With EPT the emulated CPU itself walks L2's page tables, and
+		 * forgets them at each exit: INVVPID has no effect there that is seen.
+		 */
+		if (m->ept && !tables_are_kvms(&flushes[i]))
+			continue;
+		count_effect(m, flushes[i].name,
+			     seen[i] == (flushes[i].how == BY_NOTHING ? OLD : NEW), seen[i]);
 	}
 	kvm_vm_free(vm);
 }

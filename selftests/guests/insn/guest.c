@@ -21,7 +21,7 @@ void count_effect(struct machine *m, const char *name, bool good, u64 seen)
 	if (good)
 		return;
 	m->failed++;
-	printf("%s: %s: wanted the new page, got %#lx\n", m->group, name, seen);
+	printf("%s: %s: got %#lx\n", m->group, name, seen);
 }
 
 void run_to_the_end(struct kvm_vcpu *vcpu)

@@ -92,7 +92,7 @@ struct test {
 	bool offset;		/* .at is an effective address, not a linear one */
 	u64 at;			/* where the operand is; default: DESC */
 	u64 place;		/* the frame that holds it, if not the same address */
-	u64 cr0, cr4;		/* bits set in addition */
+	u64 cr0, cr3, cr4;	/* bits set in addition */
 	u64 cr4_off, efer_off;	/* bits cleared */
 	u64 rflags;		/* bits set in addition */
 	bool effect;		/* the window's translation has to be dropped by it */
@@ -161,6 +161,7 @@ struct machine {
 	u8 *memory;
 	bool ept;
 	bool c;			/* known differences have to show, instead of being absent */
+	void *unreadable;	/* a page that KVM may not read while the guest runs */
 	const char *group;
 	int cases;
 	int failed;

@@ -2,6 +2,8 @@
 /*
  * Run a case, see how it ended, and say so if that is not what it should be.
  */
+#include <sys/mman.h>
+
 #include "insn.h"
 
 static const char *const vectors[32] = {
@@ -275,7 +277,11 @@ static void run(struct machine *m, enum op insn, const struct test *test, struct
 	struct kvm_run *kvm_run = m->vcpu->run;
 	int port;
 
+	if (m->unreadable)
+		mprotect(m->unreadable, PAGE_SIZE, PROT_NONE);
 	shoot(m, shot);
+	if (m->unreadable)
+		mprotect(m->unreadable, PAGE_SIZE, PROT_READ | PROT_WRITE);
 	if (test->store)
 		shot->regs.rax = test->word;
 	port = kvm_run->exit_reason == KVM_EXIT_IO ? kvm_run->io.port : -1;

@@ -140,7 +140,7 @@ void set_mode(struct kvm_sregs *sregs, const struct test *test)
 	sregs->efer &= ~test->efer_off;
 	if (paging == FOUR_LEVEL || paging == PAE)
 		sregs->cr4 |= X86_CR4_PAE;
-	sregs->cr3 = TABLES + paging * PAGE_SIZE;
+	sregs->cr3 = (TABLES + paging * PAGE_SIZE) | test->cr3;
 	set_segments(sregs, test);
 	set_tables(sregs, test->mode);
 }

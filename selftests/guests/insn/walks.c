@@ -164,10 +164,13 @@ static void read_only_table(struct machine *m, enum op insn, enum cpumode mode)
 		"the last table is read-only", .mode = mode, .at = WINDOW, .place = FRAME,
 		.want = OK,
 	};
+	u8 table[PAGE_SIZE];
 
 	write_page_tables(m);
 	use_read_only_table(m);
+	memcpy(table, at(m, READ_ONLY), PAGE_SIZE);
 	try(m, insn, &test);
+	count_effect(m, "and keeps its flags", !memcmp(table, at(m, READ_ONLY), PAGE_SIZE), 0);
 	test.name = "the operand is read-only";
 	test.at = WINDOW;
 	test.place = READ_ONLY + PAGE_SIZE;
@@ -175,6 +178,21 @@ static void read_only_table(struct machine *m, enum op insn, enum cpumode mode)
 	*entry_of(m, PAE, WINDOW, PT) = (READ_ONLY + PAGE_SIZE) | P;
 	try(m, insn, &test);
 	write_page_tables(m);
+}
+
+/* The host took the operand's page away: no matter of the guest's, in C and in Rust. */
+static void unreadable_memory(struct machine *m, enum op insn, enum cpumode mode)
+{
+	struct test test = {
+		"memory that the host cannot read", .mode = mode, .at = WINDOW, .place = FRAME,
+		.want = STUCK,
+	};
+	void *frame = at(m, FRAME);
+
+	write_page_tables(m);
+	m->unreadable = frame;
+	try(m, insn, &test);
+	m->unreadable = NULL;
 }
 
 /* What counts is the PDPTE as it was when CR3 was loaded, and not what is in memory. */
@@ -215,6 +233,7 @@ void walk_four_level(struct machine *m, enum op insn)
 	if (has(m, HUGE))
 		large_pages(m, insn, FOUR_LEVEL, PDPT, 0, 30);
 	read_only_table(m, insn, LONG);
+	unreadable_memory(m, insn, LONG);
 }
 
 void walk_pae(struct machine *m, enum op insn)
@@ -276,6 +295,10 @@ static void not_at_zero(struct machine *m, enum op insn)
 
 void walk_two_level(struct machine *m, enum op insn)
 {
+	struct test high_cr3 = {
+		"upper half of CR3", .mode = PROT32, .paging = TWO_LEVEL, .cr3 = BIT_ULL(32),
+		.want = OK,
+	};
 	/* Without PSE, bit 7 is ignored: the entry still names a table. */
 	struct walk ignored = {
 		"bit 7 without PSE", .level = PD, .set = PS, .cr4_off = X86_CR4_PSE, .want = OK,
@@ -286,5 +309,8 @@ void walk_two_level(struct machine *m, enum op insn)
 	try_walk(m, insn, TWO_LEVEL, &ignored);
 	large_pages(m, insn, TWO_LEVEL, PD, 0, 22);
 	pse36(m, insn);
+	/* On shadow paging KVM itself looks for the tables beyond 4 GiB. */
+	if (m->ept)
+		try(m, insn, &high_cr3);
 	not_at_zero(m, insn);
 }
