@@ -44,8 +44,8 @@ static __always_inline bool is_in_window(const struct vmx_vpid_window *window, g
 /*
  * Where a guest-physical address is in user space.  No access to it asks
  * access_ok(): KVM did when it took the memslot, and a vCPU runs in the address
- * space of its VM alone.  A CPU that speculates past the
- * comparison with the memslot's size stays within it all the same.
+ * space of its VM alone.  A CPU that speculates past the comparison with the
+ * memslot's size stays within it all the same.
  */
 static __always_inline void __user *user_address(const struct vmx_vpid_window *window,
 						 gpa_t gpa)

@@ -145,7 +145,8 @@ pub(crate) trait Translations: Vcpu {
     fn count_in_kvm(&mut self);
     /// Has the current root brought up to date and flushed before the guest runs.
     fn request_sync(&mut self);
-    /// Drops cached roots; they are built anew when the guest returns to them.
+    /// Drops cached roots; when the guest returns to one, `kvm_mmu_load()` synchronises and
+    /// flushes it.
     fn free_roots(&mut self, roots: Roots);
     /// Has all that the guest itself may have cached dropped before it runs, tables included.
     fn request_flush(&mut self);
@@ -192,7 +193,8 @@ pub(crate) trait Nested: Vcpu {
 
 /// Checks that the guest runs at CPL 0.
 ///
-/// A CPU raises the fault itself, before it exits; the emulated one of the testbed does not.
+/// A CPU raises the fault itself, before it exits; the emulated one of the testbed does not for
+/// INVPCID.
 ///
 /// # Errors
 ///

@@ -37,6 +37,7 @@ use crate::{
     },
     stats::Counter, //
 };
+
 kernel::static_assert!(Roots::COUNT == bindings::VMX_VPID_NUM_PREV_ROOTS as usize + 1);
 kernel::static_assert!(Roots::ALL.into_raw() as u32 == bindings::VMX_VPID_ROOTS_ALL);
 

@@ -25,7 +25,7 @@ struct Place {
 }
 
 impl Place {
-    /// Points the exit at a function, if it leads to another one; returns whether it led there.
+    /// Points the exit at `to`, if it leads to `from`; returns whether it did.
     ///
     /// # Safety
     ///
@@ -123,8 +123,8 @@ pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
 ///
 /// # Safety
 ///
-/// The symbols of kvm_intel are resolved, calls of this and of [`arm()`] are serialised, and no
-/// lock is held that a handler of an exit takes.
+/// The symbols of kvm_intel are resolved, calls of this and of [`arm()`] are serialised, and this
+/// task may sleep.
 pub(super) unsafe fn disarm(ops: &bindings::vmx_vpid_ops) {
     // SAFETY: By the contract the symbols are resolved.
     for exit in unsafe { exits(ops) } {

@@ -163,7 +163,7 @@ impl Handover {
             self.static_calls = 0;
         }
         if self.exits != 0 {
-            // SAFETY: As above; a handler takes neither livepatch's mutex nor this one.
+            // SAFETY: As above; livepatch's callbacks may sleep.
             unsafe { exit_table::disarm(ops) };
             self.exits = 0;
         }
