@@ -25,13 +25,98 @@ static int status_show(struct seq_file *file, void *data)
 }
 DEFINE_SHOW_ATTRIBUTE(status);
 
+/* The file "vpids" shows one list from its opening on, however it is read. */
+static void *vpids_start(struct seq_file *file, loff_t *pos)
+{
+	return vmx_vpid_list_has(file->private, *pos) ? pos : NULL;
+}
+
+static void *vpids_next(struct seq_file *file, void *line, loff_t *pos)
+{
+	++*pos;
+	return vpids_start(file, pos);
+}
+
+static void vpids_stop(struct seq_file *file, void *line)
+{
+}
+
+static int vpids_show(struct seq_file *file, void *line)
+{
+	vmx_vpid_list_show(file->private, *(loff_t *)line, file);
+	return 0;
+}
+
+static const struct seq_operations vpids_sops = {
+	.start = vpids_start,
+	.next = vpids_next,
+	.stop = vpids_stop,
+	.show = vpids_show,
+};
+
+static int vpids_open(struct inode *inode, struct file *file)
+{
+	void *list;
+	int ret;
+
+	ret = vmx_vpid_list_take(&list);
+	if (ret)
+		return ret;
+
+	ret = seq_open(file, &vpids_sops);
+	if (ret) {
+		vmx_vpid_list_drop(list);
+		return ret;
+	}
+
+	((struct seq_file *)file->private_data)->private = list;
+	return 0;
+}
+
+static int vpids_release(struct inode *inode, struct file *file)
+{
+	vmx_vpid_list_drop(((struct seq_file *)file->private_data)->private);
+	return seq_release(inode, file);
+}
+
+static const struct file_operations vpids_fops = {
+	.owner = THIS_MODULE,
+	.open = vpids_open,
+	.read = seq_read,
+	.llseek = seq_lseek,
+	.release = vpids_release,
+};
+
+static int switch_get(void *data, u64 *value)
+{
+	*value = vmx_vpid_switch_get((unsigned long)data);
+	return 0;
+}
+
+static int switch_set(void *data, u64 value)
+{
+	return vmx_vpid_switch_set((unsigned long)data, value);
+}
+DEFINE_DEBUGFS_ATTRIBUTE(switch_fops, switch_get, switch_set, "%llu\n");
+DEFINE_DEBUGFS_ATTRIBUTE(mask_fops, switch_get, switch_set, "0x%llx\n");
+
 static struct dentry *dir;
+
+static void create_switch(const char *name, enum vmx_vpid_switch which,
+			  const struct file_operations *fops)
+{
+	debugfs_create_file_unsafe(name, 0600, dir, (void *)(unsigned long)which, fops);
+}
 
 void vmx_vpid_debugfs_create(void)
 {
 	dir = debugfs_create_dir("vmx_vpid", NULL);
 	debugfs_create_file("stats", 0400, dir, NULL, &stats_fops);
 	debugfs_create_file("status", 0400, dir, NULL, &status_fops);
+	debugfs_create_file("vpids", 0400, dir, NULL, &vpids_fops);
+	create_switch("force_flush", VMX_VPID_FORCE_FLUSH, &switch_fops);
+	create_switch("flush_context", VMX_VPID_FLUSH_CONTEXT, &switch_fops);
+	create_switch("caps_mask", VMX_VPID_CAPS_MASK, &mask_fops);
 }
 
 void vmx_vpid_debugfs_remove(void)

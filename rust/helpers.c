@@ -37,6 +37,8 @@ u64 vmx_vpid_counter_sum(unsigned int counter)
 
 struct vmx_vpid_cpu vmx_vpid_cpu __ro_after_init;
 
+struct vmx_vpid_state vmx_vpid_state __read_mostly;
+
 /**
  * vmx_vpid_read_cpu - ask the CPU what it can invalidate
  *
@@ -96,6 +98,21 @@ bool vmx_vpid_ept_root(hpa_t root, int *levels, bool *ad_disabled)
 	*levels = sp->role.level;
 	*ad_disabled = sp->role.ad_disabled;
 	return true;
+}
+
+/**
+ * vmx_vpid_lock_vpids - take KVM's lock of VPIDs, until vmx_vpid_unlock_vpids()
+ *
+ * To be called while kvm_intel's symbols are resolved.
+ */
+void vmx_vpid_lock_vpids(void)
+{
+	spin_lock((spinlock_t *)vmx_vpid_import_vmx_vpid_lock);
+}
+
+void vmx_vpid_unlock_vpids(void)
+{
+	spin_unlock((spinlock_t *)vmx_vpid_import_vmx_vpid_lock);
 }
 
 /**

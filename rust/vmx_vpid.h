@@ -91,6 +91,41 @@ void vmx_vpid_debugfs_remove(void);
 void vmx_vpid_show_stats(struct seq_file *file);
 void vmx_vpid_show_status(struct seq_file *file);
 
+/* The list of VPIDs in use, as it was when its file was opened. */
+int vmx_vpid_list_take(void **list);
+void vmx_vpid_list_drop(void *list);
+bool vmx_vpid_list_has(const void *list, u64 line);
+void vmx_vpid_list_show(const void *list, u64 line, struct seq_file *file);
+
+/* What can be switched at run time, in kvm/switches.rs. */
+enum vmx_vpid_switch {
+	VMX_VPID_FORCE_FLUSH,
+	VMX_VPID_FLUSH_CONTEXT,
+	VMX_VPID_CAPS_MASK,
+};
+
+u64 vmx_vpid_switch_get(enum vmx_vpid_switch which);
+int vmx_vpid_switch_set(enum vmx_vpid_switch which, u64 value);
+
+/* trace.c */
+void vmx_vpid_emit_acquire(u16 vpid);
+void vmx_vpid_emit_release(u16 vpid, bool held);
+void vmx_vpid_emit_invvpid(u8 extent, u16 vpid, u64 address, u8 reason);
+void vmx_vpid_emit_invept(u8 extent, u64 eptp, u8 reason);
+void vmx_vpid_emit_attach(u32 vpids);
+void vmx_vpid_emit_detach(u32 vpids);
+
+/* owners.c */
+struct vmx_vpid_claim {
+	u16 vpid;
+	bool l2;	/* it is the vCPU's vpid02 */
+	pid_t pid;	/* of the process that created the VM */
+	int vcpu;	/* its number in the VM */
+	int cpu;	/* where it is loaded, or was last; -1 for nowhere */
+};
+
+size_t vmx_vpid_claims(struct vmx_vpid_claim *list, size_t room);
+
 /* helpers.c */
 #define VMX_VPID_NR_COUNTERS	64
 DECLARE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
@@ -101,6 +136,18 @@ extern struct vmx_vpid_cpu {
 	bool la57;		/* linear addresses may have 57 bits, used or not */
 } vmx_vpid_cpu;
 
+/*
+ * What every flush reads, plain words since Rust calls a function for each load of
+ * an atomic: read and written by one access each.
+ */
+extern struct vmx_vpid_state {
+	u32 policy;	/* kvm/switches.rs */
+	u64 *flushed;	/* kvm/record.rs */
+	size_t flushed_rest;
+} vmx_vpid_state;
+
+void vmx_vpid_lock_vpids(void);
+void vmx_vpid_unlock_vpids(void);
 u64 vmx_vpid_counter_sum(unsigned int counter);
 int vmx_vpid_read_cpu(void);
 bool vmx_vpid_ept_root(hpa_t root, int *levels, bool *ad_disabled);

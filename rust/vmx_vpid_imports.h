@@ -24,6 +24,10 @@ KVM_INTEL_IMPORT(__kvm_is_using_evmcs);
 KVM_INTEL_IMPORT(vmx_vpid_bitmap);
 KVM_INTEL_IMPORT(vmx_vpid_lock);
 
+/* The VMs there are, and the lock that guards the list. */
+KVM_IMPORT(vm_list);
+KVM_IMPORT(kvm_lock);
+
 /* KVM's static calls, and where they lead in C. */
 KVM_INTEL_IMPORT(vmx_flush_tlb_all);
 KVM_INTEL_IMPORT(vmx_flush_tlb_current);

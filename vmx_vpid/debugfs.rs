@@ -2,22 +2,34 @@
 
 //! What the module shows under `vmx_vpid/` in debugfs.
 //!
-//! Each file has one `name value` per line; names are stable, see
-//! Documentation/ABI/testing/debugfs-vmx-vpid.  The files themselves are made in C, see
+//! `stats` and `status` have one `name value` per line, `vpids` one VPID per line; names are
+//! stable, see Documentation/ABI/testing/debugfs-vmx-vpid.  The files themselves are made in C, see
 //! [`crate::kvm::files`].
 
 use crate::{
+    invvpid::Vpid,
     kvm::{
         cpu,
         handover,
-        percpu, //
+        percpu,
+        switches, //
+    },
+    ownership::{
+        Line,
+        Verdict, //
     },
     phase::Phase,
-    stats::Counter, //
+    stats::{
+        Counter,
+        SUMS, //
+    }, //
 };
-use kernel::seq_file::{
-    seq_print,
-    SeqFile, //
+use kernel::{
+    prelude::*,
+    seq_file::{
+        seq_print,
+        SeqFile, //
+    }, //
 };
 
 /// `stats`: the counters, and the VPIDs in use.
@@ -25,11 +37,24 @@ pub(crate) fn show_stats(file: &SeqFile) {
     for &counter in Counter::ALL {
         seq_print!(file, "{} {}\n", counter.name(), percpu::sum(counter));
     }
+    for (name, parts) in SUMS {
+        let sum = parts.iter().map(|&part| percpu::sum(part));
+        seq_print!(file, "{name} {}\n", sum.fold(0, u64::wrapping_add));
+    }
     match handover::status().vpids {
         Some((in_use, high_water)) => {
             seq_print!(file, "vpid_in_use {in_use}\nvpid_high_water {high_water}\n");
         }
         None => seq_print!(file, "vpid_in_use n/a\nvpid_high_water n/a\n"),
+    }
+}
+
+/// What is said of kvm_intel when there is nothing to be seen of it.
+fn absence(live: bool) -> &'static str {
+    if live {
+        "kvm_intel: served by C"
+    } else {
+        "kvm_intel: not loaded"
     }
 }
 
@@ -43,9 +68,101 @@ pub(crate) fn show_status(file: &SeqFile) {
     seq_print!(file, "static_calls {calls}/{all_calls}\n");
     seq_print!(file, "exit_handlers {exits}/{all_exits}\n");
     seq_print!(file, "ept_vpid_cap {:#x}\n", cpu::caps().into_raw());
-    match (status.phase, status.live) {
-        (Phase::Detached, true) => seq_print!(file, "kvm_intel: served by C\n"),
-        (Phase::Detached, false) => seq_print!(file, "kvm_intel: not loaded\n"),
-        _ => {}
+    let switches = switches::get();
+    seq_print!(file, "caps_mask {:#x}\n", switches.caps_mask);
+    seq_print!(file, "flush_context {}\n", u8::from(switches.flush_context));
+    seq_print!(file, "force_flush {}\n", u8::from(switches.force_flush));
+    seq_print!(file, "max_vpids {}\n", switches::max_vpids());
+    if status.phase == Phase::Detached {
+        seq_print!(file, "{}\n", absence(status.live));
     }
+}
+
+/// The VPIDs in use as they were at one time, for `vpids`.
+pub(crate) enum VpidList {
+    /// Nothing is known of them; why.
+    Unknown(&'static str),
+    /// A line for each, and where it was flushed.
+    Lines(KVVec<(Line, KVec<u32>)>),
+}
+
+impl VpidList {
+    /// Makes a list that says why nothing is known.
+    pub(crate) fn unknown(live: bool) -> Self {
+        Self::Unknown(absence(live))
+    }
+
+    /// Makes a list of lines; `flushed` tells on which CPUs a VPID was flushed.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new<I: Iterator<Item = u32>>(
+        lines: KVVec<Line>,
+        flushed: impl Fn(Vpid) -> I,
+    ) -> Result<Self> {
+        let mut all = KVVec::with_capacity(lines.len(), GFP_KERNEL)?;
+        for line in lines {
+            let mut cpus = KVec::new();
+            for cpu in flushed(line.vpid) {
+                cpus.push(cpu, GFP_KERNEL)?;
+            }
+            all.push((line, cpus), GFP_KERNEL)?;
+        }
+        Ok(Self::Lines(all))
+    }
+
+    /// Whether there is a line of this number, the first being 0.
+    pub(crate) fn has(&self, line: u64) -> bool {
+        let count = match self {
+            Self::Unknown(_) => 1,
+            Self::Lines(lines) => lines.len(),
+        };
+        usize::try_from(line).is_ok_and(|line| line < count)
+    }
+
+    /// Shows the line of a number.
+    pub(crate) fn show(&self, line: u64, file: &SeqFile) {
+        match self {
+            Self::Unknown(why) => seq_print!(file, "{}\n", why),
+            Self::Lines(lines) => {
+                if let Some((line, cpus)) = usize::try_from(line).ok().and_then(|n| lines.get(n)) {
+                    show_vpid(line, cpus, file);
+                }
+            }
+        }
+    }
+}
+
+/// Shows one VPID.
+fn show_vpid(line: &Line, cpus: &[u32], file: &SeqFile) {
+    seq_print!(file, "vpid={}", line.vpid.into_raw());
+    match line.claim {
+        Some(claim) => {
+            let usage = if claim.l2 { "vpid02" } else { "vpid01" };
+            seq_print!(file, " pid={} vcpu={} use={usage}", claim.pid, claim.vcpu);
+            match claim.cpu {
+                Some(cpu) => seq_print!(file, " cpu={cpu}"),
+                None => seq_print!(file, " cpu=-"),
+            }
+        }
+        None => seq_print!(file, " pid=- vcpu=- use=- cpu=-"),
+    }
+    let state = match line.verdict {
+        Verdict::Held => "held",
+        Verdict::Unclaimed => "unclaimed",
+        Verdict::Double => "double",
+        Verdict::Free => "free",
+    };
+    seq_print!(file, " state={state} flushed=");
+    match cpus.split_first() {
+        Some((first, rest)) => {
+            seq_print!(file, "{first}");
+            for cpu in rest {
+                seq_print!(file, ",{cpu}");
+            }
+        }
+        None => seq_print!(file, "-"),
+    }
+    seq_print!(file, "\n");
 }

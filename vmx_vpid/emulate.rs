@@ -41,6 +41,7 @@ use crate::{
         Access,
         AccessKind, //
     },
+    policy::Policy,
     stats::Counter,
     walk::{
         self,
@@ -172,8 +173,8 @@ pub(crate) trait Nested: Vcpu {
     fn set_rflags(&mut self, rflags: Rflags);
     /// Writes the VM-instruction error into L1's current VMCS; returns false if there is none.
     fn set_vm_instruction_error(&mut self, error: VmInsnError) -> bool;
-    /// What this CPU can invalidate.
-    fn caps(&self) -> EptVpidCap;
+    /// What an invalidation on this CPU may be answered by.
+    fn policy(&self) -> Policy;
     /// Invalidates on this CPU.
     fn issue(&mut self, what: Invalidation);
     /// Runs a function during which the task stays on this CPU.

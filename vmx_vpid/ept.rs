@@ -155,14 +155,20 @@ struct Descriptor {
 kernel::static_assert!(core::mem::size_of::<Descriptor>() == 16);
 
 impl Extent {
+    /// Returns the numbers that stand for this extent: type and EPT pointer, 0 where there is none.
+    #[inline]
+    pub(crate) fn numbers(self) -> (u8, u64) {
+        match self {
+            Self::Context(eptp) => (1, eptp.into_raw()),
+            Self::All => (2, 0),
+        }
+    }
+
     /// Returns the type and the operand that stand for this extent.
     #[inline]
     fn encode(self) -> (u64, Descriptor) {
-        let (kind, eptp) = match self {
-            Self::Context(eptp) => (1, eptp.into_raw()),
-            Self::All => (2, 0),
-        };
-        (kind, Descriptor { eptp, reserved: 0 })
+        let (kind, eptp) = self.numbers();
+        (kind.into(), Descriptor { eptp, reserved: 0 })
     }
 }
 

@@ -6,15 +6,18 @@
 //! to be issued follows from the request, from how translations are tagged (EPT or not, VPID or
 //! not) and from what the CPU can do; that decision is [`plan()`], a pure function.
 //!
-//! An invalidation may always cover more than was asked for, and never less: where the CPU lacks a
-//! narrow type, the next wider one is taken.
+//! An invalidation may always cover more than was asked for, and never less: where a narrow type is
+//! missing, the next wider one is taken.
+//!
+//! With `flush_context=1`, "all" is answered by the contexts that the vCPU can use, and not by all
+//! there are: other VMs keep what they have cached on this CPU.  Why that is enough, for each of
+//! KVM's callers, is in Documentation/flush.rst; that it is, [`crate::model`] tries to refute.
 
 use crate::{
     addr::{
         CanonicalGva,
         Hpa, //
     },
-    caps::EptVpidCap,
     ept::{
         self,
         Eptp,
@@ -24,7 +27,13 @@ use crate::{
         self,
         Vpid, //
     },
-    issue::Invalidation, //
+    issue::{
+        Invalidate,
+        Invalidation,
+        Lost,
+        Plan, //
+    },
+    policy::Policy, //
 };
 use core::hint::cold_path;
 
@@ -76,37 +85,18 @@ pub(crate) trait Tags {
     fn current_vpid(&self) -> Option<Vpid>;
     /// The root in use.
     fn root(&self) -> Root;
+    /// Every root that the vCPU can come to use without loading it anew: the current and the cached
+    /// ones, those for L1 and those for L2.
+    fn roots(&self) -> [Root; ROOTS];
 }
 
-/// The instructions that answer a request, in the order in which they are issued.
-///
-/// Two at most: the VPIDs of L1 and L2, on a CPU that cannot invalidate all of them at once.
-pub(crate) type Plan = [Option<Invalidation>; 2];
+/// How many roots a vCPU keeps: four for L1's tables, four for those of L2.
+pub(crate) const ROOTS: usize = Plan::MAX;
 
-/// Answers a request by nothing: no translation can be left that it concerns.
-const NOTHING: Plan = [None, None];
-
-/// Answers a request by one instruction.
+/// Covers a whole VPID as narrowly as can be; answers to `vpid_sync_context()`.
 #[inline]
-fn one(invalidation: Invalidation) -> Plan {
-    [Some(invalidation), None]
-}
-
-/// Covers one address of a VPID as narrowly as the CPU can; answers to `vpid_sync_vcpu_addr()`.
-#[inline]
-pub(crate) fn address(vpid: Vpid, gva: CanonicalGva, caps: EptVpidCap) -> invvpid::Extent {
-    if caps.invvpid_address() {
-        invvpid::Extent::Address(vpid, gva)
-    } else {
-        cold_path();
-        context(vpid, caps)
-    }
-}
-
-/// Covers a whole VPID as narrowly as the CPU can; answers to `vpid_sync_context()`.
-#[inline]
-pub(crate) fn context(vpid: Vpid, caps: EptVpidCap) -> invvpid::Extent {
-    if caps.invvpid_context() {
+fn context(vpid: Vpid, policy: Policy) -> invvpid::Extent {
+    if policy.invvpid_context() {
         invvpid::Extent::Context(vpid)
     } else {
         cold_path();
@@ -114,20 +104,122 @@ pub(crate) fn context(vpid: Vpid, caps: EptVpidCap) -> invvpid::Extent {
     }
 }
 
-/// Covers a root's EP4TA as narrowly as can be; answers to `vmx_flush_tlb_ept_root()`.
-#[inline]
-fn ept_context(root: Root, caps: EptVpidCap) -> ept::Extent {
-    match root {
-        Root::Known {
-            table,
-            levels,
-            accessed_dirty,
-        } if caps.invept_context() => {
-            ept::Extent::Context(Eptp::for_root(table, levels, accessed_dirty))
+/// Covers a VPID, or one address of it, for a hypervisor's INVVPID.
+///
+/// Answers to `vpid_sync_context()` and `vpid_sync_vcpu_addr()` in `handle_invvpid()`.
+pub(crate) fn for_l1(vpid: Vpid, gva: Option<CanonicalGva>, policy: Policy) -> invvpid::Extent {
+    match gva {
+        _ if policy.force() && policy.invvpid_all() => invvpid::Extent::All,
+        Some(gva) if policy.invvpid_address() && !policy.force() => {
+            invvpid::Extent::Address(vpid, gva)
         }
-        _ => {
-            cold_path();
-            ept::Extent::All
+        _ => context(vpid, policy),
+    }
+}
+
+/// The VPIDs of which an answer leaves nothing on this CPU that the vCPU could use.
+pub(crate) type Cleaned = [Option<Vpid>; 2];
+
+/// None of them: what was dropped says nothing of a whole VPID.
+const NONE: Cleaned = [None, None];
+
+/// What keeps the record of where VPIDs were flushed, besides issuing invalidations: see
+/// [`crate::lease`].
+pub(crate) trait Recorder: Invalidate {
+    /// Whether a VPID is recorded as flushed on this CPU.
+    ///
+    /// The task may move right after.  Then it is not recorded that the VPID was flushed there,
+    /// which is never to say that it is clean: loading the vCPU there asks for a flush.
+    fn is_recorded(self, vpid: Vpid) -> bool;
+    /// Records that a VPID was flushed on this CPU.
+    fn record(self, vpid: Vpid);
+    /// Calls a function during which the task stays on this CPU.
+    fn pinned<R>(self, function: impl FnOnce() -> R) -> R;
+}
+
+/// Carries out on this CPU what answers a request.
+///
+/// # Errors
+///
+/// Those of [`Plan::carry_out()`].
+// Each caller asks for one kind of flush: inlined, what is left is the arm of that kind.
+#[inline(always)]
+pub(crate) fn answer(
+    request: Request,
+    tags: &impl Tags,
+    policy: Policy,
+    cpu: impl Recorder,
+) -> Result<(), Lost> {
+    let end = CarryOut {
+        request,
+        tags,
+        policy,
+        cpu,
+    };
+    decide(request, tags, policy, end)
+}
+
+/// Carries out what answers a request, and records it: the first of its kind on this CPU since a
+/// VPID of the vCPU was taken.
+#[cold]
+#[inline(never)]
+fn answer_and_record(
+    request: Request,
+    tags: &impl Tags,
+    policy: Policy,
+    cpu: impl Recorder,
+) -> Result<(), Lost> {
+    cpu.pinned(|| {
+        let (plan, cleaned) = decide(request, tags, policy, Keep);
+        plan.carry_out(cpu)?;
+        cleaned
+            .into_iter()
+            .flatten()
+            .for_each(|vpid| cpu.record(vpid));
+        Ok(())
+    })
+}
+
+/// What becomes of a plan.
+///
+/// The plan is handed over where it is decided, in each arm by itself: what to issue is known there
+/// when this is compiled, and does not go through memory.
+trait End {
+    /// What is left of it.
+    type Output;
+    /// Takes the plan, and the VPIDs that are clean when it was carried out.
+    fn take(self, plan: Plan, cleaned: Cleaned) -> Self::Output;
+}
+
+/// Both are kept.
+struct Keep;
+
+impl End for Keep {
+    type Output = (Plan, Cleaned);
+
+    fn take(self, plan: Plan, cleaned: Cleaned) -> Self::Output {
+        (plan, cleaned)
+    }
+}
+
+/// The plan is carried out.
+struct CarryOut<'a, T, C> {
+    request: Request,
+    tags: &'a T,
+    policy: Policy,
+    cpu: C,
+}
+
+impl<T: Tags, C: Recorder> End for CarryOut<'_, T, C> {
+    type Output = Result<(), Lost>;
+
+    #[inline(always)]
+    fn take(self, plan: Plan, cleaned: Cleaned) -> Self::Output {
+        let mut vpids = cleaned.into_iter().flatten();
+        if vpids.all(|vpid| self.cpu.is_recorded(vpid)) {
+            plan.carry_out(self.cpu)
+        } else {
+            answer_and_record(self.request, self.tags, self.policy, self.cpu)
         }
     }
 }
@@ -135,193 +227,175 @@ fn ept_context(root: Root, caps: EptVpidCap) -> ept::Extent {
 /// Decides which instructions answer a request.
 ///
 /// Answers to `vmx_flush_tlb_all()`, `_current()`, `_gva()` and `_guest()` of KVM.
-// Each caller asks for one kind of flush: inlined, what is left is the arm of that kind.
 #[inline(always)]
-pub(crate) fn plan(request: Request, tags: &impl Tags, caps: EptVpidCap) -> Plan {
+fn decide<E: End>(request: Request, tags: &impl Tags, policy: Policy, end: E) -> E::Output {
+    if policy.force() {
+        cold_path();
+        return end.take(everything(tags, policy), [tags.vpid01(), tags.vpid02()]);
+    }
     match request {
-        // With EPT on, INVEPT whatever the VPIDs: neither VM entry nor INVVPID is required to drop
-        // guest-physical mappings, and INVEPT drops the combined ones of every VPID too.
-        Request::All if tags.ept() => one(Invalidation::Invept(ept::Extent::All)),
-        // With neither EPT nor VPID the guest runs as VPID 0, which VM entry and exit flush.
-        Request::All if !tags.vpid() => NOTHING,
-        Request::All if caps.invvpid_all() => one(Invalidation::Invvpid(invvpid::Extent::All)),
-        // A VPID that the vCPU does not have (None) tags nothing.
-        Request::All => [tags.vpid01(), tags.vpid02()]
-            .map(|vpid| Some(Invalidation::Invvpid(invvpid::Extent::Context(vpid?)))),
+        Request::All => all(tags, policy, end),
 
         Request::Current => match tags.root() {
             // Without a root nothing can have been cached for it: a new one is flushed when it is
             // loaded, by kvm_mmu_load().
-            Root::Invalid => NOTHING,
-            root if tags.ept() => one(Invalidation::Invept(ept_context(root, caps))),
-            _ => guest(tags, caps),
+            Root::Invalid => end.take(Plan::Nothing, NONE),
+            // Of the VPID, that drops what was cached of one root.
+            root if tags.ept() => match eptp(root) {
+                // Answers to `vmx_flush_tlb_ept_root()`.
+                Some(eptp) if policy.invept_context() => {
+                    let extent = ept::Extent::Context(eptp);
+                    end.take(Plan::One(Invalidation::Invept(extent)), NONE)
+                }
+                _ => {
+                    cold_path();
+                    end.take(Plan::Wider(Invalidation::Invept(ept::Extent::All)), NONE)
+                }
+            },
+            _ => guest(tags, policy, end),
         },
 
+        // Answers to `vpid_sync_vcpu_addr()`.
         Request::Gva(gva) => match tags.current_vpid() {
-            Some(vpid) => one(Invalidation::Invvpid(address(vpid, gva, caps))),
-            None => NOTHING,
+            Some(vpid) if policy.invvpid_address() => {
+                let extent = invvpid::Extent::Address(vpid, gva);
+                end.take(Plan::One(Invalidation::Invvpid(extent)), NONE)
+            }
+            Some(vpid) => {
+                cold_path();
+                let extent = context(vpid, policy);
+                end.take(Plan::Wider(Invalidation::Invvpid(extent)), NONE)
+            }
+            None => end.take(Plan::Nothing, NONE),
         },
 
-        Request::Guest => guest(tags, caps),
+        Request::Guest => guest(tags, policy, end),
     }
 }
 
-/// Covers what the VPID in use tags.
-#[inline]
-fn guest(tags: &impl Tags, caps: EptVpidCap) -> Plan {
+/// Covers all that the vCPU can use.
+#[inline(always)]
+fn all<E: End>(tags: &impl Tags, policy: Policy, end: E) -> E::Output {
+    let cleaned = [tags.vpid01(), tags.vpid02()];
+    if policy.by_context() {
+        return end.take(by_context(tags, policy), cleaned);
+    }
+    // With EPT on, INVEPT whatever the VPIDs: neither VM entry nor INVVPID is required to drop
+    // guest-physical mappings, and INVEPT drops the combined ones of every VPID too.
+    if tags.ept() {
+        return end.take(Plan::One(Invalidation::Invept(ept::Extent::All)), cleaned);
+    }
+    // With neither EPT nor VPID the guest runs as VPID 0, which VM entry and exit flush.
+    if !tags.vpid() {
+        return end.take(Plan::Nothing, cleaned);
+    }
+    if policy.invvpid_all() {
+        return end.take(
+            Plan::One(Invalidation::Invvpid(invvpid::Extent::All)),
+            cleaned,
+        );
+    }
+    end.take(Plan::several(vpids(tags, policy)), cleaned)
+}
+
+/// Covers what the VPID in use tags; answers to `vpid_sync_context()`.
+#[inline(always)]
+fn guest<E: End>(tags: &impl Tags, policy: Policy, end: E) -> E::Output {
     match tags.current_vpid() {
-        Some(vpid) => one(Invalidation::Invvpid(context(vpid, caps))),
+        Some(vpid) if policy.invvpid_context() => {
+            let extent = invvpid::Extent::Context(vpid);
+            end.take(Plan::One(Invalidation::Invvpid(extent)), [Some(vpid), None])
+        }
+        Some(vpid) => {
+            cold_path();
+            let extent = invvpid::Extent::All;
+            end.take(
+                Plan::Wider(Invalidation::Invvpid(extent)),
+                [Some(vpid), None],
+            )
+        }
         // Without a VPID the guest runs as VPID 0: VM entry and exit drop its linear and combined
         // mappings, and these are all that a guest's own flush is about.
-        None => NOTHING,
+        None => end.take(Plan::Nothing, NONE),
     }
 }
 
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_flush)]
-mod tests {
-    use super::*;
-    use crate::{
-        addr::{
-            Gva,
-            LinearWidth, //
-        },
-        issue::Invalidation::*, //
-    };
-    use kernel::prelude::*;
-
-    /// A vCPU as a flush sees it.
-    struct Vcpu {
-        ept: bool,
-        vpid01: Option<Vpid>,
-        vpid02: Option<Vpid>,
-        in_l2: bool,
-        root: Root,
+/// Returns the EPT pointer of a root of which enough is known.
+#[inline]
+fn eptp(root: Root) -> Option<Eptp> {
+    match root {
+        Root::Known {
+            table,
+            levels,
+            accessed_dirty,
+        } => Some(Eptp::for_root(table, levels, accessed_dirty)),
+        Root::Invalid | Root::Unknown => None,
     }
+}
 
-    impl Tags for Vcpu {
-        fn ept(&self) -> bool {
-            self.ept
-        }
-        fn vpid(&self) -> bool {
-            self.vpid01.is_some()
-        }
-        fn vpid01(&self) -> Option<Vpid> {
-            self.vpid01
-        }
-        fn vpid02(&self) -> Option<Vpid> {
-            self.vpid02
-        }
-        fn current_vpid(&self) -> Option<Vpid> {
-            match self.vpid02 {
-                Some(vpid) if self.in_l2 => Some(vpid),
-                _ => self.vpid01,
+/// Covers all that the vCPU's two VPIDs tag; one that it does not have (`None`) tags nothing.
+fn vpids(tags: &impl Tags, policy: Policy) -> [Option<Invalidation>; 2] {
+    [tags.vpid01(), tags.vpid02()].map(|vpid| Some(Invalidation::Invvpid(context(vpid?, policy))))
+}
+
+/// Covers every context that the vCPU can use, and no other if the CPU can.
+///
+/// - With EPT on, mappings are used by their EP4TA, whatever the VPID: INVEPT of each root drops
+///   the guest-physical ones and the combined ones of every VPID.  A root that the vCPU does not
+///   keep is flushed by kvm_mmu_load() before it is used.
+/// - With EPT off, mappings are used by their VPID: INVVPID of vpid01 and vpid02.
+#[cold]
+#[inline(never)]
+fn by_context(tags: &impl Tags, policy: Policy) -> Plan {
+    if !tags.ept() {
+        return if !tags.vpid() {
+            Plan::Nothing
+        } else if policy.invvpid_context() {
+            Plan::several(vpids(tags, policy))
+        } else {
+            Plan::One(Invalidation::Invvpid(invvpid::Extent::All))
+        };
+    }
+    let mut plan = [None; ROOTS];
+    for (slot, root) in plan.iter_mut().zip(tags.roots()) {
+        *slot = match (root, eptp(root)) {
+            // Nothing can be cached for a root that is not there.
+            (Root::Invalid, _) => None,
+            (_, Some(eptp)) if policy.invept_context() => {
+                Some(Invalidation::Invept(ept::Extent::Context(eptp)))
             }
-        }
-        fn root(&self) -> Root {
-            self.root
-        }
+            // A root that cannot be named: only all contexts are sure to have it.
+            _ => return Plan::One(Invalidation::Invept(ept::Extent::All)),
+        };
     }
+    Plan::Several(plan)
+}
 
-    const ROOT: Root = Root::Known {
-        table: Hpa::new(0x7000),
-        levels: Levels::Four,
-        accessed_dirty: true,
+/// Covers everything of every guest on this CPU, whatever was asked for.
+///
+/// Where the CPU cannot drop every VPID at once, those of the vCPU.
+#[cold]
+#[inline(never)]
+fn everything(tags: &impl Tags, policy: Policy) -> Plan {
+    let ept = tags.ept().then_some(Invalidation::Invept(ept::Extent::All));
+    let [one, two] = if !tags.vpid() {
+        [None, None]
+    } else if policy.invvpid_all() {
+        [Some(Invalidation::Invvpid(invvpid::Extent::All)), None]
+    } else {
+        vpids(tags, policy)
     };
+    Plan::several([ept, one, two])
+}
 
-    /// A vCPU with VPIDs 1 and 2 that runs L1.
-    fn vcpu(ept: bool) -> Vcpu {
-        Vcpu {
-            ept,
-            vpid01: Vpid::new(1),
-            vpid02: Vpid::new(2),
-            in_l2: false,
-            root: ROOT,
-        }
-    }
+/// Returns the plan that answers a request.
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) fn plan(request: Request, tags: &impl Tags, policy: Policy) -> Plan {
+    decide(request, tags, policy, Keep).0
+}
 
-    /// A CPU with every type of both instructions.
-    fn full() -> EptVpidCap {
-        EptVpidCap::from(u64::MAX)
-    }
-
-    fn whole(vpid: u16) -> Option<Invalidation> {
-        Some(Invvpid(invvpid::Extent::Context(Vpid::new(vpid)?)))
-    }
-
-    const INVVPID_ALL: Option<Invalidation> = Some(Invvpid(invvpid::Extent::All));
-    const INVEPT_ALL: Option<Invalidation> = Some(Invept(ept::Extent::All));
-
-    #[test]
-    fn all_takes_invept_whenever_ept_is_on() {
-        let mut vcpu = vcpu(true);
-        assert_eq!(plan(Request::All, &vcpu, full()), [INVEPT_ALL, None]);
-        vcpu.vpid01 = None;
-        assert_eq!(plan(Request::All, &vcpu, full()), [INVEPT_ALL, None]);
-        vcpu.root = Root::Invalid;
-        assert_eq!(plan(Request::All, &vcpu, full()), [INVEPT_ALL, None]);
-    }
-
-    #[test]
-    fn all_without_ept_covers_both_vpids() {
-        let mut vcpu = vcpu(false);
-        assert_eq!(plan(Request::All, &vcpu, full()), [INVVPID_ALL, None]);
-        let caps = full().with_invvpid_all(false);
-        assert_eq!(plan(Request::All, &vcpu, caps), [whole(1), whole(2)]);
-        vcpu.vpid02 = None;
-        assert_eq!(plan(Request::All, &vcpu, caps), [whole(1), None]);
-        vcpu.vpid01 = None;
-        assert_eq!(plan(Request::All, &vcpu, caps), [None, None]);
-    }
-
-    #[test]
-    fn current_with_ept_goes_by_the_root_in_use() {
-        let mut vcpu = vcpu(true);
-        let eptp = Eptp::for_root(Hpa::new(0x7000), Levels::Four, true);
-        let one_root = Some(Invept(ept::Extent::Context(eptp)));
-        assert_eq!(plan(Request::Current, &vcpu, full()), [one_root, None]);
-        let caps = full().with_invept_context(false);
-        assert_eq!(plan(Request::Current, &vcpu, caps), [INVEPT_ALL, None]);
-        vcpu.root = Root::Unknown;
-        assert_eq!(plan(Request::Current, &vcpu, full()), [INVEPT_ALL, None]);
-        vcpu.root = Root::Invalid;
-        assert_eq!(plan(Request::Current, &vcpu, full()), [None, None]);
-    }
-
-    #[test]
-    fn a_guest_flush_goes_by_the_vpid_in_use() {
-        for request in [Request::Guest, Request::Current] {
-            let mut vcpu = vcpu(false);
-            assert_eq!(plan(request, &vcpu, full()), [whole(1), None]);
-            vcpu.in_l2 = true;
-            assert_eq!(plan(request, &vcpu, full()), [whole(2), None]);
-            let caps = full().with_invvpid_context(false);
-            assert_eq!(plan(request, &vcpu, caps), [INVVPID_ALL, None]);
-            vcpu.vpid02 = None;
-            assert_eq!(plan(request, &vcpu, full()), [whole(1), None]);
-            vcpu.vpid01 = None;
-            assert_eq!(plan(request, &vcpu, full()), [None, None]);
-        }
-    }
-
-    #[test]
-    fn an_address_climbs_the_ladder() -> Result {
-        let mut vcpu = vcpu(true);
-        let gva = Gva::new(0x1000)
-            .canonical(LinearWidth::Bits48)
-            .ok_or(EINVAL)?;
-        let request = Request::Gva(gva);
-        let one_page = invvpid::Extent::Address(Vpid::new(1).ok_or(EINVAL)?, gva);
-        assert_eq!(
-            plan(request, &vcpu, full()),
-            [Some(Invvpid(one_page)), None]
-        );
-        let caps = full().with_invvpid_address(false);
-        assert_eq!(plan(request, &vcpu, caps), [whole(1), None]);
-        let caps = caps.with_invvpid_context(false);
-        assert_eq!(plan(request, &vcpu, caps), [INVVPID_ALL, None]);
-        vcpu.vpid01 = None;
-        assert_eq!(plan(request, &vcpu, caps), [None, None]);
-        Ok(())
-    }
+/// Returns the VPIDs that are clean when a request was answered.
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) fn cleaned(request: Request, tags: &impl Tags, policy: Policy) -> Cleaned {
+    decide(request, tags, policy, Keep).1
 }

@@ -75,16 +75,42 @@ pub(crate) struct Descriptor {
 kernel::static_assert!(core::mem::size_of::<Descriptor>() == 16);
 
 impl Extent {
-    /// Returns the type and the operand that stand for this extent.
+    /// Returns what this extent names; `None` for what it is not limited to.
     #[inline]
-    fn encode(self) -> (u64, Descriptor) {
-        let (kind, vpid, gva) = match self {
+    pub(crate) fn parts(self) -> (Option<Vpid>, Option<CanonicalGva>) {
+        match self {
+            Self::Address(vpid, gva) => (Some(vpid), Some(gva)),
+            Self::Context(vpid) => (Some(vpid), None),
+            Self::All => (None, None),
+        }
+    }
+
+    /// Returns the extent that names so much, the other way round.
+    pub(crate) fn from_parts(vpid: Option<Vpid>, gva: Option<CanonicalGva>) -> Self {
+        match (vpid, gva) {
+            (Some(vpid), Some(gva)) => Self::Address(vpid, gva),
+            (Some(vpid), None) => Self::Context(vpid),
+            (None, _) => Self::All,
+        }
+    }
+
+    /// Returns the numbers that stand for this extent: type, VPID and address; 0 where there is
+    /// none.
+    #[inline]
+    pub(crate) fn numbers(self) -> (u8, u16, u64) {
+        match self {
             Self::Address(vpid, gva) => (0, vpid.into_raw(), gva.into_raw()),
             Self::Context(vpid) => (1, vpid.into_raw(), 0),
             Self::All => (2, 0, 0),
-        };
+        }
+    }
+
+    /// Returns the type and the operand that stand for this extent.
+    #[inline]
+    fn encode(self) -> (u64, Descriptor) {
+        let (kind, vpid, gva) = self.numbers();
         let vpid = u64::from(vpid);
-        (kind, Descriptor { vpid, gva })
+        (kind.into(), Descriptor { vpid, gva })
     }
 }
 

@@ -6,9 +6,13 @@
 //! of its kind.
 
 use crate::{
+    addr::CanonicalGva,
     ept,
     insn::InsnError,
-    invvpid, //
+    invvpid::{
+        self,
+        Vpid, //
+    }, //
 };
 
 /// One instruction.
@@ -20,12 +24,51 @@ pub(crate) enum Invalidation {
     Invept(ept::Extent),
 }
 
+/// The instructions that answer a request.
+///
+/// Most are one, and are never written to memory; see [`crate::flush::plan()`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// None: no translation can be left that the request is about.
+    Nothing,
+    /// One, as narrow as the request.
+    One(Invalidation),
+    /// One that covers more than the request is about.
+    Wider(Invalidation),
+    /// Several, which together cover the request; they are issued in their order.
+    Several([Option<Invalidation>; Self::MAX]),
+}
+
+impl Plan {
+    /// How many instructions a plan can have.
+    pub(crate) const MAX: usize = 8;
+
+    /// Makes a plan of a few instructions, those that are there.
+    #[cold]
+    pub(crate) fn several<const N: usize>(few: [Option<Invalidation>; N]) -> Self {
+        const { assert!(N <= Self::MAX) };
+        let mut all = [None; Self::MAX];
+        for (slot, invalidation) in all.iter_mut().zip(few) {
+            *slot = invalidation;
+        }
+        Self::Several(all)
+    }
+}
+
+/// Even the widest form of an instruction failed: translations may be left that were to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lost;
+
 /// What issues invalidations: the CPU under KVM, a model in tests.
-pub(crate) trait Invalidate {
+pub(crate) trait Invalidate: Copy {
     /// Issues INVVPID on this CPU; on an error nothing was invalidated.
     fn invvpid(&self, extent: invvpid::Extent) -> Result<(), InsnError>;
     /// Issues INVEPT on this CPU; on an error nothing was invalidated.
     fn invept(&self, extent: ept::Extent) -> Result<(), InsnError>;
+    /// Tells that a request was answered by nothing.
+    fn skipped(&self);
+    /// Tells that a request is answered by an instruction that covers more than it is about.
+    fn widened(&self);
     /// Tells that an instruction failed, and whether a wider one is tried in its place.
     fn failed(&self, invalidation: Invalidation, error: InsnError, wider: Option<Invalidation>);
 }
@@ -47,7 +90,7 @@ impl Invalidation {
     }
 
     /// Issues the instruction.
-    fn issue(self, cpu: &impl Invalidate) -> Result<(), InsnError> {
+    fn issue(self, cpu: impl Invalidate) -> Result<(), InsnError> {
         match self {
             Self::Invvpid(extent) => cpu.invvpid(extent),
             Self::Invept(extent) => cpu.invept(extent),
@@ -55,55 +98,94 @@ impl Invalidation {
     }
 
     /// Answers a failed instruction by wider and wider ones, until one works or none is left.
-    fn widen(self, mut error: InsnError, cpu: &impl Invalidate) {
+    fn widen(self, mut error: InsnError, cpu: impl Invalidate) -> Result<(), Lost> {
         let mut failed = self;
         loop {
             let wider = failed.wider();
             cpu.failed(failed, error, wider);
-            let Some(next) = wider else { return };
+            let next = wider.ok_or(Lost)?;
             match next.issue(cpu) {
-                Ok(()) => return,
+                Ok(()) => return Ok(()),
                 Err(e) => (failed, error) = (next, e),
             }
         }
     }
-}
 
-/// Issues invalidations on this CPU, in their order.
-// Inlined, a plan of one instruction does not go through memory.
-#[inline(always)]
-pub(crate) fn carry_out(
-    plan: impl IntoIterator<Item = Option<Invalidation>>,
-    cpu: &impl Invalidate,
-) {
-    for invalidation in plan.into_iter().flatten() {
-        match invalidation {
-            Invalidation::Invvpid(extent) => {
-                if let Err(error) = cpu.invvpid(extent) {
-                    invvpid_failed(extent, error, cpu);
-                }
-            }
-            Invalidation::Invept(extent) => {
-                if let Err(error) = cpu.invept(extent) {
-                    invept_failed(extent, error, cpu);
-                }
-            }
+    /// Issues the instruction on this CPU, and if it fails, what answers that.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`] when nothing helped.
+    // Inlined, the instruction does not go through memory.
+    #[inline(always)]
+    pub(crate) fn carry_out(self, cpu: impl Invalidate) -> Result<(), Lost> {
+        match self {
+            Self::Invvpid(extent) => cpu.invvpid(extent).or_else(|error| {
+                let (vpid, gva) = extent.parts();
+                invvpid_failed(vpid, gva, error, cpu)
+            }),
+            Self::Invept(extent) => cpu
+                .invept(extent)
+                .or_else(|error| invept_failed(extent, error, cpu)),
         }
     }
 }
 
-/// Answers a failed INVVPID.
+/// Answers a failed INVVPID, of which the extent comes in registers.
 #[cold]
 #[inline(never)]
-fn invvpid_failed(extent: invvpid::Extent, error: InsnError, cpu: &impl Invalidate) {
-    Invalidation::Invvpid(extent).widen(error, cpu);
+fn invvpid_failed(
+    vpid: Option<Vpid>,
+    gva: Option<CanonicalGva>,
+    error: InsnError,
+    cpu: impl Invalidate,
+) -> Result<(), Lost> {
+    Invalidation::Invvpid(invvpid::Extent::from_parts(vpid, gva)).widen(error, cpu)
 }
 
 /// Answers a failed INVEPT.
 #[cold]
 #[inline(never)]
-fn invept_failed(extent: ept::Extent, error: InsnError, cpu: &impl Invalidate) {
-    Invalidation::Invept(extent).widen(error, cpu);
+fn invept_failed(extent: ept::Extent, error: InsnError, cpu: impl Invalidate) -> Result<(), Lost> {
+    Invalidation::Invept(extent).widen(error, cpu)
+}
+
+impl Plan {
+    /// Issues the instructions of a plan on this CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`] when one of them failed for good; the others were issued all the same.
+    #[inline(always)]
+    pub(crate) fn carry_out(self, cpu: impl Invalidate) -> Result<(), Lost> {
+        match self {
+            Self::One(invalidation) => invalidation.carry_out(cpu),
+            Self::Nothing => {
+                cpu.skipped();
+                Ok(())
+            }
+            Self::Wider(invalidation) => {
+                cpu.widened();
+                carry_out_each(&[Some(invalidation)], cpu)
+            }
+            Self::Several(invalidations) => carry_out_each(&invalidations, cpu),
+        }
+    }
+}
+
+/// Issues the instructions of a plan that is not the usual one.
+#[cold]
+#[inline(never)]
+fn carry_out_each(
+    invalidations: &[Option<Invalidation>],
+    cpu: impl Invalidate,
+) -> Result<(), Lost> {
+    let mut result = Ok(());
+    for invalidation in invalidations.iter().flatten() {
+        // One that is lost does not keep the others from being issued.
+        result = result.and(invalidation.carry_out(cpu));
+    }
+    result
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
@@ -117,8 +199,7 @@ mod tests {
         addr::{
             Gva,
             LinearWidth, //
-        },
-        invvpid::Vpid, //
+        }, //
     };
     use core::cell::Cell;
     use kernel::prelude::*;
@@ -135,6 +216,8 @@ mod tests {
         count: Cell<usize>,
         issued: Cell<[Option<Invalidation>; 4]>,
         lost: Cell<bool>,
+        skipped: Cell<usize>,
+        widened: Cell<usize>,
     }
 
     impl Cpu {
@@ -144,6 +227,8 @@ mod tests {
                 count: Cell::new(0),
                 issued: Cell::new([None; 4]),
                 lost: Cell::new(false),
+                skipped: Cell::new(0),
+                widened: Cell::new(0),
             }
         }
 
@@ -163,12 +248,18 @@ mod tests {
         }
     }
 
-    impl Invalidate for Cpu {
+    impl Invalidate for &Cpu {
         fn invvpid(&self, extent: invvpid::Extent) -> Result<(), InsnError> {
             self.take(Invvpid(extent))
         }
         fn invept(&self, extent: ept::Extent) -> Result<(), InsnError> {
             self.take(Invept(extent))
+        }
+        fn skipped(&self) {
+            self.skipped.set(self.skipped.get() + 1);
+        }
+        fn widened(&self) {
+            self.widened.set(self.widened.get() + 1);
         }
         fn failed(&self, _: Invalidation, _: InsnError, wider: Option<Invalidation>) {
             self.lost.set(self.lost.get() || wider.is_none());
@@ -188,12 +279,13 @@ mod tests {
         ];
         for failures in 0..=3 {
             let cpu = Cpu::new(failures);
-            carry_out([steps[0], None], &cpu);
+            let result = steps[0].map_or(Plan::Nothing, Plan::One).carry_out(&cpu);
             let tried = steps.len().min(failures + 1);
             assert_eq!(cpu.count.get(), tried);
             assert_eq!(&cpu.issued.get()[..tried], &steps[..tried]);
             // A flush is lost only when the widest failed too, and that is told.
             assert_eq!(cpu.lost.get(), failures == 3);
+            assert_eq!(result.is_err(), failures == 3);
         }
         Ok(())
     }
@@ -201,8 +293,24 @@ mod tests {
     #[test]
     fn a_failure_does_not_stop_the_rest_of_the_plan() {
         let cpu = Cpu::new(1);
-        carry_out([whole(1), whole(2)], &cpu);
+        let plan = Plan::several([whole(1), whole(2)]);
+        assert_eq!(plan.carry_out(&cpu), Ok(()));
         // The first was answered by all contexts, the second stands on its own.
         assert_eq!(cpu.issued.get(), [whole(1), INVVPID_ALL, whole(2), None]);
+        // Nor does one that is lost, and it stays lost.
+        let cpu = Cpu::new(2);
+        assert_eq!(plan.carry_out(&cpu), Err(Lost));
+        assert_eq!(cpu.issued.get(), [whole(1), INVVPID_ALL, whole(2), None]);
+    }
+
+    #[test]
+    fn what_is_skipped_or_widened_is_told() {
+        let cpu = Cpu::new(0);
+        assert_eq!(Plan::Nothing.carry_out(&cpu), Ok(()));
+        assert_eq!((cpu.skipped.get(), cpu.count.get()), (1, 0));
+        let plan = Plan::Wider(Invvpid(invvpid::Extent::All));
+        assert_eq!(plan.carry_out(&cpu), Ok(()));
+        assert_eq!(cpu.issued.get(), [INVVPID_ALL, None, None, None]);
+        assert_eq!((cpu.skipped.get(), cpu.widened.get()), (1, 1));
     }
 }

@@ -10,14 +10,19 @@ pub(crate) mod files;
 pub(crate) mod handover;
 pub(crate) mod hooks;
 pub(crate) mod percpu;
+pub(crate) mod switches;
 
 mod exit;
 mod exit_table;
 mod fastpath;
 mod machine;
 mod nested;
+mod owners;
+mod record;
 mod symbols;
+mod trace;
 mod vcpu;
+mod vpids;
 
 use crate::bindings;
 

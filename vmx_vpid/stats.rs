@@ -30,10 +30,6 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Calls of `allocate_vpid`.
-    AllocateVpid = "op_allocate_vpid",
-    /// Calls of `free_vpid`, those with VPID 0 aside.
-    FreeVpid = "op_free_vpid",
     /// Calls of `flush_tlb_all`.
     FlushTlbAll = "op_flush_tlb_all",
     /// Calls of `flush_tlb_current`.
@@ -58,12 +54,19 @@ counters! {
     InsnFault = "insn_fault",
     /// Flushes of which even the widest form failed.
     FlushLost = "flush_lost",
+    /// Requests answered by no instruction, since nothing can have been cached.
+    FlushSkipped = "flush_skipped",
+    /// Requests answered by an instruction that covers more than they are about, and instructions
+    /// that failed and were answered by wider ones.
+    FlushWidened = "flush_widened",
     /// VPIDs given out.
     VpidAcquired = "vpid_acquired",
     /// VPIDs taken back.
     VpidReleased = "vpid_released",
     /// Requests for a VPID when all were in use.
     VpidExhausted = "vpid_exhausted",
+    /// Requests for a VPID when kvm_intel runs without.
+    VpidOff = "vpid_off",
     /// Releases of a VPID that was not in use, or of a number that is none.
     VpidNotHeld = "vpid_not_held",
     /// Exits for INVLPG.
@@ -114,3 +117,26 @@ impl Counter {
     /// How many counters there are.
     pub(crate) const COUNT: usize = Self::ALL.len();
 }
+
+/// Sums of counters that are shown beside them; what is a sum needs no counter of its own.
+pub(crate) const SUMS: &[(&str, &[Counter])] = &[
+    // Calls of `allocate_vpid`.
+    (
+        "op_allocate_vpid",
+        &[
+            Counter::VpidAcquired,
+            Counter::VpidExhausted,
+            Counter::VpidOff,
+        ],
+    ),
+    // Calls of `free_vpid`, those with VPID 0 aside.
+    (
+        "op_free_vpid",
+        &[Counter::VpidReleased, Counter::VpidNotHeld],
+    ),
+    // Invalidations of all contexts, each of which empties what other VMs have cached on its CPU.
+    (
+        "flush_collateral",
+        &[Counter::InvvpidAll, Counter::InveptAll],
+    ),
+];

@@ -35,21 +35,27 @@ mod invpcid;
 mod invvpid;
 mod issue;
 mod kvm;
+mod lease;
 mod mode;
 mod operand;
+mod ownership;
 mod paging;
 mod permission;
 mod phase;
+mod policy;
 mod segment;
 mod stats;
 mod table;
 mod vpid;
 mod walk;
 
-use crate::kvm::{
-    files::Files,
-    handover::Attachment,
-    hooks::Native, //
+use crate::{
+    kvm::{
+        files::Files,
+        handover::Attachment,
+        hooks::Native, //
+    },
+    policy::Switches, //
 };
 use kernel::prelude::*;
 
@@ -59,6 +65,24 @@ module! {
     authors: ["The vmx_vpid developers"],
     description: "VPID and TLB invalidation of KVM on Intel, in Rust",
     license: "GPL",
+    params: {
+        force_flush: bool {
+            default: false,
+            description: "Answer every request with the widest flush (to find a missing one)",
+        },
+        flush_context: bool {
+            default: false,
+            description: "Answer flush_tlb_all by the contexts that the vCPU can use",
+        },
+        caps_mask: u64 {
+            default: 0,
+            description: "Bits of IA32_VMX_EPT_VPID_CAP to take for missing (25, 40, 41, 42)",
+        },
+        max_vpids: u16 {
+            default: 65535,
+            description: "VPIDs that may be given out, 1 to 65535 (for tests)",
+        },
+    },
 }
 
 /// The loaded module.
@@ -72,12 +96,14 @@ struct Module {
 }
 
 impl Module {
-    /// Checks that the CPU is one that this module has something to do on.
+    /// Checks that the CPU is one that this module has something to do on, and takes the
+    /// parameters.
     ///
     /// # Errors
     ///
     /// [`ENODEV`] without VMX, [`EOPNOTSUPP`] without VPIDs that can be invalidated, [`ENOEXEC`]
-    /// when the module lacks its livepatch relocations.
+    /// when the module lacks its livepatch relocations, [`EINVAL`] for a parameter that makes no
+    /// sense.
     fn probe() -> Result {
         if !kvm::post_linked() {
             pr_err!("not post-linked: build with 'make modules', or run 'objtool klp post-link'\n");
@@ -90,7 +116,14 @@ impl Module {
             pr_err!("this CPU cannot invalidate by VPID: there is nothing to take over\n");
             return Err(EOPNOTSUPP);
         }
-        Ok(())
+        kvm::switches::set_up(
+            Switches {
+                force_flush: module_parameters::force_flush.value(),
+                flush_context: module_parameters::flush_context.value(),
+                caps_mask: module_parameters::caps_mask.value(),
+            },
+            module_parameters::max_vpids.value(),
+        )
     }
 }
 

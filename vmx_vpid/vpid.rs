@@ -3,23 +3,22 @@
 //! The pool that VPIDs come from while the backend is attached.
 //!
 //! KVM scans its bitmap from the start, so that an id just freed is the next one given out, and the
-//! cost grows with the number in use.  Here a search goes on where the last one ended (next-fit):
-//! a freed id is reused as late as possible.  Two summary levels above the bitmap bound the cost of
-//! every call: whatever is in use, at most three words are searched twice.
+//! cost grows with the number in use.  Here free ids stand in a queue: the one given out is the one
+//! that has been free for longest, so that each is reused as late as possible, and neither end of
+//! the queue has to be searched for.  Both calls take the same few steps whatever is in use.
 //!
 //! Nothing here makes a reused VPID clean.  What does is KVM's flush on the first load of a vCPU
-//! on each CPU and at vCPU reset: see "When a VPID is safe to reuse" in Documentation/design.rst.
+//! on each CPU: see "When a VPID is safe to reuse" in Documentation/design.rst, and
+//! [`crate::lease`] for the record that is kept of it.
 
 use crate::invvpid::Vpid;
+use kernel::prelude::*;
 
 /// Bits in one word of the bitmap.
 const BITS: usize = u64::BITS as usize;
 
-/// Words of the lowest level, one bit for each VPID.
+/// Words of the bitmap, one bit for each VPID.
 const WORDS: usize = Vpid::COUNT / BITS;
-
-/// Words of the middle level, one bit for each word below.
-const GROUPS: usize = WORDS / BITS;
 
 /// The VPIDs of a machine as a bitmap, in the layout of the kernel's `DECLARE_BITMAP()`.
 pub(crate) type Words = [u64; WORDS];
@@ -32,58 +31,55 @@ pub(crate) struct NotHeld;
 ///
 /// # Invariants
 ///
-/// - Bit 0 of `used` is set: VPID 0 is the host's.
-/// - Bit `w % 64` of `full[w / 64]` is set if and only if every bit of `used[w]` is.
-/// - Bit `g` of `top` is set if and only if every bit of `full[g]` is.
-/// - `in_use` is the number of bits set in `used`, bit 0 aside, and `high_water >= in_use`.
+/// - Bit 0 of `used` is clear: VPID 0 is the host's, and nobody's here.
+/// - From place `head` of `queue` up to place `tail`, both taken modulo its length, stands each
+///   VPID from 1 to `max` that is clear in `used`, once.  All other places hold 0.
+/// - `beyond` is the number of VPIDs above `max` that are set in `used`.
+/// - `low_water` is at most the number of places taken.
+///
+/// 65535 VPIDs at most are free, and there are 65536 places: the queue never overruns.
+#[derive(Zeroable)]
 pub(crate) struct Pool {
     used: Words,
-    full: [u64; GROUPS],
-    top: u16,
-    next: u16,
-    in_use: u32,
-    high_water: u32,
+    queue: [u16; Vpid::COUNT],
+    head: u16,
+    tail: u16,
+    max: u16,
+    beyond: u16,
+    low_water: u16,
 }
 
 impl Pool {
-    /// Creates a pool with every VPID free but the host's.
+    /// Creates a pool that has no VPID to give out before [`Self::import()`].
     pub(crate) const fn new() -> Self {
-        let mut used = [0; WORDS];
-        used[0] = 1;
-        // INVARIANT: One bit is set, and no word is full.
+        // INVARIANT: There is no VPID from 1 to 0, and no bit is set.
         Self {
-            used,
-            full: [0; GROUPS],
-            top: 0,
-            next: 1,
-            in_use: 0,
-            high_water: 0,
+            used: [0; WORDS],
+            queue: [0; Vpid::COUNT],
+            head: 0,
+            tail: 0,
+            max: 0,
+            beyond: 0,
+            low_water: 0,
         }
     }
 
-    /// Takes the next free VPID at or after the place where the last search ended.
+    /// Takes the VPID that has been free for longest.
     ///
-    /// Returns `None` when all 65535 are in use.
+    /// Returns `None` when all that it may give out are in use.
     #[inline]
     pub(crate) fn acquire(&mut self) -> Option<Vpid> {
-        let id = self
-            .search(usize::from(self.next))
-            .or_else(|| self.search(0))?;
-        let vpid = Vpid::new(id)?;
-
-        let (word, bit) = Self::place(id);
-        // INVARIANT: The bit was clear, so one more is in use; the summaries follow their words.
+        let first = &mut self.queue[usize::from(self.head)];
+        // Where the queue is empty, or has no first, there is 0.
+        let vpid = Vpid::new(*first)?;
+        let (word, bit) = Self::place(vpid);
+        // INVARIANT: The first of the queue is taken from it, and its bit, which was clear, is set.
+        *first = 0;
+        self.head = self.head.wrapping_add(1);
         self.used[word] |= bit;
-        if self.used[word] == u64::MAX {
-            let (group, bit) = (word / BITS, 1 << (word % BITS));
-            self.full[group] |= bit;
-            if self.full[group] == u64::MAX {
-                self.top |= 1 << group;
-            }
+        if self.free() < self.low_water {
+            self.low_water = self.free();
         }
-        self.in_use = self.in_use.wrapping_add(1);
-        self.high_water = self.high_water.max(self.in_use);
-        self.next = id.wrapping_add(1);
         Some(vpid)
     }
 
@@ -95,45 +91,41 @@ impl Pool {
     /// as it was then.
     #[inline]
     pub(crate) fn release(&mut self, vpid: Vpid) -> Result<(), NotHeld> {
-        let (word, bit) = Self::place(vpid.into_raw());
+        let (word, bit) = Self::place(vpid);
         if self.used[word] & bit == 0 {
             return Err(NotHeld);
         }
-        // INVARIANT: The bit was set, so one less is in use.  The word has a free bit now, and with
-        // it its group; clearing a summary bit that was clear changes nothing.
+        // INVARIANT: The bit was set, so the VPID does not stand in the queue.  One above `max`, of
+        // those that C gave out, is not given out again.
         self.used[word] &= !bit;
-        self.full[word / BITS] &= !(1 << (word % BITS));
-        self.top &= !(1 << (word / BITS));
-        self.in_use = self.in_use.wrapping_sub(1);
+        if vpid.into_raw() <= self.max {
+            self.enqueue(vpid.into_raw());
+        } else {
+            self.beyond = self.beyond.wrapping_sub(1);
+        }
         Ok(())
     }
 
     /// Makes the pool hold exactly the VPIDs of a bitmap, and starts the high-water mark anew.
     ///
-    /// Bit 0 counts as set whatever the bitmap says: kvm_intel sets it only in its own
-    /// initialisation, which may come after the import.
-    pub(crate) fn import(&mut self, from: &Words) {
-        let mut count: u32 = 0;
-        self.top = 0;
-        for (group, words) in from.chunks_exact(BITS).enumerate() {
-            let mut full = 0u64;
-            for (i, &word) in words.iter().enumerate() {
-                let index = group * BITS + i;
-                let word = if index == 0 { word | 1 } else { word };
-                if let Some(slot) = self.used.get_mut(index) {
-                    *slot = word;
-                }
-                count = count.wrapping_add(word.count_ones());
-                full |= u64::from(word == u64::MAX) << i;
+    /// From then on it gives out no VPID above `max`.  Bit 0 counts for nothing: kvm_intel sets it
+    /// only in its own initialisation, which may come after the import.
+    pub(crate) fn import(&mut self, from: &Words, max: u16) {
+        self.used = *from;
+        self.used[0] &= !1;
+        self.max = max;
+        self.queue.fill(0);
+        (self.head, self.tail, self.beyond) = (0, 0, 0);
+        // INVARIANT: The queue is empty, and each VPID that belongs there is appended, once.
+        for id in 1..=u16::MAX {
+            let (word, bit) = (usize::from(id) / BITS, 1 << (usize::from(id) % BITS));
+            match (self.used[word] & bit != 0, id <= max) {
+                (false, true) => self.enqueue(id),
+                (true, false) => self.beyond = self.beyond.wrapping_add(1),
+                _ => {}
             }
-            if let Some(slot) = self.full.get_mut(group) {
-                *slot = full;
-            }
-            self.top |= u16::from(full == u64::MAX) << group;
         }
-        // INVARIANT: `count` includes bit 0, which is nobody's.
-        self.in_use = count.wrapping_sub(1);
-        self.high_water = self.in_use;
+        self.low_water = self.free();
     }
 
     /// Releases what is in use here but clear in a bitmap that started out full; returns how many.
@@ -143,80 +135,69 @@ impl Pool {
     /// livepatch does not reach them: the one finds nothing free then, and the other leaves the
     /// trace that is followed here.
     pub(crate) fn reconcile(&mut self, bitmap: &Words) -> u32 {
-        let before = self.in_use;
+        let before = self.in_use();
         for (index, &word) in bitmap.iter().enumerate() {
-            let mut freed = !word & self.used.get(index).copied().unwrap_or(0);
-            while freed != 0 {
-                // `release()` keeps the invariants, and VPID 0 is never released.
-                if let Some(vpid) = Self::id(index, freed).and_then(Vpid::new) {
-                    let _ = self.release(vpid);
-                }
-                freed &= freed - 1;
+            for vpid in Self::members(index, !word & self.used[index]) {
+                // `release()` keeps the invariants.
+                let _ = self.release(vpid);
             }
         }
-        before.wrapping_sub(self.in_use)
+        before.wrapping_sub(self.in_use())
     }
 
-    /// Returns the VPIDs in use as a bitmap with bit 0 set, the form that KVM keeps.
-    #[inline]
+    /// Writes the VPIDs in use as a bitmap with bit 0 set, the form that KVM keeps.
+    pub(crate) fn export(&self, to: &mut Words) {
+        *to = self.used;
+        to[0] |= 1;
+    }
+
+    /// Returns the VPIDs in use, in their order.
     pub(crate) fn words(&self) -> &Words {
         &self.used
     }
 
     /// Returns how many VPIDs are in use, 0..=65535.
-    #[inline]
     pub(crate) fn in_use(&self) -> u32 {
-        self.in_use
+        self.in_use_with(self.free())
     }
 
     /// Returns the most VPIDs that were in use at once since the last import.
-    #[inline]
+    ///
+    /// Of those above the largest that may be given out, the ones that still are.
     pub(crate) fn high_water(&self) -> u32 {
-        self.high_water
+        self.in_use_with(self.low_water)
     }
 
-    /// Returns the index and the mask under which an id is found in `used`.
+    /// Returns how many VPIDs are in use when so many are free.
+    fn in_use_with(&self, free: u16) -> u32 {
+        u32::from(self.max.wrapping_sub(free)) + u32::from(self.beyond)
+    }
+
+    /// Returns how many VPIDs are free, 0..=65535.
     #[inline]
-    fn place(id: u16) -> (usize, u64) {
-        let id = usize::from(id);
+    fn free(&self) -> u16 {
+        self.tail.wrapping_sub(self.head)
+    }
+
+    /// Returns the VPIDs that a word of a bitmap has bits for, the host's 0 aside.
+    pub(crate) fn members(index: usize, word: u64) -> impl Iterator<Item = Vpid> {
+        (0..BITS)
+            .filter(move |bit| word >> bit & 1 == 1)
+            .filter_map(move |bit| Vpid::new(u16::try_from(index * BITS + bit).ok()?))
+    }
+
+    /// Appends an id to the queue.
+    #[inline]
+    fn enqueue(&mut self, id: u16) {
+        self.queue[usize::from(self.tail)] = id;
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Returns the index and the mask under which a VPID is found in `used`.
+    #[inline]
+    fn place(vpid: Vpid) -> (usize, u64) {
+        let id = usize::from(vpid.into_raw());
         (id / BITS, 1 << (id % BITS))
-    }
-
-    /// Finds the lowest free id at or above `start` (0..=65535).
-    #[inline]
-    fn search(&self, start: usize) -> Option<u16> {
-        let word = start / BITS;
-        let free = !self.used.get(word)? & (u64::MAX << (start % BITS));
-        if free != 0 {
-            return Self::id(word, free);
-        }
-        // From here on whole words: the lowest one above `word` that is not full, first in its
-        // own group, then in the groups above.  A shift by the width of the type would be an
-        // overflow, hence the two steps of `MAX << n << 1`.
-        let group = word / BITS;
-        let open = !self.full.get(group)? & (u64::MAX << (word % BITS) << 1);
-        if open != 0 {
-            return self.first_in_word(group, open);
-        }
-        let groups = !self.top & (u16::MAX << group << 1);
-        if groups == 0 {
-            return None;
-        }
-        let group = groups.trailing_zeros() as usize;
-        self.first_in_word(group, !*self.full.get(group)?)
-    }
-
-    /// Finds the lowest free id in the lowest word of a group that `open` (not 0) has a bit for.
-    #[inline]
-    fn first_in_word(&self, group: usize, open: u64) -> Option<u16> {
-        let word = group * BITS + open.trailing_zeros() as usize;
-        Self::id(word, !*self.used.get(word)?)
-    }
-
-    /// Returns the id of the lowest bit of `free` in a word.
-    #[inline]
-    fn id(word: usize, free: u64) -> Option<u16> {
-        u16::try_from(word * BITS + free.trailing_zeros() as usize).ok()
     }
 }
 
@@ -224,11 +205,17 @@ impl Pool {
 #[kernel::macros::kunit_tests(vmx_vpid_pool)]
 mod tests {
     use super::*;
-    use kernel::prelude::*;
 
-    /// A new pool; too large for a kernel stack.
-    fn pool() -> Result<KBox<Pool>> {
-        Ok(KBox::new(Pool::new(), GFP_KERNEL)?)
+    /// A bitmap with nothing in use; too large for a kernel stack.
+    fn words() -> Result<KBox<Words>> {
+        Ok(KBox::zeroed(GFP_KERNEL)?)
+    }
+
+    /// A pool that has all up to `max` to give out; made in its place for the same reason.
+    fn pool(max: u16) -> Result<KVBox<Pool>> {
+        let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
+        pool.import(&*words()?, max);
+        Ok(pool)
     }
 
     fn vpid(id: u16) -> Result<Vpid> {
@@ -236,21 +223,39 @@ mod tests {
     }
 
     /// Checks every invariant of a pool the slow way.
-    fn consistent(pool: &Pool) -> bool {
-        let count: u32 = pool.used.iter().map(|w| w.count_ones()).sum();
-        let words = (0..WORDS)
-            .all(|w| (pool.full[w / BITS] >> (w % BITS) & 1 == 1) == (pool.used[w] == u64::MAX));
-        let groups = (0..GROUPS).all(|g| (pool.top >> g & 1 == 1) == (pool.full[g] == u64::MAX));
-        pool.used[0] & 1 == 1
-            && words
-            && groups
-            && pool.in_use + 1 == count
-            && pool.high_water >= pool.in_use
+    fn consistent(pool: &Pool) -> Result<bool> {
+        let count: u32 = pool.used.iter().map(|word| word.count_ones()).sum();
+        let mut queued = words()?;
+        for offset in 0..=u16::MAX {
+            let id = pool.queue[usize::from(pool.head.wrapping_add(offset))];
+            let (word, bit) = (usize::from(id) / BITS, 1 << (usize::from(id) % BITS));
+            if (id != 0) != (offset < pool.free()) || id != 0 && queued[word] & bit != 0 {
+                return Ok(false);
+            }
+            queued[word] |= bit;
+        }
+        let complementary = (1..=u16::MAX).all(|id| {
+            let (word, bit) = (usize::from(id) / BITS, 1 << (usize::from(id) % BITS));
+            (queued[word] & bit != 0) == (id <= pool.max && pool.used[word] & bit == 0)
+        });
+        Ok(pool.used[0] & 1 == 0
+            && complementary
+            && pool.in_use() == count
+            && pool.high_water() >= pool.in_use())
+    }
+
+    #[test]
+    fn a_pool_without_import_gives_out_nothing() -> Result {
+        let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
+        assert!(consistent(&pool)?);
+        assert_eq!(pool.acquire(), None);
+        assert_eq!(pool.release(vpid(1)?), Err(NotHeld));
+        Ok(())
     }
 
     #[test]
     fn never_gives_out_zero_and_reuses_late() -> Result {
-        let mut pool = pool()?;
+        let mut pool = pool(u16::MAX)?;
         assert_eq!(pool.acquire(), Vpid::new(1));
         assert_eq!(pool.release(vpid(1)?), Ok(()));
         // Every other id comes before 1 does again, and 0 never comes.
@@ -260,65 +265,93 @@ mod tests {
         assert_eq!(pool.acquire(), Vpid::new(1));
         assert_eq!(pool.acquire(), None);
         assert_eq!(pool.in_use(), 65535);
-        assert!(consistent(&pool));
+        assert!(consistent(&pool)?);
         Ok(())
     }
 
     #[test]
-    fn finds_the_only_free_id_wherever_it_is() -> Result {
-        let mut pool = pool()?;
+    fn the_longest_free_comes_first() -> Result {
+        let mut pool = pool(u16::MAX)?;
         while pool.acquire().is_some() {}
-        for id in [1, 62, 63, 64, 4095, 4096, 32767, 32768, 65471, 65472, 65535] {
+        let ids = [65535, 1, 4096, 63, 64, 65472, 32768];
+        for id in ids {
             assert_eq!(pool.release(vpid(id)?), Ok(()));
-            assert!(consistent(&pool));
-            assert_eq!(pool.acquire(), Vpid::new(id));
-            assert!(consistent(&pool));
-            assert_eq!(pool.acquire(), None);
         }
+        assert!(consistent(&pool)?);
+        for id in ids {
+            assert_eq!(pool.acquire(), Vpid::new(id));
+        }
+        assert_eq!(pool.acquire(), None);
         Ok(())
     }
 
     #[test]
     fn a_double_release_is_told_and_changes_nothing() -> Result {
-        let mut pool = pool()?;
+        let mut pool = pool(u16::MAX)?;
         assert_eq!(pool.release(vpid(7)?), Err(NotHeld));
         let one = pool.acquire().ok_or(ENOSPC)?;
         assert_eq!(pool.release(one), Ok(()));
         assert_eq!(pool.release(one), Err(NotHeld));
         assert_eq!(pool.in_use(), 0);
-        assert!(consistent(&pool));
+        assert!(consistent(&pool)?);
         Ok(())
     }
 
     #[test]
     fn import_takes_over_what_is_held() -> Result {
-        let mut words = KBox::new([0; WORDS], GFP_KERNEL)?;
+        let mut bitmap = words()?;
         // Bit 0 is left clear, as kvm_intel's bitmap has it before its initialisation.
-        words[0] = 0b1110;
-        for word in &mut words[64..128] {
+        bitmap[0] = 0b1110;
+        for word in &mut bitmap[64..128] {
             *word = u64::MAX;
         }
-        words[WORDS - 1] = 1 << 63;
-        let mut pool = pool()?;
-        pool.import(&words);
-        assert!(consistent(&pool));
+        bitmap[WORDS - 1] = 1 << 63;
+        let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
+        pool.import(&bitmap, u16::MAX);
+        assert!(consistent(&pool)?);
         assert_eq!(pool.in_use(), 3 + 64 * 64 + 1);
         assert_eq!(pool.high_water(), pool.in_use());
         assert_eq!(pool.acquire(), Vpid::new(4));
         assert_eq!(pool.release(vpid(65535)?), Ok(()));
         // What goes back to KVM has the host's bit set.
-        assert_eq!(pool.words()[0], 0b1_1111);
-        assert_eq!(pool.words()[WORDS - 1], 0);
+        pool.export(&mut bitmap);
+        assert_eq!(bitmap[0], 0b1_1111);
+        assert_eq!(bitmap[WORDS - 1], 0);
+        // The host's bit is nobody's, set or clear.
+        pool.import(&bitmap, u16::MAX);
+        assert!(consistent(&pool)?);
+        assert_eq!(pool.in_use(), 4 + 64 * 64);
+        Ok(())
+    }
+
+    #[test]
+    fn a_small_pool_keeps_to_its_size() -> Result {
+        let mut bitmap = words()?;
+        // C had given out 2, and 100, which is beyond what the pool may give out.
+        bitmap[0] = 0b101;
+        bitmap[1] = 1 << 36;
+        let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
+        pool.import(&bitmap, 3);
+        assert_eq!(pool.in_use(), 2);
+        assert_eq!(pool.acquire(), Vpid::new(1));
+        assert_eq!(pool.acquire(), Vpid::new(3));
+        assert_eq!(pool.acquire(), None);
+        // It comes back, once, and is not given out again.
+        assert_eq!(pool.release(vpid(100)?), Ok(()));
+        assert_eq!(pool.release(vpid(100)?), Err(NotHeld));
+        assert_eq!(pool.acquire(), None);
+        assert!(consistent(&pool)?);
         Ok(())
     }
 
     #[test]
     fn reconcile_follows_what_was_freed_elsewhere() -> Result {
-        let mut pool = pool()?;
+        let mut pool = pool(u16::MAX)?;
         for _ in 0..130 {
             pool.acquire().ok_or(ENOSPC)?;
         }
-        let mut bitmap = KBox::new([u64::MAX; WORDS], GFP_KERNEL)?;
+        let mut bitmap = words()?;
+        bitmap.fill(u64::MAX);
         assert_eq!(pool.reconcile(&bitmap), 0);
         // Bits 0 (the host's), 3, 64 and 130 were cleared, and 4000, which nobody held.
         bitmap[0] = !0b1001;
@@ -327,16 +360,16 @@ mod tests {
         bitmap[62] = !(1 << 32);
         assert_eq!(pool.reconcile(&bitmap), 3);
         assert_eq!(pool.in_use(), 127);
-        assert!(consistent(&pool));
+        assert!(consistent(&pool)?);
         assert_eq!(pool.release(vpid(64)?), Err(NotHeld));
         Ok(())
     }
 
     #[test]
     fn random_use_keeps_the_invariants() -> Result {
-        let mut pool = pool()?;
+        let mut pool = pool(u16::MAX)?;
         let mut held = KVec::new();
-        let mut shadow = KBox::new([0u64; WORDS], GFP_KERNEL)?;
+        let mut shadow = words()?;
         let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
         for turn in 0..20_000u32 {
             // Xorshift: any full-period generator will do.
@@ -345,7 +378,7 @@ mod tests {
             seed ^= seed << 17;
             if seed & 3 != 0 || held.is_empty() {
                 let new = pool.acquire().ok_or(ENOSPC)?;
-                let (word, bit) = Pool::place(new.into_raw());
+                let (word, bit) = Pool::place(new);
                 assert_eq!(shadow[word] & bit, 0);
                 shadow[word] |= bit;
                 held.push(new, GFP_KERNEL)?;
@@ -355,11 +388,11 @@ mod tests {
                 held.swap(index, last);
                 let gone = held.pop().ok_or(EINVAL)?;
                 assert_eq!(pool.release(gone), Ok(()));
-                let (word, bit) = Pool::place(gone.into_raw());
+                let (word, bit) = Pool::place(gone);
                 shadow[word] &= !bit;
             }
             if turn % 1024 == 0 {
-                assert!(consistent(&pool));
+                assert!(consistent(&pool)?);
             }
         }
         assert_eq!(pool.in_use() as usize, held.len());

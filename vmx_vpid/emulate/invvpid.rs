@@ -55,10 +55,11 @@ fn carry_out(vcpu: &mut impl Nested, request: Request) {
             vcpu.forget_vpid12();
         } else if let Some(vpid) = effective_vpid02(vcpu.tags()) {
             // If there is none at all, VM entry and exit flush.
-            let extent = match request {
-                Request::Address(_, address) => flush::address(vpid, address, vcpu.caps()),
-                _ => flush::context(vpid, vcpu.caps()),
+            let address = match request {
+                Request::Address(_, address) => Some(address),
+                _ => None,
             };
+            let extent = flush::for_l1(vpid, address, vcpu.policy());
             vcpu.issue(Invalidation::Invvpid(extent));
         }
     });
@@ -81,7 +82,6 @@ fn effective_vpid02(tags: &impl Tags) -> Option<Vpid> {
 mod tests {
     use super::*;
     use crate::{
-        caps::EptVpidCap,
         emulate::mock::{
             canonical,
             done,
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn what_this_cpu_lacks_is_widened() -> Result {
         let mut vcpu = fake(0);
-        vcpu.caps = EptVpidCap::from(u64::MAX).with_invvpid_address(false);
+        vcpu.policy = vcpu.policy.with_invvpid_address(false);
         assert_eq!(events(vcpu), done([context(2)?, Skipped]));
         Ok(())
     }

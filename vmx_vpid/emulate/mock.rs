@@ -30,7 +30,8 @@ use crate::{
     fault::Fault,
     flush::{
         Root,
-        Tags, //
+        Tags,
+        ROOTS, //
     },
     insn::VmInsnError,
     invpcid::Pcid,
@@ -48,6 +49,10 @@ use crate::{
     paging::{
         Features,
         Paging, //
+    },
+    policy::{
+        Policy,
+        Switches, //
     },
     segment::{
         Rights,
@@ -115,7 +120,7 @@ pub(super) struct Fake {
     pub(super) l1_has_vpid: bool,
     pub(super) l1_has_ept: bool,
     pub(super) l1_caps: EptVpidCap,
-    pub(super) caps: EptVpidCap,
+    pub(super) policy: Policy,
     pub(super) rflags: u64,
     pub(super) current_vmcs: bool,
     pub(super) vm_instruction_error: Option<VmInsnError>,
@@ -149,7 +154,7 @@ impl Fake {
             l1_has_vpid: true,
             l1_has_ept: true,
             l1_caps: EptVpidCap::from(u64::MAX),
-            caps: EptVpidCap::from(u64::MAX),
+            policy: Switches::default().policy(EptVpidCap::from(u64::MAX)),
             rflags: FLAGS,
             current_vmcs: true,
             vm_instruction_error: None,
@@ -326,6 +331,9 @@ impl Tags for Fake {
     fn root(&self) -> Root {
         Root::Unknown
     }
+    fn roots(&self) -> [Root; ROOTS] {
+        [Root::Unknown; ROOTS]
+    }
 }
 
 impl Nested for Fake {
@@ -359,8 +367,8 @@ impl Nested for Fake {
         }
         self.current_vmcs
     }
-    fn caps(&self) -> EptVpidCap {
-        self.caps
+    fn policy(&self) -> Policy {
+        self.policy
     }
     fn issue(&mut self, what: Invalidation) {
         // Elsewhere the instruction might run on another CPU than the one that was asked about.

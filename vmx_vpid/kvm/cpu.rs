@@ -7,16 +7,27 @@ use crate::{
     bindings,
     caps::EptVpidCap,
     ept,
+    flush::Recorder,
     insn::{
         self,
         InsnError, //
     },
-    invvpid,
+    invvpid::{
+        self,
+        Vpid, //
+    },
     issue::{
         Invalidate,
         Invalidation, //
     },
-    kvm::percpu::count, //
+    kvm::{
+        percpu::count,
+        record,
+        trace::{
+            self,
+            Reason, //
+        }, //
+    }, //
 };
 use kernel::{
     error::to_result,
@@ -54,8 +65,35 @@ pub(super) fn linear_width() -> LinearWidth {
     }
 }
 
-/// The CPU that runs this code.
-pub(super) struct Cpu;
+/// Returns the number of the CPU that runs this code, which may be another one right after.
+#[inline]
+pub(super) fn current() -> u32 {
+    let cpu: u32;
+    // SAFETY: Reads a word of this CPU's that the kernel wrote at boot.
+    unsafe {
+        kernel::asm!(
+            "movl %gs:{number}(%rip), {cpu:e}";
+            number = sym bindings::cpu_number,
+            cpu = out(reg) cpu,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    cpu
+}
+
+/// Calls a function during which the task stays on this CPU.
+pub(super) fn pinned<R>(function: impl FnOnce() -> R) -> R {
+    // SAFETY: Undone below.
+    unsafe { bindings::vmx_vpid_pin() };
+    let result = function();
+    // SAFETY: Done above.
+    unsafe { bindings::vmx_vpid_unpin() };
+    result
+}
+
+/// The CPU that runs this code, and why it is told to invalidate.
+#[derive(Clone, Copy)]
+pub(super) struct Cpu(pub(super) Reason);
 
 impl Invalidate for Cpu {
     #[inline]
@@ -65,6 +103,7 @@ impl Invalidate for Cpu {
             invvpid::Extent::Context(_) => count!(InvvpidContext),
             invvpid::Extent::All => count!(InvvpidAll),
         }
+        trace::invvpid(extent, self.0);
         invvpid::invvpid(extent)
     }
 
@@ -74,7 +113,18 @@ impl Invalidate for Cpu {
             ept::Extent::Context(_) => count!(InveptContext),
             ept::Extent::All => count!(InveptAll),
         }
+        trace::invept(extent, self.0);
         ept::invept(extent)
+    }
+
+    #[inline]
+    fn skipped(&self) {
+        count!(FlushSkipped);
+    }
+
+    #[cold]
+    fn widened(&self) {
+        count!(FlushWidened);
     }
 
     #[cold]
@@ -83,17 +133,33 @@ impl Invalidate for Cpu {
             InsnError::VmFail => count!(InsnVmFail),
             InsnError::Fault => count!(InsnFault),
         }
-        if wider.is_none() {
-            count!(FlushLost);
+        match wider {
+            Some(_) => count!(FlushWidened),
+            None => count!(FlushLost),
         }
         report(what, error, wider.is_some());
     }
 }
 
-/// Why an instruction failed, in words; to be shown right after it did.
-struct Reason(InsnError);
+impl Recorder for Cpu {
+    #[inline(always)]
+    fn is_recorded(self, vpid: Vpid) -> bool {
+        record::flushed().contains(vpid, current())
+    }
 
-impl fmt::Display for Reason {
+    fn record(self, vpid: Vpid) {
+        record::flushed().insert(vpid, current());
+    }
+
+    fn pinned<R>(self, function: impl FnOnce() -> R) -> R {
+        pinned(function)
+    }
+}
+
+/// Why an instruction failed, in words; to be shown right after it did.
+struct Cause(InsnError);
+
+impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             InsnError::Fault => f.write_str("it faulted"),
@@ -113,32 +179,32 @@ fn report(what: Invalidation, error: InsnError, wider: bool) {
     } else {
         "the flush is lost"
     };
-    let reason = Reason(error);
+    let cause = Cause(error);
     match what {
         Invalidation::Invvpid(invvpid::Extent::Address(vpid, gva)) => pr_err_once!(
             "INVVPID of address {:#x}, VPID {} failed ({}): {}\n",
             gva.into_raw(),
             vpid.into_raw(),
-            reason,
+            cause,
             answer
         ),
         Invalidation::Invvpid(invvpid::Extent::Context(vpid)) => pr_err_once!(
             "INVVPID of VPID {} failed ({}): {}\n",
             vpid.into_raw(),
-            reason,
+            cause,
             answer
         ),
         Invalidation::Invvpid(invvpid::Extent::All) => {
-            pr_err_once!("INVVPID of all VPIDs failed ({}): {}\n", reason, answer)
+            pr_err_once!("INVVPID of all VPIDs failed ({}): {}\n", cause, answer)
         }
         Invalidation::Invept(ept::Extent::Context(eptp)) => pr_err_once!(
             "INVEPT of EPTP {:#x} failed ({}): {}\n",
             eptp.into_raw(),
-            reason,
+            cause,
             answer
         ),
         Invalidation::Invept(ept::Extent::All) => {
-            pr_err_once!("INVEPT of all contexts failed ({}): {}\n", reason, answer)
+            pr_err_once!("INVEPT of all contexts failed ({}): {}\n", cause, answer)
         }
     }
 }

@@ -8,9 +8,18 @@
 
 use crate::{
     bindings,
-    debugfs, //
+    debugfs::{
+        self,
+        VpidList, //
+    },
+    kvm::handover, //
 };
-use kernel::seq_file::SeqFile;
+use kernel::{
+    error::from_result,
+    ffi::c_void,
+    prelude::*,
+    seq_file::SeqFile, //
+};
 
 /// The directory; dropping it removes the files and waits for their readers.
 pub(crate) struct Files(());
@@ -51,4 +60,58 @@ unsafe extern "C" fn vmx_vpid_show_stats(file: *mut bindings::seq_file) {
 unsafe extern "C" fn vmx_vpid_show_status(file: *mut bindings::seq_file) {
     // SAFETY: The contract of this function; the two bindings of the type are the same C type.
     debugfs::show_status(unsafe { SeqFile::from_raw(file.cast()) });
+}
+
+/// Makes the list that one opening of `vpids` shows.
+///
+/// # Safety
+///
+/// `list` can be written; what it gets is given to [`vmx_vpid_list_drop()`] in the end.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_list_take(list: *mut *mut c_void) -> c_int {
+    from_result(|| {
+        let new = KBox::new(handover::vpid_list()?, GFP_KERNEL)?;
+        // SAFETY: The contract of this function.
+        unsafe { list.write(KBox::into_raw(new).cast()) };
+        Ok(0)
+    })
+}
+
+/// Frees a list.
+///
+/// # Safety
+///
+/// It is one of [`vmx_vpid_list_take()`], and is not used again.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_list_drop(list: *mut c_void) {
+    // SAFETY: The contract of this function.
+    drop(unsafe { KBox::<VpidList>::from_raw(list.cast()) });
+}
+
+/// Whether a list has a line of this number, the first being 0.
+///
+/// # Safety
+///
+/// It is one of [`vmx_vpid_list_take()`].
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_list_has(list: *const c_void, line: u64) -> bool {
+    // SAFETY: The contract of this function; no one writes a list.
+    unsafe { &*list.cast::<VpidList>() }.has(line)
+}
+
+/// Shows a line of a list.
+///
+/// # Safety
+///
+/// It is one of [`vmx_vpid_list_take()`]; `file` is being read by this task, and by no other.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_list_show(
+    list: *const c_void,
+    line: u64,
+    file: *mut bindings::seq_file,
+) {
+    // SAFETY: The contract of this function; no one writes a list.
+    let list = unsafe { &*list.cast::<VpidList>() };
+    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    list.show(line, unsafe { SeqFile::from_raw(file.cast()) });
 }

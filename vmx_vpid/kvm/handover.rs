@@ -12,12 +12,19 @@ use crate::{
         Registry, //
     },
     bindings,
+    debugfs::VpidList,
     kvm::{
         exit_table,
         fastpath,
         hooks,
-        symbols::Vpids,
-        vcpu::Vcpu, //
+        owners,
+        record::{
+            self,
+            Record, //
+        },
+        trace,
+        vcpu::Vcpu,
+        vpids::Vpids, //
     },
     phase::{
         Callback,
@@ -90,14 +97,15 @@ impl Handover {
         if transfer != Transfer::None {
             // SAFETY: The symbols are resolved by the contract.
             let mut vpids = unsafe { Vpids::lock() };
-            let strays = match transfer {
-                Transfer::Import => {
-                    vpids.import();
-                    0
-                }
+            let (count, strays) = match transfer {
+                Transfer::Import => (vpids.import(), 0),
                 _ => vpids.export(),
             };
             drop(vpids);
+            match transfer {
+                Transfer::Import => trace::attach(count),
+                _ => trace::detach(count),
+            }
             if strays != 0 {
                 pr_warn!(
                     "C freed {} VPIDs unseen: is free_vpid() inlined? See 'make check-kernel'\n",
@@ -256,22 +264,42 @@ pub(crate) fn status() -> Status {
     }
 }
 
+/// Returns which VPIDs are in use now, and who holds them.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn vpid_list() -> Result<VpidList> {
+    let handover = HANDOVER.lock();
+    if handover.phase == Phase::Detached {
+        return Ok(VpidList::unknown(handover.live));
+    }
+    // SAFETY: As in `status()`.
+    let lines = unsafe { owners::lines() }?;
+    let flushed = record::flushed();
+    VpidList::new(lines, |vpid| flushed.cpus(vpid))
+}
+
 /// A registered backend, and the notifier that goes with it.
 ///
 /// Livepatch pins the module while it is enabled, so this is dropped only when C serves again.
-pub(crate) struct Attachment<B: Backend<Vcpu = Vcpu>>(PhantomData<B>);
+pub(crate) struct Attachment<B: Backend<Vcpu = Vcpu>> {
+    _record: Record,
+    _backend: PhantomData<B>,
+}
 
 impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
     /// Registers a backend; it serves from [`Self::enable()`] on.
     ///
     /// # Errors
     ///
-    /// Those of [`Registry::register()`] and of the module notifier; [`EEXIST`] when called a
-    /// second time in the life of the module.
+    /// Those of [`Registry::register()`] and of the module notifier; [`ENOMEM`]; [`EEXIST`] when
+    /// called a second time in the life of the module.
     pub(crate) fn new() -> Result<Self> {
         if INITIALISED.xchg(true, Relaxed) {
             return Err(EEXIST);
         }
+        let record = Record::new()?;
         // SAFETY: The flag lets one caller come here, once.
         unsafe { HANDOVER.init() };
         {
@@ -279,8 +307,11 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
             handover.registry.register::<B>()?;
             handover.ops = Some(hooks::table::<B>());
         }
-        // INVARIANT: From here on, dropping the value undoes all.
-        let this = Self(PhantomData);
+        // From here on, dropping the value undoes all.
+        let this = Self {
+            _record: record,
+            _backend: PhantomData,
+        };
         // SAFETY: The callback is ready to be called.
         to_result(unsafe { bindings::vmx_vpid_notifier_register() })?;
         Ok(this)

@@ -20,7 +20,6 @@ use crate::{
         Request, //
     },
     invvpid::Vpid,
-    issue,
     kvm::{
         cpu::{
             self,
@@ -28,12 +27,13 @@ use crate::{
         },
         exit::Exit,
         percpu::count,
-        symbols::{
-            self,
-            Vpids, //
-        },
-        vcpu::Vcpu, //
-    }, //
+        switches,
+        symbols,
+        trace,
+        vcpu::Vcpu,
+        vpids::Leases, //
+    },
+    lease::Lease, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -43,9 +43,18 @@ use kernel::{
 };
 
 /// Issues what answers a request, on this CPU.
-#[inline]
+#[inline(always)]
 fn flush(request: Request, vcpu: &Vcpu) {
-    issue::carry_out(flush::plan(request, vcpu, cpu::caps()), &Cpu);
+    // A flush that is lost was reported and counted; KVM cannot be told.
+    let _ = flush::answer(request, vcpu, switches::policy(), Cpu(request.into()));
+}
+
+/// Tells that a vCPU has to do without a VPID.
+#[cold]
+fn exhausted() {
+    count!(VpidExhausted);
+    trace::acquire(None);
+    pr_warn_once!("all VPIDs are in use: a vCPU runs without one, and is flushed more\n");
 }
 
 /// The backend of this module.
@@ -59,33 +68,35 @@ impl Backend for Native {
 
     #[inline]
     fn allocate_vpid() -> Option<Vpid> {
-        count!(AllocateVpid);
         // SAFETY: KVM calls this, so kvm_intel is loaded, and its symbols are resolved since
         // `pre_patch`.
         if !unsafe { symbols::enable_vpid() } {
+            count!(VpidOff);
             return None;
         }
-        // SAFETY: As above.
-        let vpid = unsafe { Vpids::lock() }.acquire();
-        if vpid.is_some() {
-            count!(VpidAcquired);
-        } else {
-            count!(VpidExhausted);
-            pr_warn_once!("all VPIDs are in use: a vCPU runs without one, and is flushed more\n");
-        }
-        vpid
+        // SAFETY: As above, and KVM does not go away before this returns.
+        let source = unsafe { Leases::new() };
+        let Some(lease) = Lease::take(&source) else {
+            exhausted();
+            return None;
+        };
+        let vpid = lease.lend();
+        count!(VpidAcquired);
+        trace::acquire(Some(vpid));
+        Some(vpid)
     }
 
     #[inline]
     fn free_vpid(vpid: Vpid) {
-        count!(FreeVpid);
         // SAFETY: As in `allocate_vpid()`.
-        match unsafe { Vpids::lock() }.release(vpid) {
-            Ok(()) => count!(VpidReleased),
-            Err(_) => {
-                count!(VpidNotHeld);
-                pr_err_once!("VPID {} was freed, but not in use\n", vpid.into_raw());
-            }
+        let source = unsafe { Leases::new() };
+        let held = Lease::redeem(&source, vpid).end().is_ok();
+        trace::release(vpid, held);
+        if held {
+            count!(VpidReleased);
+        } else {
+            count!(VpidNotHeld);
+            pr_err_once!("VPID {} was freed, but not in use\n", vpid.into_raw());
         }
     }
 

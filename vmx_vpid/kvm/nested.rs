@@ -14,10 +14,7 @@ use crate::{
     ept::Eptp,
     flush::Tags,
     insn::VmInsnError,
-    issue::{
-        self,
-        Invalidation, //
-    },
+    issue::Invalidation,
     kvm::{
         cpu::{
             self,
@@ -26,10 +23,12 @@ use crate::{
         exit::{
             get,
             Exit, //
-        }, //
-    }, //
+        },
+        switches,
+        trace::Reason, //
+    },
+    policy::Policy, //
 };
-use kernel::cpu::CpuId;
 
 impl Nested for Exit<'_> {
     fn tags(&self) -> &impl Tags {
@@ -74,24 +73,21 @@ impl Nested for Exit<'_> {
         unsafe { bindings::vmx_vpid_fail_valid(self.raw(), error.into_raw()) }
     }
 
-    fn caps(&self) -> EptVpidCap {
-        cpu::caps()
+    fn policy(&self) -> Policy {
+        switches::policy()
     }
 
     fn issue(&mut self, what: Invalidation) {
-        issue::carry_out([Some(what)], &Cpu);
+        // A flush that is lost was reported and counted; L1 cannot be told.
+        let _ = what.carry_out(Cpu(Reason::L1));
     }
 
     fn pinned(&mut self, function: impl FnOnce(&mut Self)) {
-        // SAFETY: Undone below.
-        unsafe { bindings::vmx_vpid_pin() };
-        function(self);
-        // SAFETY: Done above.
-        unsafe { bindings::vmx_vpid_unpin() };
+        cpu::pinned(|| function(self));
     }
 
     fn vmcs02_is_here(&self) -> bool {
-        u32::try_from(get!(self, nested.vmcs02.cpu)) == Ok(CpuId::current().as_u32())
+        u32::try_from(get!(self, nested.vmcs02.cpu)) == Ok(cpu::current())
     }
 
     fn forget_vpid12(&mut self) {

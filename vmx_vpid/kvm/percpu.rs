@@ -35,9 +35,8 @@ pub(super) fn increment_by_value(counter: Counter) {
     // SAFETY: As above: a counter is less than `Counter::COUNT`.
     unsafe {
         kernel::asm!(
-            "leaq {counters}(%rip), {base}\n\tincq %gs:({base},{index},8)";
+            "incq %gs:{counters}(,{index},8)";
             counters = sym bindings::vmx_vpid_counters,
-            base = out(reg) _,
             index = in(reg) counter as usize,
             options(nostack),
         );

@@ -8,7 +8,8 @@ use crate::{
     ept::Levels,
     flush::{
         Root,
-        Tags, //
+        Tags,
+        ROOTS, //
     },
     invvpid::Vpid, //
 };
@@ -71,51 +72,10 @@ impl Vcpu {
         primary & bindings::VMX_VPID_SECONDARY_CONTROLS != 0
             && secondary & bindings::VMX_VPID_ENABLE_VPID != 0
     }
-}
 
-impl Tags for Vcpu {
+    /// Returns a root by its address.
     #[inline]
-    fn ept(&self) -> bool {
-        // SAFETY: There is a vCPU, so kvm_intel is loaded; an operation runs, so its symbols are
-        // resolved.
-        unsafe { super::symbols::enable_ept() }
-    }
-
-    #[inline]
-    fn vpid(&self) -> bool {
-        // SAFETY: As in `ept()`.
-        unsafe { super::symbols::enable_vpid() }
-    }
-
-    #[inline]
-    fn vpid01(&self) -> Option<Vpid> {
-        // SAFETY: By the type invariant the field is live and stable.
-        let vpid = unsafe { (*self.vmx()).vpid };
-        // CAST: KVM keeps a 16-bit number in an `int`.
-        Vpid::new(vpid as u16)
-    }
-
-    #[inline]
-    fn vpid02(&self) -> Option<Vpid> {
-        // SAFETY: By the type invariant the field is live and stable.
-        Vpid::new(unsafe { (*self.vmx()).nested.vpid02 })
-    }
-
-    #[inline]
-    fn current_vpid(&self) -> Option<Vpid> {
-        // L2 shares the VPID of L1 when there was none left for it.
-        if self.l2_has_vpid() {
-            self.vpid02().or_else(|| self.vpid01())
-        } else {
-            self.vpid01()
-        }
-    }
-
-    #[inline]
-    fn root(&self) -> Root {
-        // SAFETY: By the type invariant the fields are live and stable; `mmu` always points to one
-        // of the vCPU's own `struct kvm_mmu`.
-        let root = unsafe { (*(*self.vmx()).vcpu.arch.mmu).root.hpa };
+    fn root_at(&self, root: bindings::hpa_t) -> Root {
         if root == bindings::VMX_VPID_INVALID_PAGE {
             return Root::Invalid;
         }
@@ -143,8 +103,75 @@ impl Tags for Vcpu {
             } else {
                 Levels::Four
             },
-            // SAFETY: As in `ept()`.
+            // SAFETY: There is a vCPU and an operation runs: the symbols are resolved.
             accessed_dirty: !ad_disabled && unsafe { super::symbols::enable_ept_ad_bits() },
         }
+    }
+}
+
+impl Tags for Vcpu {
+    #[inline]
+    fn ept(&self) -> bool {
+        // SAFETY: There is a vCPU, so kvm_intel is loaded; an operation runs, so its symbols are
+        // resolved.
+        unsafe { super::symbols::enable_ept() }
+    }
+
+    #[inline]
+    fn vpid(&self) -> bool {
+        // SAFETY: As in `ept()`.
+        unsafe { super::symbols::enable_vpid() }
+    }
+
+    #[inline]
+    fn vpid01(&self) -> Option<Vpid> {
+        // SAFETY: By the type invariant the field is live and stable.
+        let vpid = unsafe { (*self.vmx()).vpid };
+        // CAST: KVM keeps a 16-bit number in an `int`.
+        Vpid::new(vpid as u16)
+    }
+
+    #[inline]
+    fn vpid02(&self) -> Option<Vpid> {
+        // KVM leaves the number where it was when it gives the VPID back: outside VMX operation
+        // it is another vCPU's.
+        // SAFETY: By the type invariant the fields are live and stable.
+        let (vmxon, vpid02) = unsafe {
+            let nested = &raw const (*self.vmx()).nested;
+            ((*nested).vmxon || (*nested).smm.vmxon, (*nested).vpid02)
+        };
+        if vmxon {
+            Vpid::new(vpid02)
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    fn current_vpid(&self) -> Option<Vpid> {
+        // L2 shares the VPID of L1 when there was none left for it.
+        if self.l2_has_vpid() {
+            self.vpid02().or_else(|| self.vpid01())
+        } else {
+            self.vpid01()
+        }
+    }
+
+    #[inline]
+    fn root(&self) -> Root {
+        // SAFETY: By the type invariant the fields are live and stable; `mmu` always points to one
+        // of the vCPU's own `struct kvm_mmu`.
+        self.root_at(unsafe { (*(*self.vmx()).vcpu.arch.mmu).root.hpa })
+    }
+
+    fn roots(&self) -> [Root; ROOTS] {
+        let vmx = self.vmx();
+        // L1's tables, and those of an L2 that L1 gave an EPT; the third `struct kvm_mmu` of a
+        // vCPU only walks L2's own tables and has no root.
+        // SAFETY: By the type invariant the fields are live and stable.
+        let (l1, l2) = unsafe { (&(*vmx).vcpu.arch.root_mmu, &(*vmx).vcpu.arch.guest_mmu) };
+        let [a, b, c] = l1.prev_roots;
+        let [d, e, f] = l2.prev_roots;
+        [l1.root, a, b, c, l2.root, d, e, f].map(|root| self.root_at(root.hpa))
     }
 }

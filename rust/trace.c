@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The tracepoints, and for each the function by which Rust emits it.
+ *
+ * Rust looks at a tracepoint's static key itself and calls these only when it is
+ * on (kvm/trace.rs): off, a tracepoint is one NOP there.
+ */
+#include "vmx_vpid.h"
+
+#define CREATE_TRACE_POINTS
+#include "vmx_vpid_trace.h"
+
+void vmx_vpid_emit_acquire(u16 vpid)
+{
+	trace_vmx_vpid_acquire(vpid);
+}
+
+void vmx_vpid_emit_release(u16 vpid, bool held)
+{
+	trace_vmx_vpid_release(vpid, held);
+}
+
+void vmx_vpid_emit_invvpid(u8 extent, u16 vpid, u64 address, u8 reason)
+{
+	trace_vmx_vpid_invvpid(extent, vpid, address, reason);
+}
+
+void vmx_vpid_emit_invept(u8 extent, u64 eptp, u8 reason)
+{
+	trace_vmx_vpid_invept(extent, eptp, reason);
+}
+
+void vmx_vpid_emit_attach(u32 vpids)
+{
+	trace_vmx_vpid_attach(vpids);
+}
+
+void vmx_vpid_emit_detach(u32 vpids)
+{
+	trace_vmx_vpid_detach(vpids);
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The memory of the record of where VPIDs were flushed.
+//!
+//! Every flush looks into it.  So it is a static, published before the first operation can be
+//! called and withdrawn after the last.
+
+use crate::{
+    bindings,
+    invvpid::Vpid,
+    lease::{
+        Flushed,
+        Plane,
+        Word, //
+    }, //
+};
+use core::{
+    ptr,
+    slice, //
+};
+use kernel::{
+    cpu::nr_cpu_ids,
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
+};
+
+/// A word of the record.
+///
+/// An atomic, but for the accesses that every flush and every VPID that is taken make: the kernel
+/// crate calls a function for each.
+#[repr(transparent)]
+pub(super) struct Shared(Atomic<u64>);
+
+impl Word for Shared {
+    #[inline(always)]
+    fn read(&self) -> u64 {
+        // SAFETY: An aligned live word.  One load of all of it: what a relaxed one is.
+        unsafe { self.0.as_ptr().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn clear(&self) {
+        // SAFETY: An aligned live word.  One store of all of it: what a relaxed one is.
+        unsafe { self.0.as_ptr().write_volatile(0) };
+    }
+
+    fn insert(&self, bits: u64) {
+        let mut old = self.0.load(Relaxed);
+        // Other CPUs set their bits in the same word.
+        while let Err(now) = self.0.cmpxchg(old, old | bits, Relaxed) {
+            old = now;
+        }
+    }
+}
+
+/// The record; dropping it withdraws it.
+///
+/// # Invariants
+///
+/// `vmx_vpid_state` has its words, those of every CPU and VPID, and nobody else writes it.
+pub(super) struct Record {
+    _words: KVVec<Shared>,
+}
+
+impl Record {
+    /// Makes the record of this machine: 512 KiB for every 64 CPUs.
+    ///
+    /// To be called once at a time, before an operation can be called.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(super) fn new() -> Result<Self> {
+        let planes = Flushed::<Shared>::planes(nr_cpu_ids());
+        let count = planes * Vpid::COUNT;
+        let mut words = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for _ in 0..count {
+            words.push(Shared(Atomic::new(0)), GFP_KERNEL)?;
+        }
+        Self::publish(words.as_mut_ptr().cast(), planes - 1);
+        // INVARIANT: Pointer and number are the vector's, which does not grow from here on.
+        Ok(Self { _words: words })
+    }
+
+    /// Tells the operations where the words are.
+    fn publish(words: *mut u64, rest: usize) {
+        // SAFETY: No operation can be called, and one value lives at a time: nobody else accesses
+        // these.
+        unsafe {
+            bindings::vmx_vpid_state.flushed = words;
+            bindings::vmx_vpid_state.flushed_rest = rest;
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        Self::publish(ptr::null_mut(), 0);
+    }
+}
+
+/// Returns the record.
+///
+/// To be used within an operation of the backend, or by a holder of the handover's mutex: the value
+/// is not to be kept.
+#[inline]
+pub(super) fn flushed() -> Flushed<'static, Shared> {
+    // SAFETY: By the contract a `Record` lives, and is dropped only after the value was given up;
+    // these are its planes, which are initialised and are accessed atomically only.
+    unsafe {
+        let first: *const Plane<Shared> = bindings::vmx_vpid_state.flushed.cast();
+        let rest = slice::from_raw_parts(first.add(1), bindings::vmx_vpid_state.flushed_rest);
+        Flushed::new(&*first, rest)
+    }
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a user has switched, as the operations read it.
+
+use crate::{
+    bindings,
+    kvm::cpu,
+    policy::{
+        Policy,
+        Switches, //
+    }, //
+};
+use kernel::{
+    error::from_result,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        global_lock, //
+    }, //
+};
+
+global_lock! {
+    // SAFETY: `set_up()` initialises it, before there is a file in debugfs.
+    unsafe(uninit) static SWITCHES: Mutex<Switches> = Switches {
+        force_flush: false,
+        flush_context: false,
+        caps_mask: 0,
+    };
+}
+
+/// How many VPIDs the pool may give out; set at load, before the first import.
+static MAX_VPIDS: Atomic<u32> = Atomic::new(0);
+
+/// Sets everything as the module's parameters say; to be called once, before anything is attached.
+///
+/// # Errors
+///
+/// [`EINVAL`] when a value makes no sense; the log says which and why.
+pub(crate) fn set_up(switches: Switches, max_vpids: u16) -> Result {
+    // SAFETY: Once, by the contract, and nobody else has come here yet.
+    unsafe { SWITCHES.init() };
+    if max_vpids == 0 {
+        pr_err!("max_vpids=0 leaves no guest a VPID: give a number from 1 to 65535\n");
+        return Err(EINVAL);
+    }
+    MAX_VPIDS.store(max_vpids.into(), Relaxed);
+    set(|all| *all = switches)
+}
+
+/// Changes switches.
+///
+/// # Errors
+///
+/// [`EINVAL`] when the CPU could flush nothing any more; nothing is changed then.
+fn set(change: impl FnOnce(&mut Switches)) -> Result {
+    let mut guard = SWITCHES.lock();
+    let mut switches = *guard;
+    change(&mut switches);
+    switches.check(cpu::caps()).map_err(|error| {
+        pr_err!(
+            "caps_mask={:#x} is refused: {}\n",
+            switches.caps_mask,
+            error
+        );
+        EINVAL
+    })?;
+    *guard = switches;
+    let policy = switches.policy(cpu::caps()).into_raw();
+    // SAFETY: A live word, which is written here alone, with the lock held.
+    unsafe { (&raw mut bindings::vmx_vpid_state.policy).write_volatile(policy) };
+    Ok(())
+}
+
+/// Returns what a flush may be answered by now.
+///
+/// To be read once by each: one that runs while a switch changes goes by the old value or by the
+/// new one, and either is enough.
+#[inline(always)]
+pub(super) fn policy() -> Policy {
+    // SAFETY: A live word, of which each value is one of `set()`.
+    Policy::from_raw(unsafe { (&raw const bindings::vmx_vpid_state.policy).read_volatile() })
+}
+
+/// Returns how many VPIDs the pool may give out, 1..=65535.
+pub(crate) fn max_vpids() -> u16 {
+    // CAST: It was one.
+    MAX_VPIDS.load(Relaxed) as u16
+}
+
+/// Returns what is switched.
+pub(crate) fn get() -> Switches {
+    *SWITCHES.lock()
+}
+
+/// Reads a switch's file.
+#[no_mangle]
+extern "C" fn vmx_vpid_switch_get(which: bindings::vmx_vpid_switch) -> u64 {
+    let switches = get();
+    match which {
+        bindings::vmx_vpid_switch_VMX_VPID_FORCE_FLUSH => switches.force_flush.into(),
+        bindings::vmx_vpid_switch_VMX_VPID_FLUSH_CONTEXT => switches.flush_context.into(),
+        _ => switches.caps_mask,
+    }
+}
+
+/// Writes a switch's file.
+#[no_mangle]
+extern "C" fn vmx_vpid_switch_set(which: bindings::vmx_vpid_switch, value: u64) -> c_int {
+    let boolean = || match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => {
+            pr_err!("{} is neither 0 nor 1\n", value);
+            Err(EINVAL)
+        }
+    };
+    from_result(|| {
+        match which {
+            bindings::vmx_vpid_switch_VMX_VPID_FORCE_FLUSH => {
+                let force_flush = boolean()?;
+                set(|all| all.force_flush = force_flush)?;
+            }
+            bindings::vmx_vpid_switch_VMX_VPID_FLUSH_CONTEXT => {
+                let flush_context = boolean()?;
+                set(|all| all.flush_context = flush_context)?;
+            }
+            _ => set(|all| all.caps_mask = value)?,
+        }
+        Ok(0)
+    })
+}
