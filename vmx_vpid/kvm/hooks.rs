@@ -57,6 +57,13 @@ fn exhausted() {
     pr_warn_once!("all VPIDs are in use: a vCPU runs without one, and is flushed more\n");
 }
 
+/// Tells that C freed a number that is no VPID in use.
+#[cold]
+fn not_held(vpid: c_int) {
+    count!(VpidNotHeld);
+    pr_err_once!("VPID {} was freed, but not in use\n", vpid);
+}
+
 /// The backend of this module.
 pub(crate) enum Native {}
 
@@ -95,8 +102,7 @@ impl Backend for Native {
         if held {
             count!(VpidReleased);
         } else {
-            count!(VpidNotHeld);
-            pr_err_once!("VPID {} was freed, but not in use\n", vpid.into_raw());
+            not_held(vpid.into_raw().into());
         }
     }
 
@@ -179,10 +185,7 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
                     B::free_vpid(vpid);
                 }
             }
-            Err(_) => {
-                count!(VpidNotHeld);
-                pr_err_once!("{} was freed, which is no VPID\n", vpid);
-            }
+            Err(_) => not_held(vpid),
         }
         stay_on_stack();
     }
