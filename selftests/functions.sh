@@ -66,6 +66,21 @@ phase() {
 
 phase_is() { [ "$(phase)" = "$1" ]; }
 stat_is() { [ "$(stat_of "$1")" = "$2" ]; }
+# What counters are now, and whether some grew since, or none did.
+remember() {
+	BEFORE=$(cat $DEBUGFS/stats)
+}
+growth() { echo $(($(stat_of "$1") - $(echo "$BEFORE" | sed -n "s/^$1 //p"))); }
+grew() { # counters
+	local name
+	for name; do [ "$(growth "$name")" -gt 0 ] || { echo "$name did not grow"; return 1; }; done
+}
+stayed() { # counters
+	local name
+	for name; do
+		[ "$(growth "$name")" = 0 ] || { echo "$name: $(growth "$name")"; return 1; }
+	done
+}
 stat_positive() { [ "$(stat_of "$1")" -gt 0 ]; }
 settled() { [ "$(cat $SYSFS/transition)" = 0 ]; }
 loaded() { grep -q "^$1 " /proc/modules; }
@@ -123,10 +138,58 @@ require() {
 	WARNINGS=$(warnings)
 }
 
+# The address of a function: its module, a pattern of its name.
+address() {
+	awk -v module="[$1]" -v name="$2" '$4 == module && $3 ~ name { print "0x" $1; exit }' \
+		/proc/kallsyms
+}
+
 # What holds whenever no guest runs and the module is attached.
 nothing_leaked() {
 	stat_is vpid_in_use 0 && stat_is vpid_not_held 0 && stat_is flush_lost 0 &&
 		stat_is insn_vmfail 0 && stat_is insn_fault 0 || { cat $DEBUGFS/stats; false; }
+}
+
+# A module of the tests, where the testbed or "make modules" put it.
+test_module() { # name
+	local module="$DIR/$1.ko"
+	[ -f "$module" ] || module=$(dirname "$MODULE")/selftests/modules/$1.ko
+	echo "$module"
+}
+
+# 8 callers that take VPIDs and give them back at once: no VPID has two owners.
+stress() { # how many calls
+	insmod "$(test_module vmx_vpid_stress)" operations="$1" \
+		allocate="$(address kvm_intel '^allocate_vpid$')" \
+		release="$(address kvm_intel '^free_vpid$')" || { dmesg | tail -5; return 1; }
+	rmmod vmx_vpid_stress
+}
+
+# The lines of VPIDs in use that agree, that do not.
+lines_held() { grep -c 'state=held' $DEBUGFS/vpids; }
+lines_wrong() { grep -cE 'state=(double|free|unclaimed)' $DEBUGFS/vpids; }
+held_is() { [ "$(lines_held)" = "$1" ] && [ "$(lines_wrong)" = 0 ]; }
+
+# A child can be waited for by the shell that started it only, not within check.
+ended_well() { [ $ended = 0 ]; }
+start() { # command, in the background
+	"$@" >/dev/null 2>&1 &
+	child=$!
+}
+finish() { # after SIGTERM, unless it ends by itself
+	[ -n "${1:-}" ] || kill $child
+	wait $child
+	ended=$?
+}
+
+refused_as() { # errno's text, command...
+	local text="$1" out
+	shift
+	out=$("$@" 2>&1) && return 1
+	case $out in
+	*"$text"*) ;;
+	*) echo "$out"; return 1 ;;
+	esac
 }
 
 no_new_warnings() { [ "$(warnings)" = "$WARNINGS" ]; }

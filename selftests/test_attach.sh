@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Attach and detach under running guests, and guests that outlive either.
+#
+# VMX_VPID_ROUNDS: how often it detaches and attaches beside all that goes on (5).
 
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 23
-
-# A child can be waited for by the shell that started it only, not within check.
-ended_well() { [ $ended = 0 ]; }
+ktap_set_plan 30
+ROUNDS=${VMX_VPID_ROUNDS:-5}
 
 # A guest born under C that dies under Rust.  A vCPU of remap has one VPID.
 "$BIN/guests/remap" -s 600 -v 2 >/dev/null 2>&1 &
@@ -59,30 +59,63 @@ if [ "$(nproc)" -gt 1 ]; then
 	}
 	check "a detach turned round halfway is an attach" halfway_back
 	check "with the VPID still known" stat_is vpid_in_use 1
+	# Such a vCPU is moved by the signal that livepatch sends after 15 s.
+	check "a detach beside it ends" detach
+	check "and so does an attach" attach
+	check "which takes its VPID over" held_is 1
 	kill -KILL $remap
 	wait $remap
-	check "and given back in the end" nothing_leaked
+	check "and has it back in the end" nothing_leaked
 else
 	for name in "guest that does not come back to user space" \
 		"a detach turned round halfway is an attach" "with the VPID still known" \
-		"and given back in the end"; do
+		"a detach beside it ends" "and so does an attach" "which takes its VPID over" \
+		"and has it back in the end"; do
 		ktap_test_skip "$name (needs two CPUs)"
 	done
 fi
 
-# VMs that come and go while the backend does.
-"$BIN/guests/churn" -s 12 >/dev/null 2>&1 &
+# A guest on the other CPU, if there is one, VMs and vCPUs that come and go, and callers
+# that take VPIDs and give them back at any time: all while the backend comes and goes.
+"$BIN/guests/remap" -s 600 -r 2 >/dev/null 2>&1 &
+remap=$!
+forever() { # command, until /tmp/stop is there
+	while [ ! -e /tmp/stop ]; do "$@" || return; done
+}
+rm -f /tmp/stop
+forever "$BIN/guests/churn" -n 4 >/dev/null 2>&1 &
 churn=$!
+forever "$BIN/guests/vcpus" -n 40 -p 8 >/dev/null 2>&1 &
+vcpus=$!
+forever stress 200000 >/tmp/stress 2>&1 &
+callers=$!
+eventually vms 1
+# A VPID without a vCPU is one of the callers', or of a vCPU in the making.
+no_two_owners() { ! grep -E 'state=(double|free)' $DEBUGFS/vpids; }
 back_and_forth() {
-	for i in 1 2 3; do
-		detach && attach || return
+	local i=0
+	while [ $i -lt "$ROUNDS" ]; do
+		detach && attach && no_two_owners || return
+		i=$((i + 1))
 	done
 }
-check "detaches and attaches three times beside VMs that come and go" back_and_forth
+check "detaches and attaches $ROUNDS times beside all that" back_and_forth
+touch /tmp/stop
 wait $churn
 ended=$?
-churn_well() { ended_well && nothing_leaked; }
-check "which all ended well, with every VPID back" churn_well
+check "the VMs all ended well" ended_well
+wait $vcpus
+ended=$?
+check "so did the vCPUs" ended_well
+wait $callers
+ended=$?
+callers_well() { ended_well || { cat /tmp/stress; false; }; }
+check "no caller got a VPID that had an owner" callers_well
+kill $remap
+wait $remap
+ended=$?
+check "the guest read what it wrote" ended_well
+check "and every VPID came back" nothing_leaked
 detach
 
 # A guest that does nothing but exit for INVLPG, while the handler of it changes; it

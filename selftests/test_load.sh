@@ -8,16 +8,6 @@ require
 ktap_print_header
 ktap_set_plan 23
 
-refused_as() { # errno's text, command...
-	local text="$1" out
-	shift
-	out=$("$@" 2>&1) && return 1
-	case $out in
-	*"$text"*) ;;
-	*) echo "$out"; return 1 ;;
-	esac
-}
-
 # Flushes by static call, and so many exits by KVM's table of handlers.
 full_speed() { # exits
 	grep -q '^static_calls 4/4$' $DEBUGFS/status &&
@@ -30,8 +20,7 @@ check "flushes go by static call, exits by KVM's table" full_speed 4
 check "is refused a second time" refused_as "File exists" load_module
 check "is not unloaded while attached" refused_as "Resource temporarily unavailable" rmmod vmx_vpid
 # One that replaces all other livepatches would drop this one without a word.
-REPLACE=$DIR/vmx_vpid_replace.ko
-[ -f "$REPLACE" ] || REPLACE=$(dirname "$MODULE")/selftests/modules/vmx_vpid_replace.ko
+REPLACE=$(test_module vmx_vpid_replace)
 check "a cumulative livepatch is refused" refused_as "Invalid argument" insmod "$REPLACE"
 check "and changes nothing" phase_is attached
 # A file that is open keeps the module, also one that was detached.

@@ -9,11 +9,13 @@
  * VM's own tables change too.  With shadow paging a missed invalidation is seen
  * at once; with EPT, on a CPU that really caches.
  *
- * Usage: remap [-s SECONDS] [-v VCPUS] [-r ROUNDS]
+ * Usage: remap [-s SECONDS] [-v VCPUS] [-r ROUNDS] [-m]
  *   -r   rounds between two exits to user space (64)
+ *   -m   at each exit to user space, go to the next CPU that is there
  * SIGTERM ends it before its time, in good order.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -39,7 +41,8 @@ struct area {
 };
 
 static u64 rounds_per_sync = 64;
-static atomic_ulong rounds;
+static bool migrate;
+static atomic_ulong rounds, moves;
 static atomic_bool stop;
 static atomic_bool ended;
 
@@ -123,12 +126,33 @@ static void setup_area(struct kvm_vm *vm, struct kvm_vcpu *vcpu, gva_t dropped)
 	vcpu_args_set(vcpu, 1, area_gva);
 }
 
+/* To the next CPU; one that is offline cannot be had, and is passed over. */
+static void move(int *cpu)
+{
+	cpu_set_t set;
+	int tries;
+
+	for (tries = 0; tries < CPU_SETSIZE; tries++) {
+		*cpu = (*cpu + 1) % sysconf(_SC_NPROCESSORS_CONF);
+		CPU_ZERO(&set);
+		CPU_SET(*cpu, &set);
+		if (!sched_setaffinity(0, sizeof(set), &set)) {
+			atomic_fetch_add(&moves, 1);
+			return;
+		}
+	}
+	TEST_FAIL("no CPU to go to");
+}
+
 static void *vcpu_thread(void *arg)
 {
 	struct kvm_vcpu *vcpu = arg;
 	struct ucall uc;
+	int cpu = 0;
 
 	while (!atomic_load(&stop)) {
+		if (migrate)
+			move(&cpu);
 		/* Livepatch may interrupt KVM_RUN by a fake signal. */
 		if (__vcpu_run(vcpu) && errno == EINTR)
 			continue;
@@ -156,7 +180,7 @@ int main(int argc, char **argv)
 	struct kvm_vm *vm;
 	u64 *dropped;
 
-	while ((option = getopt(argc, argv, "s:v:r:")) != -1) {
+	while ((option = getopt(argc, argv, "s:v:r:m")) != -1) {
 		switch (option) {
 		case 's':
 			seconds = atoi_positive("seconds", optarg);
@@ -167,8 +191,12 @@ int main(int argc, char **argv)
 		case 'r':
 			rounds_per_sync = atoi_positive("rounds", optarg);
 			break;
+		case 'm':
+			migrate = true;
+			break;
 		default:
-			fprintf(stderr, "usage: %s [-s SECONDS] [-v VCPUS] [-r ROUNDS]\n", argv[0]);
+			fprintf(stderr, "usage: %s [-s SECONDS] [-v VCPUS] [-r ROUNDS] [-m]\n",
+				argv[0]);
 			return 1;
 		}
 	}
@@ -198,5 +226,7 @@ int main(int argc, char **argv)
 
 	TEST_ASSERT(atomic_load(&rounds), "no vCPU made any progress");
 	printf("%lu rounds, every page read as written\n", atomic_load(&rounds));
+	if (migrate)
+		printf("%lu moves\n", atomic_load(&moves));
 	return 0;
 }

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A hypervisor that leaves VMX operation and comes back, with one VPID for its guest.
+ *
+ * Each life of L1 in VMX operation has a vpid02 of its own, while L1 calls it the same:
+ * what L2 runs with may have been another vCPU's meanwhile, and has to be flushed
+ * before L2 runs, although the number that L1 knows did not change.  L1 maps another
+ * page between two lives, which L2 has to see.
+ *
+ * Usage: revmxon [-n LIVES]
+ */
+#include <unistd.h>
+
+#include "test_util.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "vmx.h"
+
+#define VPID12	9
+#define PAGES	2
+
+struct world {
+	u64 *page;		/* the page that L2 reads */
+	u64 *entry;		/* where its page-table entry is seen */
+	u64 entries[PAGES];	/* that map each frame there */
+	int lives;
+};
+
+static struct world world = { .lives = 4 };
+static u64 read_by_l2;
+
+static void l2_code(void)
+{
+	WRITE_ONCE(read_by_l2, READ_ONCE(*world.page));
+	vmcall();
+	GUEST_FAIL("L2 went on");
+}
+
+static void one_life(struct vmx_pages *vmx, int life)
+{
+	int frame = life % PAGES;
+
+	WRITE_ONCE(*world.entry, world.entries[frame]);
+	asm volatile("invlpg (%0)" : : "r"(world.page) : "memory");
+
+	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
+	GUEST_ASSERT(load_vmcs(vmx));
+	prepare_vmcs(vmx, l2_code);
+	GUEST_ASSERT(!vmwrite(CPU_BASED_VM_EXEC_CONTROL, vmreadz(CPU_BASED_VM_EXEC_CONTROL) |
+			      CPU_BASED_ACTIVATE_SECONDARY_CONTROLS));
+	GUEST_ASSERT(!vmwrite(SECONDARY_VM_EXEC_CONTROL, SECONDARY_EXEC_ENABLE_VPID));
+	GUEST_ASSERT(!vmwrite(VIRTUAL_PROCESSOR_ID, VPID12));
+	GUEST_ASSERT(!vmlaunch());
+	GUEST_ASSERT_EQ(vmreadz(VM_EXIT_REASON), EXIT_REASON_VMCALL);
+	GUEST_ASSERT_EQ(READ_ONCE(read_by_l2), frame + 1);
+	asm volatile("vmxoff" : : : "cc", "memory");
+}
+
+static void l1_code(struct vmx_pages *vmx)
+{
+	int life;
+
+	for (life = 0; life < world.lives; life++) {
+		one_life(vmx, life);
+		GUEST_SYNC(life);
+	}
+	GUEST_DONE();
+}
+
+static void make_world(struct kvm_vm *vm)
+{
+	gva_t pages = vm_alloc_pages(vm, PAGES);
+	gva_t window = vm_unused_gva_gap(vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR);
+	gpa_t gpa = addr_hva2gpa(vm, vm_get_pte(vm, pages));
+	int i;
+
+	for (i = 0; i < PAGES; i++) {
+		world.entries[i] = *vm_get_pte(vm, pages + i * PAGE_SIZE);
+		*(u64 *)addr_gva2hva(vm, pages + i * PAGE_SIZE) = i + 1;
+	}
+	virt_pg_map(vm, window, gpa & PAGE_MASK);
+	world.page = (u64 *)pages;
+	world.entry = (u64 *)(window + (gpa & ~PAGE_MASK));
+	sync_global_to_guest(vm, world);
+}
+
+int main(int argc, char **argv)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	struct ucall uc;
+	gva_t vmx;
+	int option;
+
+	while ((option = getopt(argc, argv, "n:")) != -1) {
+		if (option != 'n') {
+			fprintf(stderr, "usage: %s [-n LIVES]\n", argv[0]);
+			return 1;
+		}
+		world.lives = atoi_positive("lives", optarg);
+	}
+
+	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_VMX));
+	vm = vm_create_with_one_vcpu(&vcpu, l1_code);
+	vcpu_alloc_vmx(vm, &vmx);
+	vcpu_args_set(vcpu, 1, vmx);
+	make_world(vm);
+	do {
+		if (__vcpu_run(vcpu) && errno == EINTR)
+			continue;
+		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+		if (get_ucall(vcpu, &uc) == UCALL_ABORT)
+			REPORT_GUEST_ASSERT(uc);
+	} while (uc.cmd != UCALL_DONE);
+	kvm_vm_free(vm);
+
+	printf("%d lives, L2 read as mapped in each\n", world.lives);
+	return 0;
+}

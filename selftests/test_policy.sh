@@ -1,0 +1,151 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# What answers a flush, with each switch on: guests run right, and what must not be
+# issued is not.  On two CPUs also for vCPUs that move between them.
+
+. "$(dirname "$0")/functions.sh"
+require
+ktap_print_header
+ktap_set_plan 45
+
+INVEPT_CONTEXT=0x2000000
+INVVPID_ADDRESS=0x10000000000
+INVVPID_CONTEXT=0x20000000000
+INVVPID_ALL=0x40000000000
+
+switch() { # name, value
+	echo "$2" >$DEBUGFS/"$1" && grep -q "^$1 $2\$" $DEBUGFS/status
+}
+run_guests() { guest remap -s 1 -v 2 && guest churn -n 4 && guest revmxon -n 2; }
+guests_with() { # counters that grow; then --, and those that do not
+	remember
+	run_guests || return
+	while [ "$1" != -- ]; do
+		grew "$1" || return
+		shift
+	done
+	shift
+	stayed "$@"
+}
+# Each switch on for one run of the guests.
+switched() { # name, value, counters...
+	local name="$1" value="$2" result
+	shift 2
+	switch "$name" "$value" || { cat $DEBUGFS/status; return 1; }
+	guests_with "$@"
+	result=$?
+	if [ "$name" = caps_mask ]; then switch "$name" 0x0; else switch "$name" 0; fi &&
+		return $result
+}
+refused() { # name, value: nothing changes
+	refused_as "Invalid argument" sh -c "echo $2 >$DEBUGFS/$1" &&
+		grep -q "^$1 0" $DEBUGFS/status
+}
+said() { dmesg | grep -q "$1"; }
+FAILURES="flush_lost insn_vmfail insn_fault vpid_not_held"
+
+check "ept=1: attached" attach
+check "ept=1: by default, all contexts" guests_with \
+	op_flush_tlb_all invept_all flush_collateral -- $FAILURES invvpid_all
+check "ept=1: flush_context=1, no more than the vCPU's own" switched flush_context 1 \
+	op_flush_tlb_all invept_context -- $FAILURES flush_collateral
+check "ept=1: force_flush=1, everything" switched force_flush 1 \
+	flush_collateral invept_all invvpid_all -- \
+	$FAILURES invept_context invvpid_context invvpid_address
+check "ept=1: no INVEPT of one context" switched caps_mask $INVEPT_CONTEXT \
+	invept_all flush_widened -- $FAILURES invept_context
+check "ept=1: no INVVPID of one context" switched caps_mask $INVVPID_CONTEXT \
+	invvpid_all flush_widened -- $FAILURES invvpid_context
+both() { switch flush_context 1 && switched caps_mask $INVEPT_CONTEXT \
+	invept_all -- $FAILURES invept_context; }
+check "ept=1: contexts that cannot be named are flushed with all" both
+check "off again" switch flush_context 0
+check "ept=1: narrow as before" guests_with invept_context -- $FAILURES flush_widened
+
+check "a mask of an unknown bit is refused" refused caps_mask 1
+check "and the log says which can be" said "only bits 25, 40, 41 and 42 can be masked"
+check "a mask that leaves nothing is refused" refused caps_mask 0x60000000000
+check "and the log says why" said "41 and 42 cannot both be missing"
+check "neither 0 nor 1 is refused" refused flush_context 2
+check "a word is refused" refused force_flush on
+check "what was refused changed nothing" guests_with invept_context -- flush_widened
+
+check "ept=0: kvm_intel without EPT" reload_kvm ept=0
+eventually phase_is attached
+check "ept=0: by default, all contexts" guests_with \
+	op_flush_tlb_all invvpid_all flush_collateral -- $FAILURES invept_all invept_context
+check "ept=0: flush_context=1, the vCPU's two VPIDs" switched flush_context 1 \
+	op_flush_tlb_all invvpid_context -- $FAILURES flush_collateral
+check "ept=0: force_flush=1, everything" switched force_flush 1 \
+	invvpid_all -- $FAILURES invvpid_context invvpid_address invept_all
+check "ept=0: no INVVPID of an address" switched caps_mask $INVVPID_ADDRESS \
+	op_flush_tlb_gva invvpid_context flush_widened -- $FAILURES invvpid_address
+check "ept=0: no INVVPID of one context" switched caps_mask $INVVPID_CONTEXT \
+	invvpid_all flush_widened -- $FAILURES invvpid_context
+check "ept=0: no INVVPID of all" switched caps_mask $INVVPID_ALL \
+	op_flush_tlb_all invvpid_context -- $FAILURES flush_collateral
+check "ept=0: instructions of guests, by context" switch flush_context 1
+insn() { guest insn invlpg invpcid-types flush-linear; }
+check "ept=0: have their effect" insn
+switch flush_context 0
+
+check "ept=0 vpid=0" reload_kvm ept=0 vpid=0
+eventually phase_is attached
+skipping() {
+	remember
+	guest remap -s 1 && grew flush_skipped && stayed $FAILURES flush_collateral invvpid_context
+}
+check "ept=0 vpid=0: every flush is skipped" skipping
+check "ept=0 vpid=0: so is a VPID" stat_positive vpid_off
+detach
+
+# At load.
+status_has() {
+	local line
+	for line; do grep -q "^$line\$" $DEBUGFS/status || { cat $DEBUGFS/status; return 1; }; done
+}
+check "kvm_intel as it was" reload_kvm
+check "loads with switches" load_module flush_context=1 force_flush=1 \
+	caps_mask=$INVVPID_ADDRESS max_vpids=1000
+check "shows them" status_has "flush_context 1" "force_flush 1" \
+	"caps_mask $INVVPID_ADDRESS" "max_vpids 1000"
+check "runs guests" run_guests
+detach
+check "max_vpids=0 is refused" refused_as "Invalid argument" load_module max_vpids=0
+check "and the log says what can be given" said "give a number from 1 to 65535"
+check "caps_mask=1 is refused" refused_as "Invalid argument" load_module caps_mask=1
+check "nothing is left behind" not loaded vmx_vpid
+
+# A vCPU that moves between CPUs, beside another VM that is busy on both.
+moving() { # parameters of the module; then the counters
+	remember
+	start "$BIN/guests/remap" -s 600 -v 2 -r 1 -m
+	"$BIN/guests/remap" -s 5 -v 2 -r 1 -m >/tmp/moves 2>&1
+	local result=$?
+	finish
+	[ "$(sed -n 's/ moves$//p' /tmp/moves)" -gt 10 ] && ended_well && [ $result = 0 ] ||
+		{ cat /tmp/moves; return 1; }
+}
+moves_apart() { moving && grew op_flush_tlb_all && stayed $FAILURES flush_collateral; }
+moves_together() { moving && grew op_flush_tlb_all flush_collateral && stayed $FAILURES; }
+if [ "$(nproc)" -gt 1 ]; then
+	check "attached for vCPUs that move" attach
+	check "ept=1: by default a move empties all contexts" moves_together
+	switch flush_context 1
+	check "ept=1: with flush_context=1 it empties its own" moves_apart
+	check "ept=0: kvm_intel without EPT" reload_kvm ept=0
+	eventually phase_is attached
+	check "ept=0: with flush_context=1 a move empties its own" moves_apart
+	switch flush_context 0
+	check "ept=0: by default all contexts" moves_together
+	check "nothing leaked" nothing_leaked
+	detach
+	check "kvm_intel as it was" reload_kvm
+else
+	for name in attached default context shadow context default leak reload; do
+		ktap_test_skip "vCPUs that move: $name (needs two CPUs)"
+	done
+fi
+check "no warning in the kernel's log" no_new_warnings
+ktap_finished
