@@ -104,6 +104,20 @@ pub(crate) trait Word {
     fn insert(&self, bits: u64);
 }
 
+/// A word of a test, which runs on one CPU.
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+impl Word for core::cell::Cell<u64> {
+    fn read(&self) -> u64 {
+        self.get()
+    }
+    fn clear(&self) {
+        self.set(0);
+    }
+    fn insert(&self, bits: u64) {
+        self.set(self.get() | bits);
+    }
+}
+
 /// Where each VPID was flushed by its holder since it was taken.
 ///
 /// Every 64 CPUs have a plane of one word for each VPID.  A CPU's own bit is set by that CPU alone,
@@ -231,18 +245,6 @@ mod tests {
         assert_eq!(Lease::redeem(&source, foreign).end(), Err(NotHeld));
         assert!(source.0.get());
         Ok(())
-    }
-
-    impl Word for Cell<u64> {
-        fn read(&self) -> u64 {
-            self.get()
-        }
-        fn clear(&self) {
-            self.set(0);
-        }
-        fn insert(&self, bits: u64) {
-            self.set(self.get() | bits);
-        }
     }
 
     #[test]

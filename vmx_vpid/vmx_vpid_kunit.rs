@@ -24,6 +24,7 @@ mod invvpid;
 mod issue;
 mod lease;
 mod mode;
+mod model;
 mod operand;
 mod ownership;
 mod paging;
