@@ -31,7 +31,7 @@ attach || problem "the module did not attach"
 vms 1 || problem "the guest was gone before the module attached"
 taken_over=$(stat_of vpid_in_use)
 [ "$taken_over" = 2 ] || problem "$taken_over VPIDs taken over from C, not 2"
-sed 's/^/step   /' $DEBUGFS/status
+sed 's/^/step   /' $DEBUGFS/status $DEBUGFS/vpids
 kill $remap
 wait $remap
 echo "guest remap-from-C-to-Rust $?"
