@@ -19,14 +19,15 @@ measure() { # c or rust
 
 # The module measures while it is being loaded.
 call() { # who is called, module, patterns of the two functions' names
-	dmesg -c >/dev/null
+	local MARK
+	mark_log
 	insmod ./bench/vmx_vpid_cost.ko allocate="$(address "$2" "$3")" \
 		release="$(address "$2" "$4")" && rmmod vmx_vpid_cost ||
 		echo "problem the module that measures did not load"
-	dmesg | sed -nE "s/.*cost ([a-z_0-9]+ [0-9]+ [0-9]+)\$/call $1 \\1/p"
+	log | sed -nE "s/.*cost ([a-z_0-9]+ [0-9]+ [0-9]+)\$/call $1 \\1/p"
 }
 
-WARNINGS=$(warnings)
+mark_log
 reload_kvm ept=0 || echo "problem kvm_intel did not load"
 echo "step measuring KVM's C code, shadow paging"
 measure c

@@ -86,8 +86,20 @@ settled() { [ "$(cat $SYSFS/transition)" = 0 ]; }
 loaded() { grep -q "^$1 " /proc/modules; }
 not() { ! "$@"; }
 
-# How many times the kernel warned so far.
-warnings() { dmesg | grep -cE 'WARNING:|BUG:|Oops|possible circular|KASAN'; }
+# The kernel's log from a mark on; it fails if the mark is gone.
+mark_log() {
+	MARK="selftest of vmx_vpid: $$ at $(cut -d' ' -f1 /proc/uptime)"
+	echo "$MARK" >/dev/kmsg
+}
+log() { dmesg | awk -v mark="$MARK" 'found; index($0, mark) { found = 1 } END { exit !found }'; }
+said() { log | grep -q "$1" || { log | tail -20; false; }; }
+no_new_warnings() {
+	log >/dev/null || {
+		echo "the log lost its beginning: log_buf_len= makes it larger"
+		return 1
+	}
+	! log | grep -E 'WARNING:|BUG:|Oops|possible circular|KASAN'
+}
 
 # At least so many VMs exist.
 vms() { [ "$(ls -d /sys/kernel/debug/kvm/[0-9]*-* 2>/dev/null | wc -l)" -ge "$1" ]; }
@@ -135,7 +147,7 @@ require() {
 	[ -x "$BIN/guests/remap" ] || skip_all "the guests are not built: run 'make selftests'"
 	loaded kvm_intel || load_kvm || skip_all "kvm_intel does not load"
 	! loaded vmx_vpid || skip_all "vmx_vpid is loaded already: disable and unload it first"
-	WARNINGS=$(warnings)
+	mark_log
 }
 
 # The address of a function: its module, a pattern of its name.
@@ -157,18 +169,44 @@ test_module() { # name
 	echo "$module"
 }
 
-# 8 callers that take VPIDs and give them back at once: no VPID has two owners.
+# 8 callers that take VPIDs and give them back at once: no VPID has two owners, and
+# there is always one to be had.
 stress() { # how many calls
 	insmod "$(test_module vmx_vpid_stress)" operations="$1" \
 		allocate="$(address kvm_intel '^allocate_vpid$')" \
 		release="$(address kvm_intel '^free_vpid$')" || { dmesg | tail -5; return 1; }
 	rmmod vmx_vpid_stress
 }
+# Why these callers cannot be on this machine; nothing if they can.
+stress_lacks() {
+	if [ ! -f "$(test_module vmx_vpid_stress)" ]; then
+		echo "vmx_vpid_stress.ko is not built: 'make modules'"
+	elif grep -qw ibt /proc/cpuinfo; then
+		echo "IBT: functions of KVM cannot be called by address"
+	elif [ "$(cat /proc/sys/kernel/kptr_restrict)" = 2 ]; then
+		echo "kptr_restrict is 2"
+	fi
+}
 
 # The lines of VPIDs in use that agree, that do not.
 lines_held() { grep -c 'state=held' $DEBUGFS/vpids; }
 lines_wrong() { grep -cE 'state=(double|free|unclaimed)' $DEBUGFS/vpids; }
 held_is() { [ "$(lines_held)" = "$1" ] && [ "$(lines_wrong)" = 0 ]; }
+# Reads the lines until /tmp/stop is there, or until one is wrong; says how many it saw.
+# A VPID that no vCPU names is of a vCPU in the making, or of other callers.
+watch_lines() {
+	local lines seen=0
+	while [ ! -e /tmp/stop ]; do
+		# There is none while the module is not loaded.
+		lines=$(cat $DEBUGFS/vpids 2>/dev/null) || continue
+		case $lines in
+		*state=double* | *state=free*) echo "$lines" | grep -E 'double|free'; return 1 ;;
+		*state=held*) seen=$((seen + 1)) ;;
+		esac
+	done
+	echo "$seen lists with a vCPU"
+	[ $seen -gt 0 ]
+}
 
 # A child can be waited for by the shell that started it only, not within check.
 ended_well() { [ $ended = 0 ]; }
@@ -191,8 +229,6 @@ refused_as() { # errno's text, command...
 	*) echo "$out"; return 1 ;;
 	esac
 }
-
-no_new_warnings() { [ "$(warnings)" = "$WARNINGS" ]; }
 
 guest() { # name, arguments
 	local name="$1"

@@ -8,7 +8,7 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 30
+ktap_set_plan 32
 ROUNDS=${VMX_VPID_ROUNDS:-5}
 
 # A guest born under C that dies under Rust.  A vCPU of remap has one VPID.
@@ -59,9 +59,21 @@ if [ "$(nproc)" -gt 1 ]; then
 	}
 	check "a detach turned round halfway is an attach" halfway_back
 	check "with the VPID still known" stat_is vpid_in_use 1
-	# Such a vCPU is moved by the signal that livepatch sends after 15 s.
-	check "a detach beside it ends" detach
-	check "and so does an attach" attach
+	# Such a vCPU is moved by the signal that livepatch sends after 15 s, unless
+	# something else displaces it before.
+	detach_by_signal() {
+		local MARK i
+		for i in 1 2 3 4 5 6 7 8; do
+			mark_log
+			detach || return
+			! log | grep -q "signaling remaining tasks" || return 0
+			attach || return
+		done
+		echo "eight detaches needed no signal"
+		false
+	}
+	check "a detach beside it ends, by livepatch's signal" detach_by_signal
+	check "and an attach" attach
 	check "which takes its VPID over" held_is 1
 	kill -KILL $remap
 	wait $remap
@@ -69,15 +81,18 @@ if [ "$(nproc)" -gt 1 ]; then
 else
 	for name in "guest that does not come back to user space" \
 		"a detach turned round halfway is an attach" "with the VPID still known" \
-		"a detach beside it ends" "and so does an attach" "which takes its VPID over" \
-		"and has it back in the end"; do
+		"a detach beside it ends, by livepatch's signal" "and an attach" \
+		"which takes its VPID over" "and has it back in the end"; do
 		ktap_test_skip "$name (needs two CPUs)"
 	done
 fi
 
-# A guest on the other CPU, if there is one, VMs and vCPUs that come and go, and callers
-# that take VPIDs and give them back at any time: all while the backend comes and goes.
-"$BIN/guests/remap" -s 600 -r 2 >/dev/null 2>&1 &
+# A guest, on the other CPU if there is one; VMs and vCPUs that come and go, callers that
+# take VPIDs and give them back at any time, and a reader of who holds them: all while
+# the backend comes and goes.
+PIN=
+[ "$(nproc)" = 1 ] || PIN="taskset 2"
+$PIN "$BIN/guests/remap" -s 600 -r 2 >/dev/null 2>&1 &
 remap=$!
 forever() { # command, until /tmp/stop is there
 	while [ ! -e /tmp/stop ]; do "$@" || return; done
@@ -87,15 +102,19 @@ forever "$BIN/guests/churn" -n 4 >/dev/null 2>&1 &
 churn=$!
 forever "$BIN/guests/vcpus" -n 40 -p 8 >/dev/null 2>&1 &
 vcpus=$!
-forever stress 200000 >/tmp/stress 2>&1 &
-callers=$!
-eventually vms 1
-# A VPID without a vCPU is one of the callers', or of a vCPU in the making.
-no_two_owners() { ! grep -E 'state=(double|free)' $DEBUGFS/vpids; }
+lacks=$(stress_lacks)
+if [ -z "$lacks" ]; then
+	forever stress 200000 >/tmp/stress 2>&1 &
+	callers=$!
+fi
+watch_lines >/tmp/lines 2>&1 &
+watcher=$!
+has_a_line() { grep -q "pid=$remap .*state=held" $DEBUGFS/vpids; }
+check "the guest has a VPID" eventually has_a_line
 back_and_forth() {
 	local i=0
 	while [ $i -lt "$ROUNDS" ]; do
-		detach && attach && no_two_owners || return
+		detach && attach && eventually has_a_line || return
 		i=$((i + 1))
 	done
 }
@@ -107,10 +126,18 @@ check "the VMs all ended well" ended_well
 wait $vcpus
 ended=$?
 check "so did the vCPUs" ended_well
-wait $callers
+if [ -z "$lacks" ]; then
+	wait $callers
+	ended=$?
+	callers_well() { ended_well || { cat /tmp/stress; false; }; }
+	check "each caller got VPIDs, and none that had an owner" callers_well
+else
+	ktap_test_skip "callers ($lacks)"
+fi
+wait $watcher
 ended=$?
-callers_well() { ended_well || { cat /tmp/stress; false; }; }
-check "no caller got a VPID that had an owner" callers_well
+lines_agreed() { ended_well || { cat /tmp/lines; false; }; }
+check "whoever looked saw no VPID held twice, nor one that is free" lines_agreed
 kill $remap
 wait $remap
 ended=$?

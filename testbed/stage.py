@@ -1,12 +1,15 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """Put together what the kselftests need in the guest, and no more: reading it is slow there."""
 
+import argparse
 import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
-from common import Failure, TOP, build_tree
+from common import Failure, TOP, build_tree, main
 
 SELFTESTS = TOP / "selftests"
 BUILT = TOP / "build" / "selftests"
@@ -51,3 +54,17 @@ def stage(target, variant="test"):
     for name in upstream():
         copy_program(BUILT / "kvm" / name, target / "kvm" / name)
     return target
+
+
+def run():
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where to; what is there is removed")
+    parser.add_argument("--debug", action="store_true", help="the modules of the debug kernel")
+    args = parser.parse_args()
+    print(stage(args.folder, "debug" if args.debug else "test"))
+    return 0
+
+
+if __name__ == "__main__":
+    main(run)

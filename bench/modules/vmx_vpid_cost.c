@@ -11,6 +11,7 @@
  *
  * Prints "NAME LEAST MEDIAN" for each while it is loaded, and does nothing after.
  */
+#include <linux/cpufeature.h>
 #include <linux/module.h>
 #include <linux/sort.h>
 #include <linux/vmalloc.h>
@@ -102,21 +103,23 @@ static void report(const char *what, int in_use)
 	pr_info("cost %s_%d %llu %llu\n", what, in_use, samples[0], samples[TURNS / 2]);
 }
 
-/* Takes VPIDs until so many are in use; returns what the dearest call took. */
-static u64 fill(int to)
+/* Takes VPIDs until so many are in use; tells what the dearest call took. */
+static int fill(int to, u64 *worst)
 {
-	u64 worst = 0;
+	*worst = 0;
 
 	while (count < to) {
 		int vpid;
 
-		worst = max(worst, cost(allocate, 0, &vpid));
-		if (!vpid)
-			break;
+		*worst = max(*worst, cost(allocate, 0, &vpid));
+		if (!vpid) {
+			pr_err("%d VPIDs could be taken, not %d: stop all VMs\n", count, to);
+			return -EBUSY;
+		}
 		held[count++] = vpid;
 	}
 
-	return worst;
+	return 0;
 }
 
 static u64 empty(void)
@@ -132,12 +135,17 @@ static u64 empty(void)
 	return worst;
 }
 
-static void measure(int in_use)
+static int measure(int in_use)
 {
 	u64 releases[TURNS];
 	int turn, vpid, ignored;
+	u64 worst;
+	int ret;
 
-	fill(in_use);
+	ret = fill(in_use, &worst);
+	if (ret)
+		return ret;
+
 	for (turn = 0; turn < TURNS; turn++) {
 		samples[turn] = cost(allocate, 0, &vpid);
 		releases[turn] = cost(release, vpid, &ignored);
@@ -145,13 +153,57 @@ static void measure(int in_use)
 	report("allocate", in_use);
 	memcpy(samples, releases, sizeof(samples));
 	report("free", in_use);
+
+	return 0;
+}
+
+/* With none left: what a vCPU without a VPID costs. */
+static int measure_exhausted(void)
+{
+	u64 worst;
+	int i, ret;
+
+	ret = fill(VPIDS - 1, &worst);
+	if (ret)
+		return ret;
+
+	for (i = 0; i < TURNS; i++) {
+		int vpid;
+
+		samples[i] = cost(allocate, 0, &vpid);
+	}
+	report("allocate", VPIDS - 1);
+
+	return 0;
+}
+
+/* The dearest call of all from none to all and back. */
+static int measure_worst(void)
+{
+	u64 worst;
+	int ret;
+
+	empty();
+	ret = fill(VPIDS - 1, &worst);
+	if (ret)
+		return ret;
+
+	pr_info("cost allocate_worst %llu %llu\n", worst, worst);
+	worst = empty();
+	pr_info("cost free_worst %llu %llu\n", worst, worst);
+
+	return 0;
 }
 
 static int __init cost_init(void)
 {
-	u64 worst;
-	int i;
+	int i, ret = 0;
 
+	/* The functions may have lost their ENDBR: nobody else calls them by address. */
+	if (cpu_feature_enabled(X86_FEATURE_IBT)) {
+		pr_err("with IBT functions of KVM cannot be called by address\n");
+		return -EOPNOTSUPP;
+	}
 	if (!allocate || !release)
 		return -EINVAL;
 
@@ -160,27 +212,16 @@ static int __init cost_init(void)
 		return -ENOMEM;
 
 	calibrate();
-	for (i = 0; i < ARRAY_SIZE(occupancies); i++)
-		measure(occupancies[i]);
-
-	/* With none left: what a vCPU without a VPID costs. */
-	fill(VPIDS - 1);
-	for (i = 0; i < TURNS; i++) {
-		int vpid;
-
-		samples[i] = cost(allocate, 0, &vpid);
-	}
-	report("allocate", VPIDS - 1);
-
-	/* The dearest call of all from none to all and back. */
+	for (i = 0; i < ARRAY_SIZE(occupancies) && !ret; i++)
+		ret = measure(occupancies[i]);
+	if (!ret)
+		ret = measure_exhausted();
+	if (!ret)
+		ret = measure_worst();
 	empty();
-	worst = fill(VPIDS - 1);
-	pr_info("cost allocate_worst %llu %llu\n", worst, worst);
-	worst = empty();
-	pr_info("cost free_worst %llu %llu\n", worst, worst);
 
 	vfree(held);
-	return 0;
+	return ret;
 }
 
 static void __exit cost_exit(void)

@@ -7,8 +7,11 @@
  * before L2 runs, although the number that L1 knows did not change.  L1 maps another
  * page between two lives, which L2 has to see.
  *
- * Usage: revmxon [-n LIVES]
+ * Usage: revmxon [-n LIVES] [-m]
+ *   -m   move to another CPU in each life: when L1 has entered VMX operation, and
+ *        between two runs of L2
  */
+#include <sched.h>
 #include <unistd.h>
 
 #include "test_util.h"
@@ -31,9 +34,17 @@ static u64 read_by_l2;
 
 static void l2_code(void)
 {
-	WRITE_ONCE(read_by_l2, READ_ONCE(*world.page));
-	vmcall();
-	GUEST_FAIL("L2 went on");
+	for (;;) {
+		WRITE_ONCE(read_by_l2, READ_ONCE(*world.page));
+		vmcall();
+	}
+}
+
+static void l2_read(int frame)
+{
+	GUEST_ASSERT_EQ(vmreadz(VM_EXIT_REASON), EXIT_REASON_VMCALL);
+	GUEST_ASSERT_EQ(READ_ONCE(read_by_l2), frame + 1);
+	WRITE_ONCE(read_by_l2, 0);
 }
 
 static void one_life(struct vmx_pages *vmx, int life)
@@ -44,6 +55,7 @@ static void one_life(struct vmx_pages *vmx, int life)
 	asm volatile("invlpg (%0)" : : "r"(world.page) : "memory");
 
 	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
+	GUEST_SYNC(life);
 	GUEST_ASSERT(load_vmcs(vmx));
 	prepare_vmcs(vmx, l2_code);
 	GUEST_ASSERT(!vmwrite(CPU_BASED_VM_EXEC_CONTROL, vmreadz(CPU_BASED_VM_EXEC_CONTROL) |
@@ -51,8 +63,12 @@ static void one_life(struct vmx_pages *vmx, int life)
 	GUEST_ASSERT(!vmwrite(SECONDARY_VM_EXEC_CONTROL, SECONDARY_EXEC_ENABLE_VPID));
 	GUEST_ASSERT(!vmwrite(VIRTUAL_PROCESSOR_ID, VPID12));
 	GUEST_ASSERT(!vmlaunch());
-	GUEST_ASSERT_EQ(vmreadz(VM_EXIT_REASON), EXIT_REASON_VMCALL);
-	GUEST_ASSERT_EQ(READ_ONCE(read_by_l2), frame + 1);
+	l2_read(frame);
+	GUEST_SYNC(life);
+	GUEST_ASSERT(!vmwrite(GUEST_RIP, vmreadz(GUEST_RIP) +
+					 vmreadz(VM_EXIT_INSTRUCTION_LEN)));
+	GUEST_ASSERT(!vmresume());
+	l2_read(frame);
 	asm volatile("vmxoff" : : : "cc", "memory");
 }
 
@@ -60,10 +76,8 @@ static void l1_code(struct vmx_pages *vmx)
 {
 	int life;
 
-	for (life = 0; life < world.lives; life++) {
+	for (life = 0; life < world.lives; life++)
 		one_life(vmx, life);
-		GUEST_SYNC(life);
-	}
 	GUEST_DONE();
 }
 
@@ -84,20 +98,38 @@ static void make_world(struct kvm_vm *vm)
 	sync_global_to_guest(vm, world);
 }
 
+/* Goes to the next CPU, the first one after the last. */
+static void move(void)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET((sched_getcpu() + 1) % sysconf(_SC_NPROCESSORS_ONLN), &set);
+	TEST_ASSERT(!sched_setaffinity(0, sizeof(set), &set),
+		    "sched_setaffinity() failed: %d", errno);
+}
+
 int main(int argc, char **argv)
 {
+	struct ucall uc = {};
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
-	struct ucall uc;
+	bool moves = false;
 	gva_t vmx;
 	int option;
 
-	while ((option = getopt(argc, argv, "n:")) != -1) {
-		if (option != 'n') {
-			fprintf(stderr, "usage: %s [-n LIVES]\n", argv[0]);
+	while ((option = getopt(argc, argv, "n:m")) != -1) {
+		switch (option) {
+		case 'n':
+			world.lives = atoi_positive("lives", optarg);
+			break;
+		case 'm':
+			moves = true;
+			break;
+		default:
+			fprintf(stderr, "usage: %s [-n LIVES] [-m]\n", argv[0]);
 			return 1;
 		}
-		world.lives = atoi_positive("lives", optarg);
 	}
 
 	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_VMX));
@@ -111,6 +143,8 @@ int main(int argc, char **argv)
 		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
 		if (get_ucall(vcpu, &uc) == UCALL_ABORT)
 			REPORT_GUEST_ASSERT(uc);
+		if (moves)
+			move();
 	} while (uc.cmd != UCALL_DONE);
 	kvm_vm_free(vm);
 

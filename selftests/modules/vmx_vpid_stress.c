@@ -8,7 +8,7 @@
  * is the same caller whether C serves, Rust serves, or both do in a transition.
  *
  * Runs while it is being loaded, and fails to load if a VPID had two owners or was
- * lost.
+ * lost, or if there was none although these callers hold 8192 at most.
  */
 #include <linux/completion.h>
 #include <linux/cpufeature.h>
@@ -41,13 +41,12 @@ module_param(operations, uint, 0);
 MODULE_PARM_DESC(operations, "calls of all callers together (1000000)");
 
 static atomic_t *owners;
-static atomic_t running;
-static DECLARE_COMPLETION(done);
 
 /* Over all callers. */
 static atomic_t calls, given, taken, doubles, lost, exhausted;
 
 struct caller {
+	struct completion done;
 	struct rnd_state random;
 	int name;
 	int count;
@@ -107,62 +106,55 @@ static int call(void *data)
 	while (caller->count)
 		give_back(caller, 0);
 
-	kvfree(caller);
-	if (atomic_dec_and_test(&running))
-		complete(&done);
-
-	return 0;
+	/* Nothing of this module is executed after that: it may be gone. */
+	kthread_complete_and_exit(&caller->done, 0);
 }
 
-static int start(int name)
+static int start(struct caller *caller, int name)
 {
-	struct caller *caller = kvzalloc_obj(*caller);
-	struct task_struct *task;
-
-	if (!caller)
-		return -ENOMEM;
-
+	init_completion(&caller->done);
 	caller->name = name;
 	prandom_seed_state(&caller->random, name);
-	atomic_inc(&running);
-	task = kthread_run(call, caller, "vpid_stress/%d", name);
-	if (IS_ERR(task)) {
-		atomic_dec(&running);
-		kvfree(caller);
-		return PTR_ERR(task);
-	}
 
-	return 0;
+	return PTR_ERR_OR_ZERO(kthread_run(call, caller, "vpid_stress/%d", name));
 }
 
 static int __init stress_init(void)
 {
+	struct caller *callers;
+	uint started, i;
 	int ret = 0;
-	uint i;
 
 	/* The functions may have lost their ENDBR: nobody else calls them by address. */
-	if (cpu_feature_enabled(X86_FEATURE_IBT))
+	if (cpu_feature_enabled(X86_FEATURE_IBT)) {
+		pr_err("with IBT functions of KVM cannot be called by address\n");
 		return -EOPNOTSUPP;
-	if (!allocate || !release || !threads || threads > 64)
+	}
+	if (!allocate || !release || !threads || threads > 64 || operations < threads) {
+		pr_err("give allocate=, release=, threads= from 1 to 64, operations= from threads= up\n");
 		return -EINVAL;
+	}
 
 	owners = vzalloc(array_size(VPIDS, sizeof(*owners)));
-	if (!owners)
+	callers = vzalloc(array_size(threads, sizeof(*callers)));
+	if (!owners || !callers) {
+		vfree(owners);
+		vfree(callers);
 		return -ENOMEM;
+	}
 
-	/* One more, so that the last one does not end before all have begun. */
-	atomic_inc(&running);
-	for (i = 1; i <= threads && !ret; i++)
-		ret = start(i);
-	if (!atomic_dec_and_test(&running))
-		wait_for_completion(&done);
+	for (started = 0; started < threads && !ret; started += !ret)
+		ret = start(&callers[started], started + 1);
+	for (i = 0; i < started; i++)
+		wait_for_completion(&callers[i].done);
+	vfree(callers);
 	vfree(owners);
 
 	pr_info("calls %u given %u taken %u exhausted %u doubles %u lost %u\n",
 		atomic_read(&calls), atomic_read(&given), atomic_read(&taken),
 		atomic_read(&exhausted), atomic_read(&doubles), atomic_read(&lost));
-	if (atomic_read(&doubles) || atomic_read(&lost) ||
-	    atomic_read(&given) != atomic_read(&taken))
+	if (atomic_read(&doubles) || atomic_read(&lost) || atomic_read(&exhausted) ||
+	    !atomic_read(&given) || atomic_read(&given) != atomic_read(&taken))
 		return -EIO;
 
 	return ret;
