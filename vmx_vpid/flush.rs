@@ -353,7 +353,7 @@ fn by_context(tags: &impl Tags, policy: Policy) -> Plan {
         } else if policy.invvpid_context() {
             Plan::several(vpids(tags, policy))
         } else {
-            Plan::One(Invalidation::Invvpid(invvpid::Extent::All))
+            Plan::Wider(Invalidation::Invvpid(invvpid::Extent::All))
         };
     }
     let mut plan = [None; ROOTS];
@@ -365,7 +365,7 @@ fn by_context(tags: &impl Tags, policy: Policy) -> Plan {
                 Some(Invalidation::Invept(ept::Extent::Context(eptp)))
             }
             // A root that cannot be named: only all contexts are sure to have it.
-            _ => return Plan::One(Invalidation::Invept(ept::Extent::All)),
+            _ => return Plan::Wider(Invalidation::Invept(ept::Extent::All)),
         };
     }
     Plan::Several(plan)

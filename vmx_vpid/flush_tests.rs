@@ -232,12 +232,12 @@ mod tests {
         // One that cannot be named takes all contexts, like a CPU that cannot name any.
         assert_eq!(
             plan(Request::All, &vcpu, by_context(NO_INVEPT_CONTEXT)),
-            Plan::One(INVEPT_ALL)
+            Plan::Wider(INVEPT_ALL)
         );
         vcpu.others[6] = Root::Unknown;
         assert_eq!(
             plan(Request::All, &vcpu, by_context(0)),
-            Plan::One(INVEPT_ALL)
+            Plan::Wider(INVEPT_ALL)
         );
         // The root is there, and the other requests are answered as ever.
         assert_eq!(
@@ -252,7 +252,7 @@ mod tests {
         );
         assert_eq!(
             plan(Request::All, &vcpu, by_context(NO_CONTEXT)),
-            Plan::One(INVVPID_ALL)
+            Plan::Wider(INVVPID_ALL)
         );
         vcpu.vpid01 = None;
         assert_eq!(plan(Request::All, &vcpu, by_context(0)), Plan::Nothing);

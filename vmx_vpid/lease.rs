@@ -7,14 +7,18 @@
 //! back by its number; a number that nobody held is told then, and changes nothing.
 //!
 //! A VPID that was just taken is clean nowhere: on every CPU its last holder may have left
-//! mappings.  [`Flushed`] is the record of where its holder has flushed it since, a mask of CPUs
-//! for each VPID.  It decides nothing: KVM asks for a flush whenever a vCPU comes to a CPU (see
-//! "When a VPID is safe to reuse" in Documentation/design.rst), and the record shows that it did.
-//! The model in [`crate::model`] enters no guest with a VPID that is not recorded as clean.
+//! mappings.  It comes as [`Taken`], of which only the record makes a VPID.  [`Flushed`] is the
+//! record of where its holder has flushed it since, a mask of CPUs for each VPID.  It decides
+//! nothing: KVM asks for a flush whenever a vCPU comes to a CPU (see "When a VPID is safe to reuse"
+//! in Documentation/design.rst), and the record shows that it did.  The model in [`crate::model`]
+//! enters no guest with a VPID that is not recorded as clean.
 
 use crate::{
-    invvpid::Vpid,
-    vpid::NotHeld, //
+    bitmap::{
+        NotHeld,
+        Taken, //
+    },
+    invvpid::Vpid, //
 };
 use core::{
     hint::cold_path,
@@ -176,11 +180,19 @@ impl<'a, W: Word> Flushed<'a, W> {
         }
     }
 
-    /// Records that a VPID was taken: it is clean nowhere.
+    /// Records that a VPID was taken, clean nowhere, and returns it.
     ///
-    /// To be called before its new holder knows it.
+    /// There is no other way to it: so nobody knows it before this is recorded.
     #[inline]
-    pub(crate) fn forget(&self, vpid: Vpid) {
+    pub(crate) fn forget(&self, taken: Taken) -> Vpid {
+        let vpid = taken.unrecorded();
+        self.clear(vpid);
+        vpid
+    }
+
+    /// Records that a VPID in use is clean nowhere, as far as is known.
+    #[inline]
+    pub(crate) fn clear(&self, vpid: Vpid) {
         let index = usize::from(vpid.into_raw());
         self.first[index].clear();
         for plane in self.rest {
@@ -263,7 +275,7 @@ mod tests {
             }
             assert!(flushed.cpus(vpid).eq([0, 63, 64, 69]));
         }
-        flushed.forget(one);
+        assert_eq!(flushed.forget(Taken::new(one)), one);
         assert_eq!(flushed.cpus(one).count(), 0);
         assert_eq!(flushed.cpus(last).count(), 4);
         // Beyond the machine nothing is recorded, and nothing breaks.

@@ -36,12 +36,10 @@ mod tests {
         }, //
     };
     use crate::{
+        bitmap::Words,
         lease::Flushed,
         policy::Switches,
-        vpid::{
-            Pool,
-            Words, //
-        }, //
+        vpid::Pool, //
     };
     use core::cell::Cell;
     use kernel::prelude::*;

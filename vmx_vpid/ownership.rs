@@ -8,11 +8,11 @@
 //! What does not fit although nothing comes or goes is a fault, and is shown as one.
 
 use crate::{
-    invvpid::Vpid,
-    vpid::{
-        Pool,
+    bitmap::{
+        members,
         Words, //
-    }, //
+    },
+    invvpid::Vpid, //
 };
 use kernel::prelude::*;
 
@@ -67,7 +67,7 @@ pub(crate) fn compare(in_use: &Words, claims: &[Claim]) -> Result<KVVec<Line>> {
     let mut lines = KVVec::with_capacity(count as usize + claims.len(), GFP_KERNEL)?;
     let mut rest = claims;
     for (index, &word) in in_use.iter().enumerate() {
-        for vpid in Pool::members(index, word) {
+        for vpid in members(index, word) {
             let (before, of_it, after) = split(rest, vpid);
             for &claim in before {
                 add(&mut lines, claim.vpid, Some(claim), Verdict::Free)?;

@@ -58,7 +58,7 @@ impl fmt::Display for MaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unknown => "only bits 25, 40, 41 and 42 can be masked",
-            Self::NothingLeft => "bits 41 and 42 cannot both be missing: leave one",
+            Self::NothingLeft => "of bits 41 and 42 one has to be left that the CPU has",
         })
     }
 }

@@ -10,6 +10,7 @@
 
 mod addr;
 mod backend;
+mod bitmap;
 mod caps;
 mod control;
 mod emulate;

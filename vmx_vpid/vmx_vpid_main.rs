@@ -22,6 +22,7 @@
 mod addr;
 mod backend;
 mod bindings;
+mod bitmap;
 mod caps;
 mod control;
 mod debugfs;

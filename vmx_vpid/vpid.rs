@@ -11,21 +11,18 @@
 //! on each CPU: see "When a VPID is safe to reuse" in Documentation/design.rst, and
 //! [`crate::lease`] for the record that is kept of it.
 
-use crate::invvpid::Vpid;
+use crate::{
+    bitmap::{
+        members,
+        place,
+        NotHeld,
+        Taken,
+        Words,
+        WORDS, //
+    },
+    invvpid::Vpid, //
+};
 use kernel::prelude::*;
-
-/// Bits in one word of the bitmap.
-const BITS: usize = u64::BITS as usize;
-
-/// Words of the bitmap, one bit for each VPID.
-const WORDS: usize = Vpid::COUNT / BITS;
-
-/// The VPIDs of a machine as a bitmap, in the layout of the kernel's `DECLARE_BITMAP()`.
-pub(crate) type Words = [u64; WORDS];
-
-/// A VPID was released that the pool had not given out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotHeld;
 
 /// The set of VPIDs, those in use and those free.
 ///
@@ -68,11 +65,11 @@ impl Pool {
     ///
     /// Returns `None` when all that it may give out are in use.
     #[inline]
-    pub(crate) fn acquire(&mut self) -> Option<Vpid> {
+    pub(crate) fn acquire(&mut self) -> Option<Taken> {
         let first = &mut self.queue[usize::from(self.head)];
         // Where the queue is empty, or has no first, there is 0.
         let vpid = Vpid::new(*first)?;
-        let (word, bit) = Self::place(vpid);
+        let (word, bit) = place(vpid);
         // INVARIANT: The first of the queue is taken from it, and its bit, which was clear, is set.
         *first = 0;
         self.head = self.head.wrapping_add(1);
@@ -80,7 +77,7 @@ impl Pool {
         if self.free() < self.low_water {
             self.low_water = self.free();
         }
-        Some(vpid)
+        Some(Taken::new(vpid))
     }
 
     /// Gives a VPID back.
@@ -91,7 +88,7 @@ impl Pool {
     /// as it was then.
     #[inline]
     pub(crate) fn release(&mut self, vpid: Vpid) -> Result<(), NotHeld> {
-        let (word, bit) = Self::place(vpid);
+        let (word, bit) = place(vpid);
         if self.used[word] & bit == 0 {
             return Err(NotHeld);
         }
@@ -117,10 +114,10 @@ impl Pool {
         self.queue.fill(0);
         (self.head, self.tail, self.beyond) = (0, 0, 0);
         // INVARIANT: The queue is empty, and each VPID that belongs there is appended, once.
-        for id in 1..=u16::MAX {
-            let (word, bit) = (usize::from(id) / BITS, 1 << (usize::from(id) % BITS));
-            match (self.used[word] & bit != 0, id <= max) {
-                (false, true) => self.enqueue(id),
+        for vpid in (1..=u16::MAX).filter_map(Vpid::new) {
+            let (word, bit) = place(vpid);
+            match (self.used[word] & bit != 0, vpid.into_raw() <= max) {
+                (false, true) => self.enqueue(vpid.into_raw()),
                 (true, false) => self.beyond = self.beyond.wrapping_add(1),
                 _ => {}
             }
@@ -137,7 +134,7 @@ impl Pool {
     pub(crate) fn reconcile(&mut self, bitmap: &Words) -> u32 {
         let before = self.in_use();
         for (index, &word) in bitmap.iter().enumerate() {
-            for vpid in Self::members(index, !word & self.used[index]) {
+            for vpid in members(index, !word & self.used[index]) {
                 // `release()` keeps the invariants.
                 let _ = self.release(vpid);
             }
@@ -179,25 +176,11 @@ impl Pool {
         self.tail.wrapping_sub(self.head)
     }
 
-    /// Returns the VPIDs that a word of a bitmap has bits for, the host's 0 aside.
-    pub(crate) fn members(index: usize, word: u64) -> impl Iterator<Item = Vpid> {
-        (0..BITS)
-            .filter(move |bit| word >> bit & 1 == 1)
-            .filter_map(move |bit| Vpid::new(u16::try_from(index * BITS + bit).ok()?))
-    }
-
     /// Appends an id to the queue.
     #[inline]
     fn enqueue(&mut self, id: u16) {
         self.queue[usize::from(self.tail)] = id;
         self.tail = self.tail.wrapping_add(1);
-    }
-
-    /// Returns the index and the mask under which a VPID is found in `used`.
-    #[inline]
-    fn place(vpid: Vpid) -> (usize, u64) {
-        let id = usize::from(vpid.into_raw());
-        (id / BITS, 1 << (id % BITS))
     }
 }
 
@@ -218,6 +201,10 @@ mod tests {
         Ok(pool)
     }
 
+    fn next(pool: &mut Pool) -> Option<Vpid> {
+        pool.acquire().map(Taken::unrecorded)
+    }
+
     fn vpid(id: u16) -> Result<Vpid> {
         Vpid::new(id).ok_or(EINVAL)
     }
@@ -228,14 +215,14 @@ mod tests {
         let mut queued = words()?;
         for offset in 0..=u16::MAX {
             let id = pool.queue[usize::from(pool.head.wrapping_add(offset))];
-            let (word, bit) = (usize::from(id) / BITS, 1 << (usize::from(id) % BITS));
+            let (word, bit) = (usize::from(id) / 64, 1 << (usize::from(id) % 64));
             if (id != 0) != (offset < pool.free()) || id != 0 && queued[word] & bit != 0 {
                 return Ok(false);
             }
             queued[word] |= bit;
         }
         let complementary = (1..=u16::MAX).all(|id| {
-            let (word, bit) = (usize::from(id) / BITS, 1 << (usize::from(id) % BITS));
+            let (word, bit) = (usize::from(id) / 64, 1 << (usize::from(id) % 64));
             (queued[word] & bit != 0) == (id <= pool.max && pool.used[word] & bit == 0)
         });
         Ok(pool.used[0] & 1 == 0
@@ -248,7 +235,7 @@ mod tests {
     fn a_pool_without_import_gives_out_nothing() -> Result {
         let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
         assert!(consistent(&pool)?);
-        assert_eq!(pool.acquire(), None);
+        assert_eq!(next(&mut pool), None);
         assert_eq!(pool.release(vpid(1)?), Err(NotHeld));
         Ok(())
     }
@@ -256,14 +243,14 @@ mod tests {
     #[test]
     fn never_gives_out_zero_and_reuses_late() -> Result {
         let mut pool = pool(u16::MAX)?;
-        assert_eq!(pool.acquire(), Vpid::new(1));
+        assert_eq!(next(&mut pool), Vpid::new(1));
         assert_eq!(pool.release(vpid(1)?), Ok(()));
         // Every other id comes before 1 does again, and 0 never comes.
         for id in 2..=u16::MAX {
-            assert_eq!(pool.acquire(), Vpid::new(id));
+            assert_eq!(next(&mut pool), Vpid::new(id));
         }
-        assert_eq!(pool.acquire(), Vpid::new(1));
-        assert_eq!(pool.acquire(), None);
+        assert_eq!(next(&mut pool), Vpid::new(1));
+        assert_eq!(next(&mut pool), None);
         assert_eq!(pool.in_use(), 65535);
         assert!(consistent(&pool)?);
         Ok(())
@@ -272,16 +259,16 @@ mod tests {
     #[test]
     fn the_longest_free_comes_first() -> Result {
         let mut pool = pool(u16::MAX)?;
-        while pool.acquire().is_some() {}
+        while next(&mut pool).is_some() {}
         let ids = [65535, 1, 4096, 63, 64, 65472, 32768];
         for id in ids {
             assert_eq!(pool.release(vpid(id)?), Ok(()));
         }
         assert!(consistent(&pool)?);
         for id in ids {
-            assert_eq!(pool.acquire(), Vpid::new(id));
+            assert_eq!(next(&mut pool), Vpid::new(id));
         }
-        assert_eq!(pool.acquire(), None);
+        assert_eq!(next(&mut pool), None);
         Ok(())
     }
 
@@ -289,7 +276,7 @@ mod tests {
     fn a_double_release_is_told_and_changes_nothing() -> Result {
         let mut pool = pool(u16::MAX)?;
         assert_eq!(pool.release(vpid(7)?), Err(NotHeld));
-        let one = pool.acquire().ok_or(ENOSPC)?;
+        let one = next(&mut pool).ok_or(ENOSPC)?;
         assert_eq!(pool.release(one), Ok(()));
         assert_eq!(pool.release(one), Err(NotHeld));
         assert_eq!(pool.in_use(), 0);
@@ -311,7 +298,7 @@ mod tests {
         assert!(consistent(&pool)?);
         assert_eq!(pool.in_use(), 3 + 64 * 64 + 1);
         assert_eq!(pool.high_water(), pool.in_use());
-        assert_eq!(pool.acquire(), Vpid::new(4));
+        assert_eq!(next(&mut pool), Vpid::new(4));
         assert_eq!(pool.release(vpid(65535)?), Ok(()));
         // What goes back to KVM has the host's bit set.
         pool.export(&mut bitmap);
@@ -333,13 +320,13 @@ mod tests {
         let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
         pool.import(&bitmap, 3);
         assert_eq!(pool.in_use(), 2);
-        assert_eq!(pool.acquire(), Vpid::new(1));
-        assert_eq!(pool.acquire(), Vpid::new(3));
-        assert_eq!(pool.acquire(), None);
+        assert_eq!(next(&mut pool), Vpid::new(1));
+        assert_eq!(next(&mut pool), Vpid::new(3));
+        assert_eq!(next(&mut pool), None);
         // It comes back, once, and is not given out again.
         assert_eq!(pool.release(vpid(100)?), Ok(()));
         assert_eq!(pool.release(vpid(100)?), Err(NotHeld));
-        assert_eq!(pool.acquire(), None);
+        assert_eq!(next(&mut pool), None);
         assert!(consistent(&pool)?);
         Ok(())
     }
@@ -348,7 +335,7 @@ mod tests {
     fn reconcile_follows_what_was_freed_elsewhere() -> Result {
         let mut pool = pool(u16::MAX)?;
         for _ in 0..130 {
-            pool.acquire().ok_or(ENOSPC)?;
+            next(&mut pool).ok_or(ENOSPC)?;
         }
         let mut bitmap = words()?;
         bitmap.fill(u64::MAX);
@@ -377,8 +364,8 @@ mod tests {
             seed ^= seed >> 7;
             seed ^= seed << 17;
             if seed & 3 != 0 || held.is_empty() {
-                let new = pool.acquire().ok_or(ENOSPC)?;
-                let (word, bit) = Pool::place(new);
+                let new = next(&mut pool).ok_or(ENOSPC)?;
+                let (word, bit) = place(new);
                 assert_eq!(shadow[word] & bit, 0);
                 shadow[word] |= bit;
                 held.push(new, GFP_KERNEL)?;
@@ -388,7 +375,7 @@ mod tests {
                 held.swap(index, last);
                 let gone = held.pop().ok_or(EINVAL)?;
                 assert_eq!(pool.release(gone), Ok(()));
-                let (word, bit) = Pool::place(gone);
+                let (word, bit) = place(gone);
                 shadow[word] &= !bit;
             }
             if turn % 1024 == 0 {

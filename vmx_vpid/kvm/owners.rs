@@ -4,6 +4,7 @@
 
 use crate::{
     bindings,
+    bitmap::Words,
     invvpid::Vpid,
     kvm::vpids::Vpids,
     ownership::{
@@ -11,14 +12,13 @@ use crate::{
         Claim,
         Line,
         Verdict, //
-    },
-    vpid::Words, //
+    }, //
 };
 use kernel::prelude::*;
 
 /// How often the lists are read before what does not fit is taken for a fault.
 ///
-/// Between the claims and the VPIDs in use a vCPU may come or go: that passes.
+/// While VPIDs and claims are read a vCPU may come and go, or two take turns: that passes.
 const TRIES: u32 = 4;
 
 /// Returns a line for each VPID in use or claimed.
@@ -34,25 +34,21 @@ pub(super) unsafe fn lines() -> Result<KVVec<Line>> {
     let mut tries = 0;
     loop {
         tries += 1;
+        let mut in_use = KBox::<Words>::zeroed(GFP_KERNEL)?;
+        // Once before the claims and once after: a vCPU that came or went meanwhile held its VPID
+        // at one of the two.
         // SAFETY: The contract of this function.
-        let lines = ownership::compare(&*unsafe { in_use() }?, &unsafe { claims() }?)?;
+        unsafe { Vpids::lock() }.add_to(&mut in_use);
+        // SAFETY: As above.
+        let claims = unsafe { claims() }?;
+        // SAFETY: As above.
+        unsafe { Vpids::lock() }.add_to(&mut in_use);
+        let lines = ownership::compare(&in_use, &claims)?;
         let is_fault = |line: &Line| matches!(line.verdict, Verdict::Double | Verdict::Free);
         if tries == TRIES || !lines.iter().any(is_fault) {
             return Ok(lines);
         }
     }
-}
-
-/// Copies the VPIDs in use.
-///
-/// # Safety
-///
-/// kvm_intel's symbols are resolved until this returns.
-unsafe fn in_use() -> Result<KBox<Words>> {
-    let mut words = KBox::<Words>::zeroed(GFP_KERNEL)?;
-    // SAFETY: The contract of this function.
-    unsafe { Vpids::lock() }.copy_to(&mut words);
-    Ok(words)
 }
 
 /// Returns what every vCPU says that it holds.

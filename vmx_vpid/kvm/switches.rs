@@ -109,22 +109,22 @@ extern "C" fn vmx_vpid_switch_get(which: bindings::vmx_vpid_switch) -> u64 {
 /// Writes a switch's file.
 #[no_mangle]
 extern "C" fn vmx_vpid_switch_set(which: bindings::vmx_vpid_switch, value: u64) -> c_int {
-    let boolean = || match value {
+    let boolean = |name: &str| match value {
         0 => Ok(false),
         1 => Ok(true),
         _ => {
-            pr_err!("{} is neither 0 nor 1\n", value);
+            pr_err!("{}={} is refused: write 0 or 1\n", name, value);
             Err(EINVAL)
         }
     };
     from_result(|| {
         match which {
             bindings::vmx_vpid_switch_VMX_VPID_FORCE_FLUSH => {
-                let force_flush = boolean()?;
+                let force_flush = boolean("force_flush")?;
                 set(|all| all.force_flush = force_flush)?;
             }
             bindings::vmx_vpid_switch_VMX_VPID_FLUSH_CONTEXT => {
-                let flush_context = boolean()?;
+                let flush_context = boolean("flush_context")?;
                 set(|all| all.flush_context = flush_context)?;
             }
             _ => set(|all| all.caps_mask = value)?,

@@ -4,17 +4,18 @@
 
 use crate::{
     bindings,
+    bitmap::{
+        self,
+        NotHeld,
+        Words, //
+    },
     invvpid::Vpid,
     kvm::{
         record,
         switches, //
     },
     lease::Source,
-    vpid::{
-        NotHeld,
-        Pool,
-        Words, //
-    }, //
+    vpid::Pool, //
 };
 use core::cell::UnsafeCell;
 use kernel::types::NotThreadSafe;
@@ -102,7 +103,7 @@ impl Vpids {
         owners.pool_is_truth = true;
         let flushed = record::flushed();
         for (index, &word) in owners.pool.words().iter().enumerate() {
-            Pool::members(index, word).for_each(|vpid| flushed.forget(vpid));
+            bitmap::members(index, word).for_each(|vpid| flushed.clear(vpid));
         }
         // SAFETY: As above.
         unsafe { (*bitmap).fill(u64::MAX) };
@@ -124,13 +125,16 @@ impl Vpids {
         (owners.pool.in_use(), strays)
     }
 
-    /// Copies the VPIDs in use.
-    pub(super) fn copy_to(&mut self, to: &mut Words) {
+    /// Adds the VPIDs in use to some others.
+    pub(super) fn add_to(&mut self, others: &mut Words) {
         let owners = self.owners();
-        if owners.pool_is_truth {
-            *to = *owners.pool.words();
+        let in_use = if owners.pool_is_truth {
+            owners.pool.words()
         } else {
-            *to = *self.bitmap();
+            self.bitmap()
+        };
+        for (other, word) in others.iter_mut().zip(in_use) {
+            *other |= word;
         }
     }
 
@@ -140,13 +144,12 @@ impl Vpids {
     #[inline]
     fn acquire(&mut self) -> Option<Vpid> {
         let owners = self.owners();
-        let vpid = if owners.pool_is_truth {
+        let taken = if owners.pool_is_truth {
             owners.pool.acquire()
         } else {
-            self.acquire_in_bitmap()
+            bitmap::take_first(self.bitmap())
         }?;
-        record::flushed().forget(vpid);
-        Some(vpid)
+        Some(record::flushed().forget(taken))
     }
 
     /// Gives a VPID back.
@@ -160,37 +163,8 @@ impl Vpids {
         if owners.pool_is_truth {
             owners.pool.release(vpid)
         } else {
-            self.release_in_bitmap(vpid)
+            bitmap::give_back(self.bitmap(), vpid)
         }
-    }
-
-    /// Takes the first VPID that is free in KVM's bitmap.
-    #[cold]
-    fn acquire_in_bitmap(&mut self) -> Option<Vpid> {
-        let (index, word) = self
-            .bitmap()
-            .iter_mut()
-            .enumerate()
-            .find(|(_, word)| **word != u64::MAX)?;
-        let bit = word.trailing_ones();
-        // Bit 0 is set by kvm_intel in its initialisation, before there are vCPUs; `Vpid::new()`
-        // refuses it all the same.
-        let vpid = Vpid::new(u16::try_from(index * 64 + bit as usize).ok()?)?;
-        *word |= 1 << bit;
-        Some(vpid)
-    }
-
-    /// Gives a VPID back to KVM's bitmap.
-    #[cold]
-    fn release_in_bitmap(&mut self, vpid: Vpid) -> Result<(), NotHeld> {
-        let index = usize::from(vpid.into_raw());
-        let bit = 1u64 << (index % 64);
-        let word = self.bitmap().get_mut(index / 64).ok_or(NotHeld)?;
-        if *word & bit == 0 {
-            return Err(NotHeld);
-        }
-        *word &= !bit;
-        Ok(())
     }
 
     /// Returns how many VPIDs are in use, and the most that were since the pool took over.

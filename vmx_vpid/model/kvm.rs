@@ -20,6 +20,7 @@ use super::{
     }, //
 };
 use crate::{
+    bitmap::NotHeld,
     caps::EptVpidCap,
     flush::{
         answer,
@@ -33,10 +34,7 @@ use crate::{
         Source, //
     },
     policy::Policy,
-    vpid::{
-        NotHeld,
-        Pool, //
-    }, //
+    vpid::Pool, //
 };
 use core::cell::Cell;
 use kernel::prelude::*;
@@ -123,9 +121,8 @@ impl Vpids<'_> {
 
 impl Source for Vpids<'_> {
     fn take(&self) -> Option<Vpid> {
-        let vpid = self.with(Pool::acquire)??;
-        self.flushed.forget(vpid);
-        Some(vpid)
+        let taken = self.with(Pool::acquire)??;
+        Some(self.flushed.forget(taken))
     }
 
     fn give_back(&self, vpid: Vpid) -> Result<(), NotHeld> {
