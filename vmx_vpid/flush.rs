@@ -368,7 +368,7 @@ fn by_context(tags: &impl Tags, policy: Policy) -> Plan {
             _ => return Plan::Wider(Invalidation::Invept(ept::Extent::All)),
         };
     }
-    Plan::Several(plan)
+    Plan::several(plan)
 }
 
 /// Covers everything of every guest on this CPU, whatever was asked for.

@@ -20,15 +20,18 @@ mod tests {
             Levels, //
         },
         flush::*,
+        insn::InsnError,
         invvpid::{
             self,
             Vpid, //
         },
         issue::{
+            Invalidate,
             Invalidation::{
                 self,
                 *, //
             },
+            Lost,
             Plan, //
         },
         policy::{
@@ -36,6 +39,7 @@ mod tests {
             Switches, //
         }, //
     };
+    use core::cell::Cell;
     use kernel::prelude::*;
 
     /// A vCPU as a flush sees it.
@@ -308,5 +312,120 @@ mod tests {
         assert_eq!(cleaned(Request::Current, &vcpu, less(0)), [two, None]);
         assert_eq!(cleaned(Request::Guest, &vcpu, less(0)), [two, None]);
         Ok(())
+    }
+
+    /// A CPU on which instructions work or not, in a machine that moves the task to the other CPU
+    /// whenever it may.
+    struct Moving {
+        works: bool,
+        cpu: Cell<usize>,
+        pins: Cell<u32>,
+        /// How many instructions each CPU was given, and which VPIDs were recorded for it.
+        issued: [Cell<u32>; 2],
+        recorded: [Cell<Cleaned>; 2],
+    }
+
+    impl Moving {
+        fn new(works: bool) -> Self {
+            Self {
+                works,
+                cpu: Cell::new(0),
+                pins: Cell::new(0),
+                issued: Default::default(),
+                recorded: Default::default(),
+            }
+        }
+
+        fn issue(&self) -> Result<(), InsnError> {
+            let issued = &self.issued[self.cpu.get()];
+            issued.set(issued.get() + 1);
+            self.go_on();
+            if self.works {
+                Ok(())
+            } else {
+                Err(InsnError::Fault)
+            }
+        }
+
+        fn go_on(&self) {
+            if self.pins.get() == 0 {
+                self.cpu.set(1 - self.cpu.get());
+            }
+        }
+    }
+
+    impl Invalidate for &Moving {
+        fn invvpid(&self, _: invvpid::Extent) -> Result<(), InsnError> {
+            self.issue()
+        }
+        fn invept(&self, _: ept::Extent) -> Result<(), InsnError> {
+            self.issue()
+        }
+        fn skipped(&self) {}
+        fn widened(&self) {}
+        fn failed(&self, _: Invalidation, _: InsnError, _: Option<Invalidation>) {}
+    }
+
+    impl Recorder for &Moving {
+        fn is_recorded(self, vpid: Vpid) -> bool {
+            let recorded = self.recorded[self.cpu.get()].get().contains(&Some(vpid));
+            self.go_on();
+            recorded
+        }
+        fn record(self, vpid: Vpid) {
+            let recorded = &self.recorded[self.cpu.get()];
+            let [one, _] = recorded.get();
+            recorded.set([Some(vpid), one]);
+        }
+        fn pinned<R>(self, function: impl FnOnce() -> R) -> R {
+            self.pins.set(self.pins.get() + 1);
+            let result = function();
+            self.pins.set(self.pins.get() - 1);
+            result
+        }
+    }
+
+    #[test]
+    fn a_flush_is_recorded_where_it_was_issued() {
+        for ept in [false, true] {
+            let vcpu = vcpu(ept);
+            for policy in [less(0), less(0).with_by_context(true)] {
+                let cpu = Moving::new(true);
+                assert_eq!(answer(Request::All, &vcpu, policy, &cpu), Ok(()));
+                for (issued, recorded) in cpu.issued.iter().zip(&cpu.recorded) {
+                    let both = [vcpu.vpid02, vcpu.vpid01];
+                    let wanted = if issued.get() == 0 { [None; 2] } else { both };
+                    assert_eq!(recorded.get(), wanted);
+                }
+                // Once is enough: from then on nothing keeps the task where it is.
+                let count = |cpu: &Moving| cpu.issued.iter().map(Cell::get).sum::<u32>();
+                let before = count(&cpu);
+                cpu.recorded[0].set([vcpu.vpid01, vcpu.vpid02]);
+                cpu.recorded[1].set([vcpu.vpid01, vcpu.vpid02]);
+                assert_eq!(answer(Request::All, &vcpu, policy, &cpu), Ok(()));
+                assert_eq!(count(&cpu), 2 * before);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_flush_is_not_recorded() {
+        for request in [Request::All, Request::Guest] {
+            let cpu = Moving::new(false);
+            assert_eq!(answer(request, &vcpu(false), less(0), &cpu), Err(Lost));
+            for recorded in &cpu.recorded {
+                assert_eq!(recorded.get(), [None; 2]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_vcpu_without_contexts_needs_no_instruction() {
+        let policy = less(NO_ALL).with_by_context(true);
+        let mut vcpu = vcpu(true);
+        vcpu.root = Root::Invalid;
+        assert_eq!(plan(Request::All, &vcpu, policy), Plan::Nothing);
+        (vcpu.ept, vcpu.vpid02) = (false, None);
+        assert_eq!(plan(Request::All, &vcpu, policy), Plan::several([whole(1)]));
     }
 }
