@@ -8,7 +8,8 @@ use super::{
     tlb::{
         Cpu,
         Here,
-        Key, //
+        Key,
+        Task, //
     },
     vcpu::{
         ep4ta,
@@ -137,6 +138,8 @@ pub(super) struct Machine<'a> {
     pub(super) config: Config,
     policy: Policy,
     cpus: [Cpu<Mapping>; CPUS],
+    /// Works for one vCPU at a time, from the beginning of a step to its end.
+    pub(super) task: Task,
     vpids: &'a Vpids<'a>,
     vcpus: [Option<Vcpu>; VCPUS],
     tables: [Option<Table>; TABLES],
@@ -153,7 +156,8 @@ impl<'a> Machine<'a> {
         Self {
             config,
             policy: config.switches.policy(full),
-            cpus: [Cpu::new(0, caps), Cpu::new(1, caps)],
+            cpus: [Cpu::new(caps), Cpu::new(caps)],
+            task: Task::new(!config.preempted),
             vpids,
             vcpus: [None; VCPUS],
             tables: [None; TABLES],
@@ -201,8 +205,10 @@ impl<'a> Machine<'a> {
     /// Creates a vCPU: `vmx_vcpu_create()`.
     pub(super) fn create(&mut self, id: usize) {
         if self.vcpus[id].is_none() {
+            let loaded_before = self.broken(Fault::NoFlushOnCreate);
             self.vcpus[id] = Some(Vcpu {
                 vpid01: self.take_vpid(),
+                vmcs: [loaded_before.then_some(0), None],
                 ..Vcpu::default()
             });
         }
@@ -236,18 +242,26 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Answers a flush on the CPU that has the vCPU loaded.
-    fn flush(&self, vcpu: &Vcpu, cpu: usize, request: Request) -> Result<(), Wrong> {
+    /// Answers a flush; the task may be moved before, meanwhile and after.
+    fn flush(&self, vcpu: &mut Vcpu, request: Request) -> Result<(), Wrong> {
         let here = Here {
-            cpu: &self.cpus[cpu],
+            cpus: &self.cpus,
+            task: &self.task,
             flushed: &self.vpids.flushed,
         };
         let config = &self.config;
-        Ok(answer(request, &Seen { vcpu, config }, self.policy, here)?)
+        answer(request, &Seen { vcpu, config }, self.policy, here)?;
+        // The preempt notifier loads the vCPU wherever the task comes to.
+        if self.task.has_moved() {
+            vcpu.vmcs[vcpu.level()] = None;
+            self.load(vcpu);
+        }
+        Ok(())
     }
 
-    /// Loads the VMCS in use on a CPU: `vmx_vcpu_load_vmcs()`.
-    pub(super) fn load(&self, vcpu: &mut Vcpu, cpu: usize) {
+    /// Loads the VMCS in use on the task's CPU: `vmx_vcpu_load_vmcs()`.
+    pub(super) fn load(&self, vcpu: &mut Vcpu) {
+        let cpu = self.task.cpu();
         let here = &mut vcpu.vmcs[vcpu.level()];
         if here.replace(cpu) != Some(cpu) && !self.broken(Fault::NoFlushOnLoad) {
             vcpu.pending.all = true;
@@ -255,14 +269,14 @@ impl<'a> Machine<'a> {
     }
 
     /// Serves what depends on the vCPU's mode: `kvm_service_local_tlb_flush_requests()`.
-    pub(super) fn serve_local(&self, vcpu: &mut Vcpu, cpu: usize) -> Result<(), Wrong> {
+    pub(super) fn serve_local(&self, vcpu: &mut Vcpu) -> Result<(), Wrong> {
         let Pending { current, guest, .. } = vcpu.pending;
         (vcpu.pending.current, vcpu.pending.guest) = (false, false);
         if current {
-            self.flush(vcpu, cpu, Request::Current)?;
+            self.flush(vcpu, Request::Current)?;
         }
         if guest {
-            self.flush(vcpu, cpu, Request::Guest)?;
+            self.flush(vcpu, Request::Guest)?;
         }
         Ok(())
     }
@@ -280,13 +294,13 @@ impl<'a> Machine<'a> {
     /// Turns to the tables that the vCPU now needs: `kvm_mmu_new_pgd()`.
     pub(super) fn new_root(&self, id: usize, vcpu: &mut Vcpu) {
         let role = Self::role(vcpu);
-        let mmu = vcpu.mmu(self.config.ept);
+        let mmu = vcpu.mmu();
         vcpu.mmus[mmu].switch(|table| self.fits(table, id / 2, role));
     }
 
     /// Loads a root if there is none: `kvm_mmu_load()`.
-    fn load_root(&mut self, id: usize, vcpu: &mut Vcpu, cpu: usize) -> Result<(), Wrong> {
-        if vcpu.root(self.config.ept).is_some() {
+    fn load_root(&mut self, id: usize, vcpu: &mut Vcpu) -> Result<(), Wrong> {
+        if vcpu.root().is_some() {
             return Ok(());
         }
         let (vm, role) = (id / 2, Self::role(vcpu));
@@ -299,11 +313,11 @@ impl<'a> Machine<'a> {
             role,
             obsolete: false,
         });
-        vcpu.mmus[vcpu.mmu(self.config.ept)].0[0] = Some(table);
+        vcpu.mmus[vcpu.mmu()].0[0] = Some(table);
         if self.broken(Fault::NoFlushOnRootLoad) {
             return Ok(());
         }
-        self.flush(vcpu, cpu, Request::Current)
+        self.flush(vcpu, Request::Current)
     }
 
     /// Works on a vCPU that a task has loaded on a CPU.
@@ -316,7 +330,8 @@ impl<'a> Machine<'a> {
         let Some(mut vcpu) = self.vcpus[id] else {
             return Ok(());
         };
-        self.load(&mut vcpu, cpu);
+        self.task.put_on(cpu);
+        self.load(&mut vcpu);
         work(self, &mut vcpu)?;
         self.vcpus[id] = Some(vcpu);
         self.sweep();
@@ -330,20 +345,26 @@ impl<'a> Machine<'a> {
             for mmu in &mut vcpu.mmus {
                 mmu.keep(|table| !obsolete(table));
             }
-            if vcpu.pending.all {
-                vcpu.pending.all = false;
-                vcpu.pending.current = false;
-                this.flush(vcpu, cpu, Request::All)?;
+            loop {
+                if vcpu.pending.all {
+                    vcpu.pending.all = false;
+                    vcpu.pending.current = false;
+                    this.flush(vcpu, Request::All)?;
+                }
+                this.serve_local(vcpu)?;
+                this.load_root(id, vcpu)?;
+                // With interrupts off it looks again: nothing is pending when the guest runs.
+                if !vcpu.pending.any() {
+                    return this.guest(id, vcpu, pages);
+                }
             }
-            this.serve_local(vcpu, cpu)?;
-            this.load_root(id, vcpu, cpu)?;
-            this.guest(id, vcpu, cpu, pages)
         })
     }
 
     /// Is in the guest, on the hardware.
-    fn guest(&self, id: usize, vcpu: &Vcpu, cpu: usize, pages: u64) -> Result<(), Wrong> {
-        let Some(root) = vcpu.root(self.config.ept) else {
+    fn guest(&self, id: usize, vcpu: &Vcpu, pages: u64) -> Result<(), Wrong> {
+        let cpu = self.task.cpu();
+        let Some(root) = vcpu.root() else {
             return Ok(());
         };
         let config = &self.config;

@@ -22,8 +22,11 @@ impl Machine<'_> {
             if !vcpu.vmxon {
                 vcpu.vmxon = true;
                 vcpu.vpid02 = this.take_vpid();
-                vcpu.vmcs[1] = None;
-                vcpu.last_vpid12 = 0;
+                // Either is enough by itself.
+                if !this.broken(Fault::NoFlushOnVmxon) {
+                    vcpu.vmcs[1] = None;
+                    vcpu.last_vpid12 = 0;
+                }
             }
             Ok(())
         })
@@ -59,7 +62,7 @@ impl Machine<'_> {
         id: usize,
         cpu: usize,
         vpid12: u16,
-        variant: u8,
+        eptp12: Option<u8>,
     ) -> Result<(), Wrong> {
         // Without a VPID L2 may find nothing that it left: as if it had other tables each time.
         let space = if vpid12 == 0 {
@@ -71,13 +74,18 @@ impl Machine<'_> {
             if !vcpu.vmxon || vcpu.l2.is_some() {
                 return Ok(());
             }
-            this.serve_local(vcpu, cpu)?;
-            let l2 = L2 { vpid12, space };
+            this.serve_local(vcpu)?;
+            let l2 = L2 {
+                vpid12,
+                space,
+                ept: eptp12.is_some(),
+            };
             vcpu.l2 = Some(l2);
-            this.load(vcpu, cpu);
+            this.load(vcpu);
             this.transition(vcpu, l2, true);
-            // With EPT off it is L2's own tables that are shadowed: they are its address space.
-            vcpu.variants[1] = if this.config.ept { variant } else { 0 };
+            // Without an EPT of its own L2 runs on L1's memory.  With EPT off it is L2's own tables
+            // that are shadowed: they are its address space.
+            vcpu.variants[1] = eptp12.map_or(0, |eptp12| eptp12 + 1);
             this.new_root(id, vcpu);
             Ok(())
         })
@@ -89,9 +97,9 @@ impl Machine<'_> {
             let Some(l2) = vcpu.l2 else {
                 return Ok(());
             };
-            this.serve_local(vcpu, cpu)?;
+            this.serve_local(vcpu)?;
             vcpu.l2 = None;
-            this.load(vcpu, cpu);
+            this.load(vcpu);
             this.transition(vcpu, l2, false);
             this.new_root(id, vcpu);
             Ok(())

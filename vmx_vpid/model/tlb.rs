@@ -59,16 +59,14 @@ impl Key {
 
 /// A CPU with what it has cached; `T` is what a page translates to.
 pub(super) struct Cpu<T> {
-    number: u32,
     caps: EptVpidCap,
     cached: Cell<KVec<(Key, T)>>,
 }
 
 impl<T: Copy> Cpu<T> {
     /// Makes a CPU that has nothing cached.
-    pub(super) fn new(number: u32, caps: EptVpidCap) -> Self {
+    pub(super) fn new(caps: EptVpidCap) -> Self {
         Self {
-            number,
             caps,
             cached: Cell::new(KVec::new()),
         }
@@ -128,10 +126,59 @@ impl<T: Copy> Cpu<T> {
     }
 }
 
-/// The CPU that a task runs on, with the record that is kept of it.
+/// Where a task is, and where the scheduler moves it to: sometimes, between two accesses, unless
+/// it is pinned.
+pub(super) struct Task {
+    cpu: Cell<usize>,
+    pinned: Cell<bool>,
+    moved: Cell<bool>,
+    random: Cell<u32>,
+}
+
+impl Task {
+    /// Makes a task that is on CPU 0, and maybe always pinned.
+    pub(super) fn new(pinned: bool) -> Self {
+        Self {
+            cpu: Cell::new(0),
+            pinned: Cell::new(pinned),
+            moved: Cell::new(false),
+            random: Cell::new(1),
+        }
+    }
+
+    /// Returns the number of its CPU.
+    pub(super) fn cpu(&self) -> usize {
+        self.cpu.get()
+    }
+
+    /// Moves it.
+    pub(super) fn put_on(&self, cpu: usize) {
+        self.cpu.set(cpu);
+    }
+
+    /// Returns whether the scheduler moved it, if only there and back, since it was asked last.
+    pub(super) fn has_moved(&self) -> bool {
+        self.moved.take()
+    }
+
+    /// Gives the scheduler an occasion; of two CPUs, it takes the other one time in 16.
+    fn preempt(&self) {
+        // A step of a linear congruential generator, with Knuth's constants.
+        let next = self.random.get().wrapping_mul(1_664_525);
+        self.random.set(next.wrapping_add(1_013_904_223));
+        if !self.pinned.get() && next >> 28 == 0 {
+            self.cpu.set(1 - self.cpu.get());
+            self.moved.set(true);
+        }
+    }
+}
+
+/// A task that invalidates, with the CPUs it can be on and the record that is kept.
 pub(super) struct Here<'a, T> {
-    /// The CPU.
-    pub(super) cpu: &'a Cpu<T>,
+    /// The CPUs: two.
+    pub(super) cpus: &'a [Cpu<T>; 2],
+    /// The task.
+    pub(super) task: &'a Task,
     /// The record.
     pub(super) flushed: &'a Flushed<'a, Cell<u64>>,
 }
@@ -145,14 +192,25 @@ impl<T> Clone for Here<'_, T> {
 
 impl<T> Copy for Here<'_, T> {}
 
+impl<T> Here<'_, T> {
+    /// Returns the CPU that executes what comes next, and its number.
+    fn cpu(&self) -> (&Cpu<T>, u32) {
+        self.task.preempt();
+        let number = self.task.cpu();
+        // CAST: There are two.
+        (&self.cpus[number], number as u32)
+    }
+}
+
 impl<T: Copy> Invalidate for Here<'_, T> {
     fn invvpid(&self, extent: invvpid::Extent) -> Result<(), InsnError> {
-        let caps = self.cpu.caps;
+        let (cpu, _) = self.cpu();
+        let caps = cpu.caps;
         match extent {
             invvpid::Extent::Address(vpid, gva) => {
                 Cpu::<T>::offered(caps.invvpid_address())?;
                 let page = gva.into_raw();
-                self.cpu.drop_if(|key| match key {
+                cpu.drop_if(|key| match key {
                     Key::Linear(of, at) | Key::Combined(of, _, at) => {
                         of == Some(vpid) && at == page
                     }
@@ -161,23 +219,24 @@ impl<T: Copy> Invalidate for Here<'_, T> {
             }
             invvpid::Extent::Context(vpid) => {
                 Cpu::<T>::offered(caps.invvpid_context())?;
-                self.cpu.drop_if(|key| key.vpid() == Some(Some(vpid)));
+                cpu.drop_if(|key| key.vpid() == Some(Some(vpid)));
             }
             invvpid::Extent::All => {
                 Cpu::<T>::offered(caps.invvpid_all())?;
-                self.cpu.drop_if(|key| matches!(key.vpid(), Some(Some(_))));
+                cpu.drop_if(|key| matches!(key.vpid(), Some(Some(_))));
             }
         }
         Ok(())
     }
 
     fn invept(&self, extent: ept::Extent) -> Result<(), InsnError> {
+        let (cpu, _) = self.cpu();
         match extent {
             ept::Extent::Context(eptp) => {
-                Cpu::<T>::offered(self.cpu.caps.invept_context())?;
-                self.cpu.drop_if(|key| key.ep4ta() == Some(eptp.ep4ta()));
+                Cpu::<T>::offered(cpu.caps.invept_context())?;
+                cpu.drop_if(|key| key.ep4ta() == Some(eptp.ep4ta()));
             }
-            ept::Extent::All => self.cpu.drop_if(|key| key.ep4ta().is_some()),
+            ept::Extent::All => cpu.drop_if(|key| key.ep4ta().is_some()),
         }
         Ok(())
     }
@@ -189,14 +248,17 @@ impl<T: Copy> Invalidate for Here<'_, T> {
 
 impl<T: Copy> Recorder for Here<'_, T> {
     fn is_recorded(self, vpid: Vpid) -> bool {
-        self.flushed.contains(vpid, self.cpu.number)
+        self.flushed.contains(vpid, self.cpu().1)
     }
 
     fn record(self, vpid: Vpid) {
-        self.flushed.insert(vpid, self.cpu.number);
+        self.flushed.insert(vpid, self.cpu().1);
     }
 
     fn pinned<R>(self, function: impl FnOnce() -> R) -> R {
-        function()
+        let before = self.task.pinned.replace(true);
+        let result = function();
+        self.task.pinned.set(before);
+        result
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Config {
     pub(super) ept: bool,
     /// Guests run with VPIDs.
     pub(super) vpid: bool,
+    /// Tasks are moved at any time.
+    pub(super) preempted: bool,
     /// KVM keeps no page for every second root.
     pub(super) unknown_roots: bool,
     /// What the user has switched; what is masked the CPU lacks.
@@ -48,6 +50,10 @@ pub(super) enum Fault {
     NoFlushOnSharedVpid,
     /// `kvm_set_cr3()` asks for nothing, with EPT off.
     NoFlushOnCr3,
+    /// A new vmcs01 counts as loaded on CPU 0.
+    NoFlushOnCreate,
+    /// At VMXON neither vmcs02 nor vpid12 counts as new.
+    NoFlushOnVmxon,
     /// The vCPU does not tell some of its roots: from the first number up to the second.
     HiddenRoots(usize, usize),
     /// It takes a root of which KVM keeps no page for none.
@@ -96,6 +102,8 @@ pub(super) struct L2 {
     pub(super) vpid12: u16,
     /// Stands for its page tables.
     pub(super) space: u32,
+    /// L1 gave it an EPT.
+    pub(super) ept: bool,
 }
 
 /// What KVM was asked to do before the vCPU runs on.
@@ -107,6 +115,13 @@ pub(super) struct Pending {
     pub(super) current: bool,
     /// `KVM_REQ_TLB_FLUSH_GUEST`.
     pub(super) guest: bool,
+}
+
+impl Pending {
+    /// Whether anything is to be done.
+    pub(super) fn any(self) -> bool {
+        self.all || self.current || self.guest
+    }
 }
 
 /// A vCPU.
@@ -138,18 +153,14 @@ impl Vcpu {
         self.l2.is_some().into()
     }
 
-    /// Which MMU is in use.
-    pub(super) fn mmu(&self, ept: bool) -> usize {
-        if ept {
-            self.level()
-        } else {
-            0
-        }
+    /// Which MMU is in use: `guest_mmu` for an L2 that has an EPT.
+    pub(super) fn mmu(&self) -> usize {
+        self.l2.is_some_and(|l2| l2.ept).into()
     }
 
     /// Which table is in use.
-    pub(super) fn root(&self, ept: bool) -> Option<usize> {
-        self.mmus[self.mmu(ept)].0[0]
+    pub(super) fn root(&self) -> Option<usize> {
+        self.mmus[self.mmu()].0[0]
     }
 
     /// The tables that it keeps.
@@ -239,7 +250,7 @@ impl Tags for Seen<'_> {
     }
 
     fn root(&self) -> Root {
-        self.root_of(self.vcpu.root(self.config.ept))
+        self.root_of(self.vcpu.root())
     }
 
     fn roots(&self) -> [Root; ROOTS] {
