@@ -101,6 +101,16 @@ no_new_warnings() {
 	! log | grep -E 'WARNING:|BUG:|Oops|possible circular|KASAN'
 }
 
+# A place of its own for what is traced.
+TRACING=/sys/kernel/tracing/instances/vmx_vpid
+trace_on() { # events
+	local event
+	[ -d /sys/kernel/tracing/instances ] || mount -t tracefs none /sys/kernel/tracing || return
+	mkdir $TRACING || return
+	for event; do echo 1 >$TRACING/events/$event/enable || return; done
+}
+trace_off() { rmdir $TRACING; }
+
 # At least so many VMs exist.
 vms() { [ "$(ls -d /sys/kernel/debug/kvm/[0-9]*-* 2>/dev/null | wc -l)" -ge "$1" ]; }
 

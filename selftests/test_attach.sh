@@ -8,7 +8,7 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 32
+ktap_set_plan 36
 ROUNDS=${VMX_VPID_ROUNDS:-5}
 
 # A guest born under C that dies under Rust.  A vCPU of remap has one VPID.
@@ -59,6 +59,23 @@ if [ "$(nproc)" -gt 1 ]; then
 	}
 	check "a detach turned round halfway is an attach" halfway_back
 	check "with the VPID still known" stat_is vpid_in_use 1
+	halfway_on() {
+		local i
+		for i in 1 2 3 4 5 6 7 8; do
+			detach && load_module || return
+			if phase_is attaching && not settled && echo 0 >$SYSFS/enabled; then
+				eventually gone && phase_is detached && eventually rmmod vmx_vpid
+				return
+			fi
+			eventually settled || return
+		done
+		echo "eight attaches were over at once"
+		false
+	}
+	check "an attach turned round halfway is a detach" halfway_on
+	check "C serves on" guest churn -n 4
+	check "attaches again" attach
+	check "with the VPID known once more" held_is 1
 	# Such a vCPU is moved by the signal that livepatch sends after 15 s, unless
 	# something else displaces it before.
 	detach_by_signal() {
@@ -81,6 +98,8 @@ if [ "$(nproc)" -gt 1 ]; then
 else
 	for name in "guest that does not come back to user space" \
 		"a detach turned round halfway is an attach" "with the VPID still known" \
+		"an attach turned round halfway is a detach" "C serves on" \
+		"attaches again" "with the VPID known once more" \
 		"a detach beside it ends, by livepatch's signal" "and an attach" \
 		"which takes its VPID over" "and has it back in the end"; do
 		ktap_test_skip "$name (needs two CPUs)"

@@ -7,7 +7,7 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 46
+ktap_set_plan 47
 
 INVEPT_CONTEXT=0x2000000
 INVVPID_ADDRESS=0x10000000000
@@ -50,6 +50,22 @@ check "ept=1: by default, all contexts" guests_with \
 	op_flush_tlb_all invept_all flush_collateral -- $FAILURES invvpid_all
 check "ept=1: flush_context=1, no more than the vCPU's own" switched flush_context 1 \
 	op_flush_tlb_all invept_context -- $FAILURES flush_collateral
+# A full flush of a vCPU that keeps L1's root and L2's names both.
+two_roots() {
+	local result
+	switch flush_context 1 && trace_on vmx_vpid/vmx_vpid_invept && guest insn flush-l2 ||
+		return
+	awk '
+	/reason all$/ { if ($(NF - 4) != last && last) both = 1; last = $(NF - 4); next }
+	{ last = "" }
+	END { exit !both }' $TRACING/trace
+	result=$?
+	[ $result = 0 ] || tail -20 $TRACING/trace
+	trace_off
+	switch flush_context 0
+	return $result
+}
+check "ept=1: flush_context=1 names the roots of L1 and of L2" two_roots
 check "ept=1: force_flush=1, everything" switched force_flush 1 \
 	flush_collateral invept_all invvpid_all -- \
 	$FAILURES invept_context invvpid_context invvpid_address

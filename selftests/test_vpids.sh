@@ -10,14 +10,9 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 46
+ktap_set_plan 47
 CREATIONS=${VMX_VPID_CREATIONS:-500}
 CALLS=${VMX_VPID_CALLS:-1000000}
-# A place of its own for what is traced.
-[ -d /sys/kernel/tracing/instances ] || mount -t tracefs none /sys/kernel/tracing ||
-	skip_all "no tracefs"
-TRACING=/sys/kernel/tracing/instances/vmx_vpid
-
 same() { [ "$(stat_of "$1")" = "$(stat_of "$2")" ] || { cat $DEBUGFS/stats; false; }; }
 
 acquired() { # at least
@@ -89,10 +84,7 @@ check "every VPID is back" nothing_leaked
 
 # An L1 that leaves VMX operation and comes back: each vpid02 is flushed before L2 runs
 # with it, also when L1 calls it the same.
-mkdir $TRACING
-for event in vmx_vpid kvm/kvm_entry kvm/kvm_nested_vmenter; do
-	echo 1 >$TRACING/events/$event/enable
-done
+check "traces" trace_on vmx_vpid kvm/kvm_entry kvm/kvm_nested_vmenter
 check "four lives of a hypervisor" guest revmxon -n 4
 echo 0 >$TRACING/tracing_on
 # From where L1 enters L2 for the first time in a life, to where the CPU does.
@@ -117,7 +109,7 @@ echo 0 >$SYSFS/enabled
 eventually gone
 check "a detach is traced" traced 'vmx_vpid_detach: vpids 0'
 eventually rmmod vmx_vpid 2>/dev/null
-rmdir $TRACING
+trace_off
 
 # A small pool.
 check "a pool of 64" load_module max_vpids=64

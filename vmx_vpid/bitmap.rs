@@ -6,6 +6,7 @@
 //! `allocate_vpid()` and `free_vpid()` of KVM use it: the first that is free is taken.
 
 use crate::invvpid::Vpid;
+use core::iter::successors;
 
 /// Bits in one word of the bitmap.
 pub(crate) const BITS: usize = u64::BITS as usize;
@@ -51,9 +52,14 @@ pub(crate) fn place(vpid: Vpid) -> (usize, u64) {
 
 /// Returns the VPIDs that a word of a bitmap has bits for, the host's 0 aside.
 pub(crate) fn members(index: usize, word: u64) -> impl Iterator<Item = Vpid> {
-    (0..BITS)
-        .filter(move |bit| word >> bit & 1 == 1)
-        .filter_map(move |bit| Vpid::new(u16::try_from(index * BITS + bit).ok()?))
+    // From each to the next, the lowest bit that is set is cleared.
+    let next = |&rest: &u64| Some(rest & rest.wrapping_sub(1));
+    successors(Some(word), next)
+        .take_while(|&rest| rest != 0)
+        .filter_map(move |rest| {
+            let id = index * BITS + rest.trailing_zeros() as usize;
+            Vpid::new(u16::try_from(id).ok()?)
+        })
 }
 
 /// Takes the first VPID that is free; `None` if all are in use.

@@ -173,7 +173,8 @@ impl<'a, W: Word> Flushed<'a, W> {
 
     /// Records that the holder of a VPID has flushed it on a CPU.
     ///
-    /// To be called by the holder: who does not hold the VPID would say so of another's.
+    /// To be called by the holder, for what was flushed.  (A vCPU that is being destroyed may call
+    /// it for a VPID that it just gave back: then it says of its next holder what is true as well.)
     pub(crate) fn insert(&self, vpid: Vpid, cpu: u32) {
         if let Some((word, bit)) = self.place(vpid, cpu) {
             word.insert(bit);

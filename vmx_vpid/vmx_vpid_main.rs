@@ -92,8 +92,8 @@ module! {
 /// backend is taken out.
 #[pin_data]
 struct Module {
-    _files: Files,
-    _attachment: Attachment<Native>,
+    files: Files,
+    attachment: Attachment<Native>,
 }
 
 impl Module {
@@ -131,9 +131,13 @@ impl Module {
 impl kernel::InPlaceModule for Module {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            _attachment: Self::probe().and_then(|()| Attachment::new())?,
-            _files: Files::new(),
+            attachment: Self::probe().and_then(|()| Attachment::new())?,
+            files: Files::new(),
         }? Error)
-        .pin_chain(|this| this._attachment.enable())
+        .pin_chain(|this| {
+            this.attachment.enable()?;
+            this.files.create();
+            Ok(())
+        })
     }
 }

@@ -18,6 +18,7 @@ use crate::{
         NotHeld,
         Taken,
         Words,
+        BITS,
         WORDS, //
     },
     invvpid::Vpid, //
@@ -107,21 +108,39 @@ impl Pool {
     ///
     /// From then on it gives out no VPID above `max`.  Bit 0 counts for nothing: kvm_intel sets it
     /// only in its own initialisation, which may come after the import.
-    pub(crate) fn import(&mut self, from: &Words, max: u16) {
+    ///
+    /// Calls `clear` for each VPID in use: where those are clean is what the bitmap does not tell.
+    pub(crate) fn import(&mut self, from: &Words, max: u16, clear: impl Fn(Vpid)) {
         self.used = *from;
         self.used[0] &= !1;
         self.max = max;
-        self.queue.fill(0);
         (self.head, self.tail, self.beyond) = (0, 0, 0);
         // INVARIANT: The queue is empty, and each VPID that belongs there is appended, once.
-        for vpid in (1..=u16::MAX).filter_map(Vpid::new) {
-            let (word, bit) = place(vpid);
-            match (self.used[word] & bit != 0, vpid.into_raw() <= max) {
-                (false, true) => self.enqueue(vpid.into_raw()),
-                (true, false) => self.beyond = self.beyond.wrapping_add(1),
-                _ => {}
+        for (index, &word) in from.iter().enumerate() {
+            for vpid in members(index, word) {
+                clear(vpid);
+                if vpid.into_raw() > max {
+                    self.beyond = self.beyond.wrapping_add(1);
+                }
+            }
+            // Callers wait for the lock meanwhile, and most words are clear: these are quicker.
+            let tail = usize::from(self.tail);
+            match (word, self.queue.get_mut(tail..tail + BITS)) {
+                (0, Some(places)) if (1..usize::from(max) / BITS).contains(&index) => {
+                    for (offset, place) in places.iter_mut().enumerate() {
+                        // CAST: The number of a bit in a word is below `max` here.
+                        *place = (index * BITS + offset) as u16;
+                    }
+                    // CAST: There are 64.
+                    self.tail = self.tail.wrapping_add(BITS as u16);
+                }
+                _ => members(index, !word)
+                    .map(Vpid::into_raw)
+                    .filter(|&vpid| vpid <= max)
+                    .for_each(|vpid| self.enqueue(vpid)),
             }
         }
+        self.queue[usize::from(self.tail)..].fill(0);
         self.low_water = self.free();
     }
 
@@ -188,6 +207,7 @@ impl Pool {
 #[kernel::macros::kunit_tests(vmx_vpid_pool)]
 mod tests {
     use super::*;
+    use core::cell::Cell;
 
     /// A bitmap with nothing in use; too large for a kernel stack.
     fn words() -> Result<KBox<Words>> {
@@ -197,7 +217,7 @@ mod tests {
     /// A pool that has all up to `max` to give out; made in its place for the same reason.
     fn pool(max: u16) -> Result<KVBox<Pool>> {
         let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
-        pool.import(&*words()?, max);
+        pool.import(&*words()?, max, |_| {});
         Ok(pool)
     }
 
@@ -294,7 +314,7 @@ mod tests {
         }
         bitmap[WORDS - 1] = 1 << 63;
         let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
-        pool.import(&bitmap, u16::MAX);
+        pool.import(&bitmap, u16::MAX, |_| {});
         assert!(consistent(&pool)?);
         assert_eq!(pool.in_use(), 3 + 64 * 64 + 1);
         assert_eq!(pool.high_water(), pool.in_use());
@@ -305,7 +325,7 @@ mod tests {
         assert_eq!(bitmap[0], 0b1_1111);
         assert_eq!(bitmap[WORDS - 1], 0);
         // The host's bit is nobody's, set or clear.
-        pool.import(&bitmap, u16::MAX);
+        pool.import(&bitmap, u16::MAX, |_| {});
         assert!(consistent(&pool)?);
         assert_eq!(pool.in_use(), 4 + 64 * 64);
         Ok(())
@@ -318,8 +338,11 @@ mod tests {
         bitmap[0] = 0b101;
         bitmap[1] = 1 << 36;
         let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
-        pool.import(&bitmap, 3);
-        assert_eq!(pool.in_use(), 2);
+        let cleared = Cell::new(0);
+        pool.import(&bitmap, 3, |vpid| {
+            cleared.set(cleared.get() + vpid.into_raw())
+        });
+        assert_eq!((cleared.get(), pool.in_use()), (2 + 100, 2));
         assert_eq!(next(&mut pool), Vpid::new(1));
         assert_eq!(next(&mut pool), Vpid::new(3));
         assert_eq!(next(&mut pool), None);

@@ -92,8 +92,25 @@ pub(super) fn pinned<R>(function: impl FnOnce() -> R) -> R {
 }
 
 /// The CPU that runs this code, and why it is told to invalidate.
+///
+/// # Invariants
+///
+/// A value lives within an operation of the backend.
 #[derive(Clone, Copy)]
-pub(super) struct Cpu(pub(super) Reason);
+pub(super) struct Cpu(Reason);
+
+impl Cpu {
+    /// Takes the CPU for what an operation invalidates.
+    ///
+    /// # Safety
+    ///
+    /// To be called within an operation of the backend; the value is not to be kept beyond.
+    #[inline]
+    pub(super) unsafe fn new(reason: Reason) -> Self {
+        // INVARIANT: By the contract.
+        Self(reason)
+    }
+}
 
 impl Invalidate for Cpu {
     #[inline]
@@ -144,11 +161,13 @@ impl Invalidate for Cpu {
 impl Recorder for Cpu {
     #[inline(always)]
     fn is_recorded(self, vpid: Vpid) -> bool {
-        record::flushed().contains(vpid, current())
+        // SAFETY: By the type invariant.
+        unsafe { record::flushed() }.contains(vpid, current())
     }
 
     fn record(self, vpid: Vpid) {
-        record::flushed().insert(vpid, current());
+        // SAFETY: By the type invariant.
+        unsafe { record::flushed() }.insert(vpid, current());
     }
 
     fn pinned<R>(self, function: impl FnOnce() -> R) -> R {

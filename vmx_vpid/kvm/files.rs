@@ -25,17 +25,24 @@ use kernel::{
 pub(crate) struct Files(());
 
 impl Files {
-    /// Creates the directory; without debugfs there is none, and that is no error.
+    /// Makes a value that has no files yet.
     pub(crate) fn new() -> Self {
+        Self(())
+    }
+
+    /// Creates the directory; without debugfs there is none, and that is no error.
+    ///
+    /// To be the last step of the module's initialisation.  A module that fails to load is freed
+    /// whoever holds a file of it open: so there must be no file before it cannot fail any more.
+    pub(crate) fn create(&self) {
         // SAFETY: What the files show is initialised: it is static.
         unsafe { bindings::vmx_vpid_debugfs_create() };
-        Self(())
     }
 }
 
 impl Drop for Files {
     fn drop(&mut self) {
-        // SAFETY: They were created with the value.
+        // SAFETY: Those that were created are this value's; to remove none is harmless.
         unsafe { bindings::vmx_vpid_debugfs_remove() };
     }
 }

@@ -276,7 +276,8 @@ pub(crate) fn vpid_list() -> Result<VpidList> {
     }
     // SAFETY: As in `status()`.
     let lines = unsafe { owners::lines() }?;
-    let flushed = record::flushed();
+    // SAFETY: This is a reading of debugfs, whose files are gone before the record is.
+    let flushed = unsafe { record::flushed() };
     VpidList::new(lines, |vpid| flushed.cpus(vpid))
 }
 

@@ -46,7 +46,9 @@ use kernel::{
 #[inline(always)]
 fn flush(request: Request, vcpu: &Vcpu) {
     // A flush that is lost was reported and counted; KVM cannot be told.
-    let _ = flush::answer(request, vcpu, switches::policy(), Cpu(request.into()));
+    // SAFETY: There is a vCPU: an operation was called for it, which does not end before this.
+    let cpu = unsafe { Cpu::new(request.into()) };
+    let _ = flush::answer(request, vcpu, switches::policy(), cpu);
 }
 
 /// Tells that a vCPU has to do without a VPID.

@@ -79,7 +79,8 @@ impl Nested for Exit<'_> {
 
     fn issue(&mut self, what: Invalidation) {
         // A flush that is lost was reported and counted; L1 cannot be told.
-        let _ = what.carry_out(Cpu(Reason::L1));
+        // SAFETY: There is an exit: its handler is an operation, which does not end before this.
+        let _ = what.carry_out(unsafe { Cpu::new(Reason::L1) });
     }
 
     fn pinned(&mut self, function: impl FnOnce(&mut Self)) {

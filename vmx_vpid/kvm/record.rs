@@ -104,10 +104,12 @@ impl Drop for Record {
 
 /// Returns the record.
 ///
-/// To be used within an operation of the backend, or by a holder of the handover's mutex: the value
-/// is not to be kept.
+/// # Safety
+///
+/// To be called within an operation of the backend, or within livepatch's callback or a reading of
+/// debugfs, and what it returns not to be kept beyond: a [`Record`] lives that long.
 #[inline]
-pub(super) fn flushed() -> Flushed<'static, Shared> {
+pub(super) unsafe fn flushed() -> Flushed<'static, Shared> {
     // SAFETY: By the contract a `Record` lives, and is dropped only after the value was given up;
     // these are its planes, which are initialised and are accessed atomically only.
     unsafe {

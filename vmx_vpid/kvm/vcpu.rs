@@ -26,8 +26,12 @@ kernel::static_assert!(offset_of!(bindings::vcpu_vmx, vcpu) == 0);
 ///
 /// # Invariants
 ///
-/// It is part of a `struct vcpu_vmx`, loaded by this task, which holds its mutex: no one else
-/// changes the fields that are read here.
+/// It is part of a `struct vcpu_vmx`, loaded by this task, which holds its mutex or is destroying
+/// it: no one else changes the fields that are read here.
+///
+/// One that is destroyed while L2 is active leaves L2 in `nested_vmx_free_vcpu()`, and what was
+/// pending is flushed then, although its VPIDs were given back already.  That may drop what another
+/// vCPU has cached under them by now, and may record as flushed, for that vCPU, what was flushed.
 #[repr(transparent)]
 pub(crate) struct Vcpu(Opaque<bindings::kvm_vcpu>);
 
@@ -41,7 +45,8 @@ impl Vcpu {
     #[inline]
     pub(super) unsafe fn from_raw<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Self {
         // SAFETY: KVM passes a live vCPU, and `Self` is transparent.
-        // INVARIANT: KVM calls those entries with the vCPU loaded and its mutex held.
+        // INVARIANT: KVM calls those entries with the vCPU loaded, and its mutex held unless it is
+        // being destroyed.
         unsafe { &*vcpu.cast() }
     }
 
@@ -166,8 +171,7 @@ impl Tags for Vcpu {
 
     fn roots(&self) -> [Root; ROOTS] {
         let vmx = self.vmx();
-        // L1's tables, and those of an L2 that L1 gave an EPT; the third `struct kvm_mmu` of a
-        // vCPU only walks L2's own tables and has no root.
+        // L1's tables, and those of an L2 that L1 gave an EPT: there is no other `struct kvm_mmu`.
         // SAFETY: By the type invariant the fields are live and stable.
         let (l1, l2) = unsafe { (&(*vmx).vcpu.arch.root_mmu, &(*vmx).vcpu.arch.guest_mmu) };
         let [a, b, c] = l1.prev_roots;

@@ -97,14 +97,13 @@ impl Vpids {
         let owners = self.owners();
         // SAFETY: The bitmap is kvm_intel's and the pool this module's, so they do not overlap;
         // `self` holds the lock of both.
+        let bits = unsafe { &*bitmap };
+        // SAFETY: The pool and the lock are used, which is within an operation or a callback.
+        let flushed = unsafe { record::flushed() };
         owners
             .pool
-            .import(unsafe { &*bitmap }, switches::max_vpids());
+            .import(bits, switches::max_vpids(), |vpid| flushed.clear(vpid));
         owners.pool_is_truth = true;
-        let flushed = record::flushed();
-        for (index, &word) in owners.pool.words().iter().enumerate() {
-            bitmap::members(index, word).for_each(|vpid| flushed.clear(vpid));
-        }
         // SAFETY: As above.
         unsafe { (*bitmap).fill(u64::MAX) };
         owners.pool.in_use()
@@ -149,7 +148,8 @@ impl Vpids {
         } else {
             bitmap::take_first(self.bitmap())
         }?;
-        Some(record::flushed().forget(taken))
+        // SAFETY: VPIDs are taken within operations only.
+        Some(unsafe { record::flushed() }.forget(taken))
     }
 
     /// Gives a VPID back.
