@@ -207,6 +207,7 @@ held_is() { [ "$(lines_held)" = "$1" ] && [ "$(lines_wrong)" = 0 ]; }
 watch_lines() {
 	local lines seen=0
 	while [ ! -e /tmp/stop ]; do
+		sleep 0.05
 		# There is none while the module is not loaded.
 		lines=$(cat $DEBUGFS/vpids 2>/dev/null) || continue
 		case $lines in
