@@ -37,10 +37,11 @@ check "the guest ends well under C" ended_well
 check "attaches again" attach
 check "C took back what Rust gave out" stat_is vpid_in_use 0
 
-# Turned round halfway.  A vCPU that stays in the guest on another CPU holds the
-# transition up; on one CPU it ends at once.
+# Turned round halfway.  A vCPU that stays in the guest holds the transition up, if it
+# has a CPU of its own and its host has nothing to do for it.
 if [ "$(nproc)" -gt 1 ]; then
-	"$BIN/guests/remap" -s 600 -r 100000 >/dev/null 2>&1 &
+	taskset -p 1 $$ >/dev/null
+	taskset 2 "$BIN/guests/remap" -s 600 -r 100000 -k >/dev/null 2>&1 &
 	remap=$!
 	check "guest that does not come back to user space" eventually stat_is vpid_in_use 1
 	# A detach waits for KVM's readers first; whatever runs then may displace the
@@ -76,8 +77,8 @@ if [ "$(nproc)" -gt 1 ]; then
 	check "C serves on" guest churn -n 4
 	check "attaches again" attach
 	check "with the VPID known once more" held_is 1
-	# Such a vCPU is moved by the signal that livepatch sends after 15 s, unless
-	# something else displaces it before.
+	# Such a vCPU is moved by the signal that livepatch sends after 15 s, unless it is
+	# displaced for a moment just when livepatch looks.
 	detach_by_signal() {
 		local MARK i
 		for i in 1 2 3 4 5 6 7 8; do
@@ -92,6 +93,7 @@ if [ "$(nproc)" -gt 1 ]; then
 	check "a detach beside it ends, by livepatch's signal" detach_by_signal
 	check "and an attach" attach
 	check "which takes its VPID over" held_is 1
+	taskset -p 3 $$ >/dev/null
 	kill -KILL $remap
 	wait $remap
 	check "and has it back in the end" nothing_leaked

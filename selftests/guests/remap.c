@@ -9,9 +9,10 @@
  * VM's own tables change too.  With shadow paging a missed invalidation is seen
  * at once; with EPT, on a CPU that really caches.
  *
- * Usage: remap [-s SECONDS] [-v VCPUS] [-r ROUNDS] [-m]
+ * Usage: remap [-s SECONDS] [-v VCPUS] [-r ROUNDS] [-m] [-k]
  *   -r   rounds between two exits to user space (64)
  *   -m   at each exit to user space, go to the next CPU that is there
+ *   -k   keep the memory: with EPT the guest has no reason to exit then
  * SIGTERM ends it before its time, in good order.
  */
 #include <pthread.h>
@@ -42,6 +43,7 @@ struct area {
 
 static u64 rounds_per_sync = 64;
 static bool migrate;
+static bool keep;
 static atomic_ulong rounds, moves;
 static atomic_bool stop;
 static atomic_bool ended;
@@ -180,7 +182,7 @@ int main(int argc, char **argv)
 	struct kvm_vm *vm;
 	u64 *dropped;
 
-	while ((option = getopt(argc, argv, "s:v:r:m")) != -1) {
+	while ((option = getopt(argc, argv, "s:v:r:mk")) != -1) {
 		switch (option) {
 		case 's':
 			seconds = atoi_positive("seconds", optarg);
@@ -194,8 +196,11 @@ int main(int argc, char **argv)
 		case 'm':
 			migrate = true;
 			break;
+		case 'k':
+			keep = true;
+			break;
 		default:
-			fprintf(stderr, "usage: %s [-s SECONDS] [-v VCPUS] [-r ROUNDS] [-m]\n",
+			fprintf(stderr, "usage: %s [-s SECONDS] [-v VCPUS] [-r ROUNDS] [-m] [-k]\n",
 				argv[0]);
 			return 1;
 		}
@@ -215,6 +220,8 @@ int main(int argc, char **argv)
 	signal(SIGTERM, end);
 	for (i = 0; i < seconds * 10 && !atomic_load(&ended); i++) {
 		usleep(100000);
+		if (keep)
+			continue;
 		WRITE_ONCE(*dropped, i);
 		madvise(dropped, PAGE_SIZE, MADV_DONTNEED);
 	}
