@@ -50,13 +50,14 @@ check "ept=1: by default, all contexts" guests_with \
 	op_flush_tlb_all invept_all flush_collateral -- $FAILURES invvpid_all
 check "ept=1: flush_context=1, no more than the vCPU's own" switched flush_context 1 \
 	op_flush_tlb_all invept_context -- $FAILURES flush_collateral
-# A full flush of a vCPU names the root that was loaded for L2, and one that was for L1.
+# A full flush of a vCPU names a root that was loaded for an L2 with an EPT, of those
+# that are kept apart from the others, and one that was not.
 two_roots() {
 	local result
 	switch flush_context 1 && trace_on vmx_vpid/vmx_vpid_invept kvm/kvm_nested_vmenter \
 		kvm/kvm_nested_vmexit && guest insn flush-l2 || return
 	awk '
-	/kvm_nested_vmenter:/ { l2 = 1 }
+	/kvm_nested_vmenter:/ { l2 = /nested_ept=y/ }
 	/kvm_nested_vmexit:/ { l2 = 0 }
 	/reason current$/ { owner[$(NF - 4)] = l2 ? "l2" : "l1" }
 	/reason all$/ { named[owner[$(NF - 4)]] = 1 }
