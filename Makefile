@@ -14,9 +14,10 @@ LLVM_BIN ?= /usr/lib/llvm-22/bin
 RUSTC ?= /usr/bin/rustc
 RUSTDOC ?= /usr/bin/rustdoc
 RUSTFMT ?= /usr/bin/rustfmt
+CARGO ?= /usr/bin/cargo
 HOSTRUSTC ?= $(RUSTC)
 BINDGEN ?= $(CACHE)/tools/bin/bindgen
-export LLVM RUSTC RUSTDOC RUSTFMT HOSTRUSTC BINDGEN
+export LLVM RUSTC RUSTDOC RUSTFMT CARGO HOSTRUSTC BINDGEN
 export VMX_VPID_CACHE := $(CACHE)
 export LIBCLANG_PATH ?= $(LLVM_BIN:%/bin=%/lib)
 export PATH := $(LLVM_BIN:%=%:)/usr/bin:$(PATH)
@@ -41,8 +42,8 @@ kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
 	VMX_VPID_KUNIT_TEST=m $(if $(V),V=$(V),-s)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps kernel check-kernel modules clippy rustfmt run selftests shell test test-debug \
-	test-long bench clean print-KSRC print-KDIR
+.PHONY: help deps kernel check-kernel modules clippy rustfmt host-source host-test host-clippy run \
+	selftests shell test test-debug test-long bench clean print-KSRC print-KDIR
 
 help: ## list the targets
 	@sed -nE 's/^([a-zA-Z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -73,7 +74,21 @@ clippy: kernel ## lint the Rust code
 	@$(call kbuild,build/clippy) CLIPPY=1 W=e modules
 
 rustfmt: ## check the format of the Rust code
-	@$(RUSTFMT) --check --config-path .rustfmt.toml vmx_vpid/vmx_vpid_main.rs vmx_vpid/vmx_vpid_kunit.rs
+	@$(RUSTFMT) --check --config-path .rustfmt.toml vmx_vpid/vmx_vpid_main.rs vmx_vpid/vmx_vpid_kunit.rs \
+		$$(git ls-files host/\*.rs)
+
+# The host build wants the kernel's sources, no kernel.
+cargo = KSRC='$(ksrc)' CARGO_TARGET_DIR=$(CURDIR)/build/$(1) \
+	$(CARGO) $(2) --locked --manifest-path $(1)/Cargo.toml $(if $(V),-v)
+
+host-source: $(if $(KSRC)$(KDIR),,deps)
+	@testbed/kernel --source
+
+host-test: host-source ## run the unit tests on this machine, without a kernel
+	@$(call cargo,host,test) $(ARGS)
+
+host-clippy: host-source ## lint what the host build has of its own
+	@$(call cargo,host,clippy) --workspace --all-targets -- -D warnings
 
 build_selftests = $(MAKE) -s -C selftests KDIR=$(kdir) \
 	KSELFTEST_DIR=$(ksrc)/tools/testing/selftests OUTPUT=$(CURDIR)/build/selftests

@@ -19,6 +19,8 @@ mod ept;
 mod fault;
 mod flush;
 mod flush_tests;
+#[cfg(vmx_vpid_host)]
+pub mod host;
 mod insn;
 mod invpcid;
 mod invvpid;
