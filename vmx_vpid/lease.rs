@@ -104,8 +104,21 @@ pub(crate) trait Word {
     fn read(&self) -> u64;
     /// Clears the word.
     fn clear(&self);
+    /// Makes the word `new` if it is `old`.
+    ///
+    /// # Errors
+    ///
+    /// What it is instead.
+    fn exchange(&self, old: u64, new: u64) -> Result<(), u64>;
+
     /// Sets bits of the word.
-    fn insert(&self, bits: u64);
+    fn insert(&self, bits: u64) {
+        let mut old = self.read();
+        // Other CPUs set their bits in the same word.
+        while let Err(now) = self.exchange(old, old | bits) {
+            old = now;
+        }
+    }
 }
 
 /// A word of a test, which runs on one CPU.
@@ -117,8 +130,12 @@ impl Word for core::cell::Cell<u64> {
     fn clear(&self) {
         self.set(0);
     }
-    fn insert(&self, bits: u64) {
-        self.set(self.get() | bits);
+    fn exchange(&self, old: u64, new: u64) -> Result<(), u64> {
+        if self.get() != old {
+            return Err(self.get());
+        }
+        self.set(new);
+        Ok(())
     }
 }
 

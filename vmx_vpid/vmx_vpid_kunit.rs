@@ -37,6 +37,7 @@ mod policy;
 mod segment;
 mod stats;
 mod table;
+mod truth;
 mod vpid;
 mod walk;
 mod walk_guest;

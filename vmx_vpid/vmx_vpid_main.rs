@@ -47,6 +47,7 @@ mod policy;
 mod segment;
 mod stats;
 mod table;
+mod truth;
 mod vpid;
 mod walk;
 

@@ -22,6 +22,7 @@ use crate::{
             self,
             Record, //
         },
+        switches,
         trace,
         vcpu::Vcpu,
         vpids::Vpids, //
@@ -30,7 +31,8 @@ use crate::{
         Callback,
         Phase,
         Transfer, //
-    }, //
+    },
+    truth::Shared, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -96,20 +98,17 @@ impl Handover {
         }
         if transfer != Transfer::None {
             // SAFETY: The symbols are resolved by the contract.
-            let mut vpids = unsafe { Vpids::lock() };
-            let (count, strays) = match transfer {
-                Transfer::Import => (vpids.import(), 0),
-                _ => vpids.export(),
-            };
-            drop(vpids);
+            let vpids = unsafe { Vpids::new() };
+            let max = switches::max_vpids();
+            let moved = vpids.locked(|mut sides| sides.transfer(transfer, max, &vpids.flushed()));
             match transfer {
-                Transfer::Import => trace::attach(count),
-                _ => trace::detach(count),
+                Transfer::Import => trace::attach(moved.count),
+                _ => trace::detach(moved.count),
             }
-            if strays != 0 {
+            if moved.strays != 0 {
                 pr_warn!(
                     "C freed {} VPIDs unseen: is free_vpid() inlined? See 'make check-kernel'\n",
-                    strays
+                    moved.strays
                 );
             }
         }
@@ -259,7 +258,7 @@ pub(crate) fn status() -> Status {
         vpids: (handover.phase != Phase::Detached).then(|| {
             // SAFETY: By the invariant the symbols are resolved, and they stay so while the mutex
             // is held: livepatch's last callback waits for it, and they are cleared after that.
-            unsafe { Vpids::lock() }.usage()
+            unsafe { Vpids::new() }.locked(|sides| sides.usage())
         }),
     }
 }

@@ -31,7 +31,7 @@ use crate::{
         symbols,
         trace,
         vcpu::Vcpu,
-        vpids::Leases, //
+        vpids::Vpids, //
     },
     lease::Lease, //
 };
@@ -84,7 +84,7 @@ impl Backend for Native {
             return None;
         }
         // SAFETY: As above, and KVM does not go away before this returns.
-        let source = unsafe { Leases::new() };
+        let source = unsafe { Vpids::new() };
         let Some(lease) = Lease::take(&source) else {
             exhausted();
             return None;
@@ -98,7 +98,7 @@ impl Backend for Native {
     #[inline]
     fn free_vpid(vpid: Vpid) {
         // SAFETY: As in `allocate_vpid()`.
-        let source = unsafe { Leases::new() };
+        let source = unsafe { Vpids::new() };
         let held = Lease::redeem(&source, vpid).end().is_ok();
         trace::release(vpid, held);
         if held {

@@ -12,7 +12,8 @@ use crate::{
         Claim,
         Line,
         Verdict, //
-    }, //
+    },
+    truth::Shared, //
 };
 use kernel::prelude::*;
 
@@ -31,18 +32,18 @@ const TRIES: u32 = 4;
 ///
 /// kvm_intel's symbols are resolved until this returns.
 pub(super) unsafe fn lines() -> Result<KVVec<Line>> {
+    // SAFETY: The contract of this function, which is called to be read in debugfs.
+    let vpids = unsafe { Vpids::new() };
     let mut tries = 0;
     loop {
         tries += 1;
         let mut in_use = KBox::<Words>::zeroed(GFP_KERNEL)?;
         // Once before the claims and once after: a vCPU that came or went meanwhile held its VPID
         // at one of the two.
+        vpids.locked(|sides| sides.add_to(&mut in_use));
         // SAFETY: The contract of this function.
-        unsafe { Vpids::lock() }.add_to(&mut in_use);
-        // SAFETY: As above.
         let claims = unsafe { claims() }?;
-        // SAFETY: As above.
-        unsafe { Vpids::lock() }.add_to(&mut in_use);
+        vpids.locked(|sides| sides.add_to(&mut in_use));
         let lines = ownership::compare(&in_use, &claims)?;
         let is_fault = |line: &Line| matches!(line.verdict, Verdict::Double | Verdict::Free);
         if tries == TRIES || !lines.iter().any(is_fault) {

@@ -47,12 +47,8 @@ impl Word for Shared {
         unsafe { self.0.as_ptr().write_volatile(0) };
     }
 
-    fn insert(&self, bits: u64) {
-        let mut old = self.0.load(Relaxed);
-        // Other CPUs set their bits in the same word.
-        while let Err(now) = self.0.cmpxchg(old, old | bits, Relaxed) {
-            old = now;
-        }
+    fn exchange(&self, old: u64, new: u64) -> Result<(), u64> {
+        self.0.cmpxchg(old, new, Relaxed).map(|_| ())
     }
 }
 
