@@ -42,7 +42,7 @@ kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
 	VMX_VPID_KUNIT_TEST=m $(if $(V),V=$(V),-s)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps kernel check-kernel modules clippy rustfmt host-source host-test host-clippy run \
+.PHONY: help deps kernel check-kernel modules clippy rustfmt host-source host-test host-clippy loom run \
 	selftests shell test test-debug test-long bench clean print-KSRC print-KDIR
 
 help: ## list the targets
@@ -78,7 +78,7 @@ rustfmt: ## check the format of the Rust code
 		$$(git ls-files host/\*.rs)
 
 # The host build wants the kernel's sources, no kernel.
-cargo = KSRC='$(ksrc)' CARGO_TARGET_DIR=$(CURDIR)/build/$(1) \
+cargo = KSRC='$(ksrc)' CARGO_TARGET_DIR=$(CURDIR)/build/$(notdir $(1)) \
 	$(CARGO) $(2) --locked --manifest-path $(1)/Cargo.toml $(if $(V),-v)
 
 host-source: $(if $(KSRC)$(KDIR),,deps)
@@ -89,6 +89,10 @@ host-test: host-source ## run the unit tests on this machine, without a kernel
 
 host-clippy: host-source ## lint what the host build has of its own
 	@$(call cargo,host,clippy) --workspace --all-targets -- -D warnings
+	@$(call cargo,host/loom,clippy) --all-targets -- -D warnings
+
+loom: host-source ## try VPIDs and their handover in every order of some threads
+	@$(if $(PREEMPTIONS),LOOM_MAX_PREEMPTIONS=$(PREEMPTIONS)) $(call cargo,host/loom,test) threads:: $(ARGS)
 
 build_selftests = $(MAKE) -s -C selftests KDIR=$(kdir) \
 	KSELFTEST_DIR=$(ksrc)/tools/testing/selftests OUTPUT=$(CURDIR)/build/selftests
