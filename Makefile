@@ -42,7 +42,8 @@ kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
 	VMX_VPID_KUNIT_TEST=m $(if $(V),V=$(V),-s)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps kernel check-kernel modules clippy rustfmt host-source host-test host-clippy loom run \
+.PHONY: help deps kernel check-kernel modules clippy rustfmt host-source host-test host-clippy loom model \
+	mutants run \
 	selftests shell test test-debug test-long bench clean print-KSRC print-KDIR
 
 help: ## list the targets
@@ -86,6 +87,15 @@ host-source: $(if $(KSRC)$(KDIR),,deps)
 
 host-test: host-source ## run the unit tests on this machine, without a kernel
 	@$(call cargo,host,test) $(ARGS)
+
+model: host-source ## try to refute the flushes: ten million steps at random, all short sequences
+	@$(call cargo,host,build) -q -p model
+	@build/host/debug/model random --steps 10000000 $(if $(SEED),--seed $(SEED))
+	@for machine in ept shadow ept,context shadow,context; do \
+		build/host/debug/model all --length 5 --machine $$machine || exit; done
+
+mutants: host-source ## break one thing after the other; each fault has to be found
+	@KSRC='$(ksrc)' CARGO=$(CARGO) testbed/mutants
 
 host-clippy: host-source ## lint what the host build has of its own
 	@$(call cargo,host,clippy) --workspace --all-targets -- -D warnings

@@ -195,6 +195,17 @@ impl Pool {
         self.tail.wrapping_sub(self.head)
     }
 
+    /// Makes the pool what another one is; for the model, which goes back to where it was.
+    #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+    pub(crate) fn assign(&mut self, other: &Self) {
+        self.used.copy_from_slice(&other.used);
+        self.queue.copy_from_slice(&other.queue);
+        // INVARIANT: All of it is the other's, of which they hold.
+        (self.head, self.tail) = (other.head, other.tail);
+        (self.max, self.beyond) = (other.max, other.beyond);
+        self.low_water = other.low_water;
+    }
+
     /// Appends an id to the queue.
     #[inline]
     fn enqueue(&mut self, id: u16) {

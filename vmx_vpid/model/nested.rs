@@ -3,106 +3,130 @@
 //! KVM's core as far as it asks for flushes when a hypervisor runs in a guest.
 
 use super::{
-    kvm::{
+    fault::Fault,
+    machine::{
         Machine,
         Wrong, //
     },
+    promise::Dropped,
     vcpu::{
-        Fault,
         Roots,
-        Vcpu,
         L2, //
     }, //
 };
 
 impl Machine<'_> {
     /// L1 enters VMX operation: `enter_vmx_operation()`.
-    pub(super) fn vmx_on(&mut self, id: usize, cpu: usize) -> Result<(), Wrong> {
-        self.with(id, cpu, |this, vcpu| {
-            if !vcpu.vmxon {
-                vcpu.vmxon = true;
-                vcpu.vpid02 = this.take_vpid();
-                // Either is enough by itself.
-                if !this.broken(Fault::NoFlushOnVmxon) {
-                    vcpu.vmcs[1] = None;
-                    vcpu.last_vpid12 = 0;
-                }
+    pub(super) fn vmx_on(&mut self, id: usize) {
+        if !self.vcpus[id].vmxon {
+            let vpid02 = self.take_vpid();
+            let vcpu = &mut self.vcpus[id];
+            vcpu.vmxon = true;
+            vcpu.vpid02 = vpid02;
+            // Either is enough by itself.
+            if !self.faults.has(Fault::NoFlushOnVmxon) {
+                vcpu.vmcs[1] = None;
+                vcpu.last_vpid12 = 0;
             }
-            Ok(())
-        })
+        }
     }
 
     /// L1 leaves VMX operation: `free_nested()`.
-    pub(super) fn vmx_off(&mut self, id: usize, cpu: usize) -> Result<(), Wrong> {
-        self.with(id, cpu, |this, vcpu| {
-            if vcpu.vmxon && vcpu.l2.is_none() {
-                vcpu.vmxon = false;
-                this.give_back(vcpu.vpid02)?;
-                vcpu.mmus[1] = Roots::default();
+    pub(super) fn vmx_off(&mut self, id: usize) -> Result<(), Wrong> {
+        let vcpu = &mut self.vcpus[id];
+        if vcpu.vmxon && vcpu.l2.is_none() {
+            vcpu.vmxon = false;
+            vcpu.mmus[1] = Roots::default();
+            let vpid02 = vcpu.vpid02;
+            if !self.faults.has(Fault::Vpid02Leaked) {
+                self.give_back(vpid02)?;
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     /// Asks for what L1 may expect of a VM entry or exit: `nested_vmx_transition_tlb_flush()`.
-    fn transition(&self, vcpu: &mut Vcpu, l2: L2, entry: bool) {
+    fn transition(&mut self, id: usize, l2: L2, entry: bool) {
+        let faults = self.faults;
+        let vcpu = &mut self.vcpus[id];
         if l2.vpid12 == 0 {
-            vcpu.pending.guest |= !self.broken(Fault::NoFlushOnSharedVpid);
+            vcpu.pending.guest |= !faults.has(Fault::NoFlushOnSharedVpid);
         } else if entry && l2.vpid12 != vcpu.last_vpid12 {
-            vcpu.last_vpid12 = l2.vpid12;
-            vcpu.pending.guest |= !self.broken(Fault::NoFlushOnVpid12);
+            if !faults.has(Fault::Vpid12NotStored) {
+                vcpu.last_vpid12 = l2.vpid12;
+            }
+            vcpu.pending.guest |= !faults.has(Fault::NoFlushOnVpid12);
         } else if !self.config.ept && vcpu.vpid02.is_none() {
-            vcpu.pending.current |= !self.broken(Fault::NoFlushOnSharedVpid);
+            vcpu.pending.current |= !faults.has(Fault::NoFlushOnSharedVpid);
+        }
+        // Without a VPID, a VM entry and a VM exit drop what L1 and L2 have cached.
+        if l2.vpid12 == 0 {
+            let now = self.now;
+            for reader in [0, 3] {
+                self.vcpus[id].promises[reader].note(Dropped::All, now);
+            }
         }
     }
 
     /// Enters L2: `nested_vmx_enter_non_root_mode()`.
-    pub(super) fn enter_l2(
-        &mut self,
-        id: usize,
-        cpu: usize,
-        vpid12: u16,
-        eptp12: Option<u8>,
-    ) -> Result<(), Wrong> {
-        // Without a VPID L2 may find nothing that it left: as if it had other tables each time.
-        let space = if vpid12 == 0 {
-            self.fresh()
-        } else {
-            u32::MAX - u32::from(vpid12)
+    pub(super) fn enter_l2(&mut self, id: usize, l2: L2) -> Result<(), Wrong> {
+        let l2 = L2 {
+            ept12: l2.ept12.filter(|_| self.config.ept),
+            ..l2
         };
-        self.with(id, cpu, |this, vcpu| {
-            if !vcpu.vmxon || vcpu.l2.is_some() {
-                return Ok(());
+        let vcpu = &self.vcpus[id];
+        // Where there is no VPID for L1 nor for L2, KVM's entry of an L2 with one fails.
+        let impossible = l2.vpid12 != 0 && vcpu.vpid02.or(vcpu.vpid01).is_none();
+        let without = !self.config.vpid && l2.vpid12 != 0;
+        if !vcpu.vmxon || vcpu.l2.is_some() || without || impossible {
+            return Ok(());
+        }
+        if !self.faults.has(Fault::TransitionLosesRequests) {
+            self.serve_local(id)?;
+        } else {
+            self.vcpus[id].pending.current = false;
+            self.vcpus[id].pending.guest = false;
+        }
+        self.vcpus[id].l2 = Some(l2);
+        self.begin(id);
+        self.load(id);
+        self.transition(id, l2, true);
+        self.new_root(id);
+        Ok(())
+    }
+
+    /// Notes of who runs for the first time that nothing can have been cached for it before.
+    fn begin(&mut self, id: usize) {
+        let now = self.now;
+        let vcpu = &mut self.vcpus[id];
+        let reader = vcpu.reader_index();
+        if vcpu.ran >> reader & 1 == 0 {
+            vcpu.ran |= 1 << reader;
+            vcpu.promises[reader].note(Dropped::All, now);
+        }
+        if let Some(ept12) = vcpu.ept12() {
+            if vcpu.ran_on >> ept12.number & 1 == 0 {
+                vcpu.ran_on |= 1 << ept12.number;
+                vcpu.ept12_dropped[usize::from(ept12.number)] = now;
             }
-            this.serve_local(vcpu)?;
-            let l2 = L2 {
-                vpid12,
-                space,
-                ept: eptp12.is_some(),
-            };
-            vcpu.l2 = Some(l2);
-            this.load(vcpu);
-            this.transition(vcpu, l2, true);
-            // Without an EPT of its own L2 runs on L1's memory.  With EPT off it is L2's own tables
-            // that are shadowed: they are its address space.
-            vcpu.variants[1] = eptp12.map_or(0, |eptp12| eptp12 + 1);
-            this.new_root(id, vcpu);
-            Ok(())
-        })
+        }
     }
 
     /// Leaves L2: `__nested_vmx_vmexit()`.
-    pub(super) fn leave_l2(&mut self, id: usize, cpu: usize) -> Result<(), Wrong> {
-        self.with(id, cpu, |this, vcpu| {
-            let Some(l2) = vcpu.l2 else {
-                return Ok(());
-            };
-            this.serve_local(vcpu)?;
-            vcpu.l2 = None;
-            this.load(vcpu);
-            this.transition(vcpu, l2, false);
-            this.new_root(id, vcpu);
-            Ok(())
-        })
+    pub(super) fn leave_l2(&mut self, id: usize) -> Result<(), Wrong> {
+        let Some(l2) = self.vcpus[id].l2 else {
+            return Ok(());
+        };
+        if !self.faults.has(Fault::TransitionLosesRequests) {
+            self.serve_local(id)?;
+        } else {
+            self.vcpus[id].pending.current = false;
+            self.vcpus[id].pending.guest = false;
+        }
+        self.vcpus[id].l2 = None;
+        self.load(id);
+        self.transition(id, l2, false);
+        self.new_root(id);
+        Ok(())
     }
 }

@@ -2,15 +2,22 @@
 
 //! CPUs that keep every translation for as long as they may.
 //!
-//! The manual's chapter on caching translation information with VMX says what an entry is tagged
-//! by, and what has to drop it.  Nothing else does here.
+//! They drop what an instruction has to drop ([`Drop`]), and nothing else, unless they are told to
+//! forget at random or have no room left.
 
+use super::{
+    cached::{
+        Cached,
+        Drop, //
+    },
+    fault::{
+        Fault,
+        Faults, //
+    }, //
+};
 use crate::{
     caps::EptVpidCap,
-    ept::{
-        self,
-        Ep4ta, //
-    },
+    ept,
     flush::Recorder,
     insn::InsnError,
     invvpid::{
@@ -26,94 +33,105 @@ use crate::{
 use core::cell::Cell;
 use kernel::prelude::*;
 
-/// What a cached translation is of: its kind, its tags, and the page that is translated.
-///
-/// Without a VPID it is tagged by VPID 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
-    /// A linear address, with EPT off.
-    Linear(Option<Vpid>, u64),
-    /// A guest-physical address.
-    GuestPhysical(Ep4ta, u64),
-    /// A linear address, with EPT on.
-    Combined(Option<Vpid>, Ep4ta, u64),
-}
+/// The most that a CPU keeps.
+const ROOM: usize = 160;
 
-impl Key {
-    /// The VPID that it is tagged by, if it is by any.
-    fn vpid(self) -> Option<Option<Vpid>> {
-        match self {
-            Self::Linear(vpid, _) | Self::Combined(vpid, ..) => Some(vpid),
-            Self::GuestPhysical(..) => None,
-        }
-    }
-
-    /// The EP4TA that it is tagged by, if it is by any.
-    fn ep4ta(self) -> Option<Ep4ta> {
-        match self {
-            Self::GuestPhysical(ep4ta, _) | Self::Combined(_, ep4ta, _) => Some(ep4ta),
-            Self::Linear(..) => None,
-        }
-    }
-}
-
-/// A CPU with what it has cached; `T` is what a page translates to.
-pub(super) struct Cpu<T> {
+/// A CPU with what it has cached.
+pub(super) struct Cpu {
     caps: EptVpidCap,
-    cached: Cell<KVec<(Key, T)>>,
+    cached: Cell<KVec<Cached>>,
+    /// Where the next entry goes when there is no room.
+    next: Cell<usize>,
 }
 
-impl<T: Copy> Cpu<T> {
+impl Cpu {
     /// Makes a CPU that has nothing cached.
-    pub(super) fn new(caps: EptVpidCap) -> Self {
-        Self {
+    pub(super) fn new(caps: EptVpidCap) -> Result<Self> {
+        Ok(Self {
             caps,
-            cached: Cell::new(KVec::new()),
-        }
+            cached: Cell::new(KVec::with_capacity(ROOM, GFP_KERNEL)?),
+            next: Cell::new(0),
+        })
     }
 
     /// Works on what is cached.
-    fn with<R>(&self, work: impl FnOnce(&mut KVec<(Key, T)>) -> R) -> R {
-        let mut cached = self.cached.replace(KVec::new());
+    fn with<R>(&self, work: impl FnOnce(&mut KVec<Cached>) -> R) -> R {
+        let mut cached = self.cached.take();
         let result = work(&mut cached);
         self.cached.set(cached);
         result
     }
 
-    /// Returns what it has cached for a page.
-    pub(super) fn hit(&self, key: Key) -> Option<T> {
+    /// Makes it what another is.
+    pub(super) fn assign(&self, other: &Self) {
         self.with(|cached| {
-            let entry = cached.iter().find(|(other, _)| *other == key)?;
-            Some(entry.1)
-        })
+            cached.clear();
+            other.with(|others| {
+                for &entry in others.iter() {
+                    // There is room: both have as much.
+                    let _ = cached.push(entry, GFP_KERNEL);
+                }
+            });
+        });
+        self.next.set(other.next.get());
     }
 
-    /// Translates a page, and keeps that: a page that is cached is not looked up anew.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`].
-    pub(super) fn fill(&self, key: Key, fresh: T) -> Result {
-        if self.hit(key).is_none() {
-            self.with(|cached| cached.push((key, fresh), GFP_KERNEL))?;
-        }
-        Ok(())
+    /// Keeps an entry; one that says the same of the same is kept in its place, with its later
+    /// times: to a guest the two are one.
+    pub(super) fn keep(&self, entry: Cached) {
+        let same = |it: &&mut Cached| {
+            it.key == entry.key
+                && (it.gfn, it.hfn, it.root) == (entry.gfn, entry.hfn, entry.root)
+                && (it.guest, it.host, it.reader) == (entry.guest, entry.host, entry.reader)
+        };
+        self.with(|cached| {
+            if let Some(old) = cached.iter_mut().find(same) {
+                old.time = old.time.max(entry.time);
+                old.nested_time = old.nested_time.max(entry.nested_time);
+            } else if cached.len() < ROOM {
+                let _ = cached.push(entry, GFP_KERNEL);
+            } else {
+                let place = self.next.get();
+                self.next.set((place + 1) % ROOM);
+                cached[place] = entry;
+            }
+        });
     }
 
-    /// Returns how many translations are cached with a VPID.
-    pub(super) fn cached_with(&self, vpid: Option<Vpid>) -> usize {
-        let of_it = |(key, _): &&(Key, T)| key.vpid() == Some(vpid);
-        self.with(|cached| cached.iter().filter(of_it).count())
+    /// Calls a function for each entry, until it returns something.
+    pub(super) fn find<R>(&self, look: impl FnMut(&Cached) -> Option<R>) -> Option<R> {
+        self.with(|cached| cached.iter().find_map(look))
     }
 
-    /// Enters or leaves a guest that has no VPID: that drops what VPID 0 tags.
-    pub(super) fn cross_without_vpid(&self) {
-        self.drop_if(|key| key.vpid() == Some(None));
+    /// Returns the entry with a number, the first being 0.
+    pub(super) fn entry(&self, number: usize) -> Option<Cached> {
+        self.with(|cached| cached.get(number).copied())
     }
 
-    /// Drops some of what is cached.
-    fn drop_if(&self, go: impl Fn(Key) -> bool) {
-        self.with(|cached| cached.retain(|(key, _)| !go(*key)));
+    /// Returns how many entries there are that a function wants to be counted.
+    pub(super) fn count(&self, wanted: impl Fn(&Cached) -> bool) -> usize {
+        self.with(|cached| cached.iter().filter(|it| wanted(it)).count())
+    }
+
+    /// Drops what has to go.
+    pub(super) fn drop(&self, what: Drop) {
+        self.with(|cached| cached.retain(|it| !what.takes(&it.key)));
+    }
+
+    /// Forgets everything.
+    pub(super) fn forget_all(&self) {
+        self.with(KVec::clear);
+        self.next.set(0);
+    }
+
+    /// Forgets one entry in two, by a number: a CPU may at any time.
+    pub(super) fn forget(&self, mut random: u32) {
+        self.with(|cached| {
+            cached.retain(|_| {
+                random = random.rotate_left(1);
+                random & 1 == 0
+            });
+        });
     }
 
     /// Refuses a type that the CPU lacks.
@@ -126,23 +144,39 @@ impl<T: Copy> Cpu<T> {
     }
 }
 
+/// Returns the number of the page that an address is in, as the model numbers pages.
+///
+/// One bit of an address selects the entry of each table.
+pub(super) fn page_of(address: u64) -> u16 {
+    // CAST: One bit each.
+    (address >> 30 & 1) as u16 * 4 + (address >> 21 & 1) as u16 * 2 + (address >> 12 & 1) as u16
+}
+
+/// Returns the address of a page, the other way round.
+pub(super) fn address_of(page: u16) -> u64 {
+    let bit = |number: u32| u64::from(page >> number & 1);
+    bit(2) << 30 | bit(1) << 21 | bit(0) << 12
+}
+
 /// Where a task is, and where the scheduler moves it to: sometimes, between two accesses, unless
 /// it is pinned.
+#[derive(Clone)]
 pub(super) struct Task {
     cpu: Cell<usize>,
     pinned: Cell<bool>,
     moved: Cell<bool>,
-    random: Cell<u32>,
+    /// Occasions until it is moved; 0 if it stays.
+    patience: Cell<u8>,
 }
 
 impl Task {
-    /// Makes a task that is on CPU 0, and maybe always pinned.
-    pub(super) fn new(pinned: bool) -> Self {
+    /// Makes a task that is on CPU 0.
+    pub(super) fn new() -> Self {
         Self {
             cpu: Cell::new(0),
-            pinned: Cell::new(pinned),
+            pinned: Cell::new(false),
             moved: Cell::new(false),
-            random: Cell::new(1),
+            patience: Cell::new(0),
         }
     }
 
@@ -151,92 +185,129 @@ impl Task {
         self.cpu.get()
     }
 
-    /// Moves it.
-    pub(super) fn put_on(&self, cpu: usize) {
+    /// Moves it, and says after how many occasions the scheduler will move it on; 0 for never.
+    pub(super) fn put_on(&self, cpu: usize, patience: u8) {
         self.cpu.set(cpu);
+        self.patience.set(patience);
     }
 
-    /// Returns whether the scheduler moved it, if only there and back, since it was asked last.
+    /// Returns whether the scheduler moved it since it was asked last.
     pub(super) fn has_moved(&self) -> bool {
         self.moved.take()
     }
 
-    /// Gives the scheduler an occasion; of two CPUs, it takes the other one time in 16.
+    /// Returns whether it was moved, without taking note that somebody asked.
+    pub(super) fn has_moved_at_all(&self) -> bool {
+        self.moved.get()
+    }
+
+    /// Gives the scheduler an occasion.
     fn preempt(&self) {
-        // A step of a linear congruential generator, with Knuth's constants.
-        let next = self.random.get().wrapping_mul(1_664_525);
-        self.random.set(next.wrapping_add(1_013_904_223));
-        if !self.pinned.get() && next >> 28 == 0 {
-            self.cpu.set(1 - self.cpu.get());
-            self.moved.set(true);
+        match self.patience.get() {
+            0 => {}
+            _ if self.pinned.get() => {}
+            1 => {
+                self.patience.set(0);
+                self.cpu.set(1 - self.cpu.get());
+                self.moved.set(true);
+            }
+            more => self.patience.set(more - 1),
         }
+    }
+
+    /// Keeps it where it is, or lets it go; returns what was before.
+    pub(super) fn pin(&self, pinned: bool) -> bool {
+        self.pinned.replace(pinned)
+    }
+
+    /// Runs a function during which it stays where it is.
+    pub(super) fn pinned<R>(&self, function: impl FnOnce() -> R) -> R {
+        let before = self.pinned.replace(true);
+        let result = function();
+        self.pinned.set(before);
+        result
     }
 }
 
 /// A task that invalidates, with the CPUs it can be on and the record that is kept.
-pub(super) struct Here<'a, T> {
+#[derive(Clone, Copy)]
+pub(super) struct Here<'a> {
     /// The CPUs: two.
-    pub(super) cpus: &'a [Cpu<T>; 2],
+    pub(super) cpus: &'a [Cpu; 2],
     /// The task.
     pub(super) task: &'a Task,
     /// The record.
     pub(super) flushed: &'a Flushed<'a, Cell<u64>>,
+    /// What is broken.
+    pub(super) faults: Faults,
 }
 
-// Derived, this would ask the same of `T`.
-impl<T> Clone for Here<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Here<'_, T> {}
-
-impl<T> Here<'_, T> {
+impl<'a> Here<'a> {
     /// Returns the CPU that executes what comes next, and its number.
-    fn cpu(&self) -> (&Cpu<T>, u32) {
+    fn cpu(&self) -> (&'a Cpu, u32) {
         self.task.preempt();
         let number = self.task.cpu();
         // CAST: There are two.
         (&self.cpus[number], number as u32)
     }
+
+    /// Returns the CPU that executes an invalidation.
+    fn executing(&self) -> &'a Cpu {
+        let (cpu, number) = self.cpu();
+        if self.faults.has(Fault::InvalidatesElsewhere) {
+            return &self.cpus[1 - number as usize];
+        }
+        cpu
+    }
 }
 
-impl<T: Copy> Invalidate for Here<'_, T> {
+impl Invalidate for Here<'_> {
     fn invvpid(&self, extent: invvpid::Extent) -> Result<(), InsnError> {
-        let (cpu, _) = self.cpu();
+        let cpu = self.executing();
         let caps = cpu.caps;
-        match extent {
+        let what = match extent {
             invvpid::Extent::Address(vpid, gva) => {
-                Cpu::<T>::offered(caps.invvpid_address())?;
-                let page = gva.into_raw();
-                cpu.drop_if(|key| match key {
-                    Key::Linear(of, at) | Key::Combined(of, _, at) => {
-                        of == Some(vpid) && at == page
-                    }
-                    Key::GuestPhysical(..) => false,
-                });
+                Cpu::offered(caps.invvpid_address())?;
+                Drop::Address(vpid, page_of(gva.into_raw()))
             }
             invvpid::Extent::Context(vpid) => {
-                Cpu::<T>::offered(caps.invvpid_context())?;
-                cpu.drop_if(|key| key.vpid() == Some(Some(vpid)));
+                Cpu::offered(caps.invvpid_context())?;
+                Drop::Vpid(vpid)
             }
             invvpid::Extent::All => {
-                Cpu::<T>::offered(caps.invvpid_all())?;
-                cpu.drop_if(|key| matches!(key.vpid(), Some(Some(_))));
+                Cpu::offered(caps.invvpid_all())?;
+                Drop::Vpids
             }
+        };
+        match what {
+            Drop::Vpid(_) if self.faults.has(Fault::InvvpidContextLost) => {}
+            Drop::Vpids if self.faults.has(Fault::InvvpidAllLost) => {}
+            Drop::Address(..) if self.faults.has(Fault::InvvpidAddressLost) => {}
+            // Type 3 in the place of type 1.
+            Drop::Vpid(vpid) if self.faults.has(Fault::InvvpidKeepsGlobals) => {
+                cpu.drop(Drop::PcidsButGlobals(Some(vpid)));
+            }
+            Drop::Ep4ta(_) => {}
+            _ => cpu.drop(what),
         }
         Ok(())
     }
 
     fn invept(&self, extent: ept::Extent) -> Result<(), InsnError> {
-        let (cpu, _) = self.cpu();
+        let cpu = self.executing();
         match extent {
             ept::Extent::Context(eptp) => {
-                Cpu::<T>::offered(cpu.caps.invept_context())?;
-                cpu.drop_if(|key| key.ep4ta() == Some(eptp.ep4ta()));
+                Cpu::offered(cpu.caps.invept_context())?;
+                if !self.faults.has(Fault::InveptContextLost) {
+                    cpu.drop(Drop::Ep4ta(eptp.ep4ta()));
+                }
             }
-            ept::Extent::All => cpu.drop_if(|key| key.ep4ta().is_some()),
+            // INVVPID in the place of INVEPT.
+            ept::Extent::All if self.faults.has(Fault::InvvpidForInvept) => {
+                cpu.drop(Drop::Vpids);
+            }
+            ept::Extent::All if self.faults.has(Fault::InveptAllLost) => {}
+            ept::Extent::All => cpu.drop(Drop::Ep4tas),
         }
         Ok(())
     }
@@ -246,7 +317,7 @@ impl<T: Copy> Invalidate for Here<'_, T> {
     fn failed(&self, _: Invalidation, _: InsnError, _: Option<Invalidation>) {}
 }
 
-impl<T: Copy> Recorder for Here<'_, T> {
+impl Recorder for Here<'_> {
     fn is_recorded(self, vpid: Vpid) -> bool {
         self.flushed.contains(vpid, self.cpu().1)
     }
@@ -256,9 +327,9 @@ impl<T: Copy> Recorder for Here<'_, T> {
     }
 
     fn pinned<R>(self, function: impl FnOnce() -> R) -> R {
-        let before = self.task.pinned.replace(true);
-        let result = function();
-        self.task.pinned.set(before);
-        result
+        if self.faults.has(Fault::RecordsUnpinned) {
+            return function();
+        }
+        self.task.pinned(function)
     }
 }

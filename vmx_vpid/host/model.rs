@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Long runs of the model: at random, by all short sequences, with faults; and the stories of what
+//! they find.
+
+use crate::{
+    model::{
+        course::{
+            Course,
+            Random, //
+        },
+        fault::{
+            Fault,
+            Faults, //
+        },
+        machine::{
+            Config,
+            Machine,
+            Wrong, //
+        },
+        run,
+        step::{
+            self,
+            Step, //
+        },
+        vpids::Vpids, //
+    },
+    policy::Switches, //
+};
+use std::{
+    fmt::Write,
+    string::String,
+    vec::Vec, //
+};
+
+/// A machine with the memory it needs, for as long as a function works with it.
+fn with_machine<R>(
+    config: Config,
+    faults: Faults,
+    work: impl FnOnce(&mut Machine<'_>) -> R,
+) -> Result<R, String> {
+    let no_memory = |_| String::from("no memory");
+    let record = run::record().map_err(no_memory)?;
+    let vpids = Vpids::new(&record).map_err(no_memory)?;
+    let mut machine = Machine::new(config, faults, &vpids).map_err(no_memory)?;
+    Ok(work(&mut machine))
+}
+
+/// The machines that runs are made on, each with its name.
+pub fn machines() -> Vec<(String, MachineType)> {
+    let mut all = Vec::new();
+    for ept in [true, false] {
+        let base = if ept { "ept" } else { "shadow" };
+        let usual = Config::usual(ept);
+        let mut add = |name: &str, config| {
+            all.push((std::format!("{base}{name}"), MachineType(config)));
+        };
+        let switches = |flush_context, caps_mask, force_flush| Switches {
+            flush_context,
+            caps_mask,
+            force_flush,
+        };
+        let with = |switches| Config { switches, ..usual };
+        let by_context = with(switches(true, 0, false));
+        add("", usual);
+        add(",context", by_context);
+        add(",force", with(switches(false, 0, true)));
+        for bit in [25, 40, 41, 42] {
+            add(
+                &std::format!(",context,no{bit}"),
+                with(switches(true, 1 << bit, false)),
+            );
+        }
+        add(",no42", with(switches(false, 1 << 42, false)));
+        add(
+            ",novpid",
+            Config {
+                vpid: false,
+                ..usual
+            },
+        );
+        add(
+            ",context,novpid",
+            Config {
+                vpid: false,
+                ..by_context
+            },
+        );
+        add(
+            ",context,unknown",
+            Config {
+                unknown_roots: true,
+                ..by_context
+            },
+        );
+        add(
+            ",context,noad",
+            Config {
+                accessed_dirty: false,
+                ..by_context
+            },
+        );
+        add(
+            ",context,nopcid",
+            Config {
+                pcids: false,
+                ..by_context
+            },
+        );
+        for vpids in [0, 1, 2, 100] {
+            add(
+                &std::format!(",context,vpids{vpids}"),
+                Config {
+                    vpids,
+                    ..by_context
+                },
+            );
+        }
+    }
+    all
+}
+
+/// How a machine is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct MachineType(Config);
+
+/// Returns the steps of a part of a random run.
+fn steps(seed: u64, count: u64) -> Vec<Step> {
+    let mut random = Random::new(seed);
+    let mut course = Course::new(&mut random);
+    (0..count).map(|_| course.next(&mut random)).collect()
+}
+
+/// Something that was found, with its shortest story.
+pub struct Report {
+    /// The seed by which it can be repeated.
+    pub seed: u64,
+    /// How many steps it took.
+    pub steps: u64,
+    /// The story.
+    pub story: String,
+}
+
+/// Goes steps at random on a machine; `fault` is the name of something to break.
+///
+/// # Errors
+///
+/// A sentence, for a fault that there is not.
+pub fn at_random(
+    machine_type: MachineType,
+    fault: Option<&str>,
+    seed: u64,
+    count: u64,
+) -> Result<Option<Report>, String> {
+    let faults = match fault {
+        None => Faults::NONE,
+        Some(name) => Faults::one(
+            Fault::ALL
+                .iter()
+                .copied()
+                .find(|fault| fault.name() == name)
+                .ok_or_else(|| std::format!("there is no fault {name}"))?,
+        ),
+    };
+    with_machine(machine_type.0, faults, |machine| {
+        let found = run::at_random(machine, seed, count)?;
+        let steps = steps(found.seed, found.step + 1);
+        let short = shrink(machine, steps, found.wrong);
+        Some(Report {
+            seed: found.seed,
+            steps: found.total,
+            story: tell(machine, &short),
+        })
+    })
+}
+
+/// Whether two things that went wrong are of one kind.
+fn alike(one: Wrong, other: Wrong) -> bool {
+    match (one, other) {
+        (Wrong::Stale { how, .. }, Wrong::Stale { how: other, .. }) => how == other,
+        _ => std::mem::discriminant(&one) == std::mem::discriminant(&other),
+    }
+}
+
+/// Leaves out what is not needed for the same kind of fault, as long as there is something.
+fn shrink(machine: &mut Machine<'_>, steps: Vec<Step>, wrong: Wrong) -> Vec<Step> {
+    let mut short = steps;
+    let mut piece = short.len().div_ceil(2);
+    loop {
+        let mut at = 0;
+        let before = short.len();
+        while at < short.len() {
+            let end = (at + piece).min(short.len());
+            let less: Vec<Step> = [&short[..at], &short[end..]].concat();
+            match run::replay(machine, less.iter().copied()) {
+                Some((last, found)) if alike(found, wrong) => {
+                    short = less;
+                    short.truncate(last + 1);
+                }
+                _ => at += piece,
+            }
+        }
+        if piece == 1 && short.len() == before {
+            return short;
+        }
+        piece = piece.div_ceil(2).max(1);
+    }
+}
+
+/// Tells a sequence as a story.
+fn tell(machine: &mut Machine<'_>, steps: &[Step]) -> String {
+    let mut story = String::new();
+    for (number, step) in steps.iter().enumerate() {
+        let _ = writeln!(story, "  {:2}. {step}", number + 1);
+    }
+    if let Some((_, wrong)) = run::replay(machine, steps.iter().copied()) {
+        let _ = writeln!(story, "      {wrong}");
+        if let Wrong::Stale { cpu, entry, .. } = wrong {
+            if let Some(cached) = machine.cached(cpu, entry) {
+                let _ = writeln!(story, "      ({cached})");
+            }
+        }
+    }
+    story
+}
+
+/// The faults that can be switched on: name, words, whether each is harmless, and the machines that
+/// it is tried on.
+pub fn faults() -> Vec<(&'static str, &'static str, bool, Vec<MachineType>)> {
+    Fault::ALL
+        .iter()
+        .map(|&fault| {
+            let machines = run::machines_for(fault).map(MachineType).collect();
+            (fault.name(), fault.words(), fault.is_harmless(), machines)
+        })
+        .collect()
+}
+
+/// A machine in memory of its own, which it borrows for as long as the program runs.
+fn lasting_machine(config: Config) -> Result<Machine<'static>, String> {
+    let no_memory = |_| String::from("no memory");
+    let record = std::boxed::Box::leak(std::boxed::Box::new(run::record().map_err(no_memory)?));
+    let vpids = std::boxed::Box::leak(std::boxed::Box::new(Vpids::new(record).map_err(no_memory)?));
+    Machine::new(config, Faults::NONE, vpids).map_err(no_memory)
+}
+
+/// Goes all sequences of a certain length of a few steps; returns how many there were, or the
+/// shortest story of one that went wrong.
+///
+/// # Errors
+///
+/// A sentence, when there is no memory.
+pub fn exhaustive(
+    machine_type: MachineType,
+    nested: bool,
+    length: usize,
+) -> Result<Result<u64, String>, String> {
+    let config = machine_type.0;
+    let letters: Vec<Step> = step::alphabet(config.ept, nested).collect();
+    // One machine for each depth: that of a depth is where all longer sequences begin.
+    let mut machines = Vec::new();
+    for _ in 0..=length {
+        machines.push(lasting_machine(config)?);
+    }
+    machines[0].restart();
+    let mut word = Vec::with_capacity(length);
+    let mut count = 0;
+    let wrong = descend(&mut machines, &letters, &mut word, &mut count);
+    if wrong.is_err() {
+        return Ok(Err(tell(&mut machines[0], &word)));
+    }
+    Ok(Ok(count))
+}
+
+/// Goes all sequences that begin where the first machine is; those that go wrong end there.
+fn descend(
+    machines: &mut [Machine<'_>],
+    letters: &[Step],
+    word: &mut Vec<Step>,
+    count: &mut u64,
+) -> Result<(), Wrong> {
+    let [here, rest @ ..] = machines else {
+        return Ok(());
+    };
+    if rest.is_empty() {
+        return Ok(());
+    }
+    for &letter in letters {
+        // Without a VM nothing happens: every sequence begins with one.
+        if word.is_empty() && letter != Step::Create(0) {
+            continue;
+        }
+        rest[0].assign(here);
+        word.push(letter);
+        *count += 1;
+        rest[0].step(letter)?;
+        descend(rest, letters, word, count)?;
+        word.pop();
+    }
+    Ok(())
+}

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Accesses of a guest, as a CPU makes them that caches all it may.
+//!
+//! An access is made by every way that a CPU could take: from the root, and from each entry that it
+//! has of a paging structure.  What each way finds is kept.  Guest-physical mappings are always
+//! looked up in the tables: those that are cached say the same, since the guest would not have been
+//! entered otherwise ([`super::oracle`]).
+
+use super::{
+    cached::{
+        Cached,
+        Drop,
+        Key,
+        Kind,
+        Rights, //
+    },
+    edit::{
+        DIRTY,
+        GLOBAL,
+        LARGE,
+        PRESENT,
+        WRITABLE, //
+    },
+    fault::Fault,
+    guest_walk,
+    machine::Machine,
+    memory::{
+        read_at,
+        write_at,
+        Gfn,
+        Hfn,
+        Table,
+        PAGES, //
+    },
+    promise,
+    tables::{
+        frame_of,
+        is_leaf,
+        is_present,
+        Tree,
+        NO_TABLE, //
+    },
+    vcpu::{
+        Ept12,
+        Reader, //
+    }, //
+};
+use crate::{
+    ept::Ep4ta,
+    invpcid::Pcid,
+    invvpid::Vpid, //
+};
+
+/// What a guest runs with: the tags that are in force, and what its tables are.
+#[derive(Clone, Copy)]
+pub(super) struct Context {
+    /// The vCPU.
+    pub(super) id: usize,
+    /// The CPU.
+    pub(super) cpu: usize,
+    /// The VPID; `None` for VPID 0.
+    pub(super) vpid: Option<Vpid>,
+    /// The PCID.
+    pub(super) pcid: Pcid,
+    /// The tree that KVM runs it on.
+    pub(super) tree: Tree,
+    /// The guest's root table.
+    pub(super) root: Gfn,
+    /// For whom its tables are read.
+    pub(super) reader: Reader,
+    /// Which of the readers of its life that is.
+    pub(super) reader_index: usize,
+    /// The EPT of L1's that it runs on.
+    pub(super) ept12: Option<Ept12>,
+}
+
+impl Context {
+    /// The EP4TA, with EPT on.
+    pub(super) fn ep4ta(&self) -> Option<Ep4ta> {
+        let ept = self.tree.role.is_ept();
+        ept.then(|| self.tree.root.eptp(false).ep4ta())
+    }
+
+    /// The kind of its mappings of linear addresses.
+    pub(super) fn kind(&self) -> Kind {
+        if self.tree.role.is_ept() {
+            Kind::Combined
+        } else {
+            Kind::Linear
+        }
+    }
+
+    /// Which of the PCIDs it is.
+    pub(super) fn pcid_index(&self) -> usize {
+        promise::index(self.pcid)
+    }
+}
+
+/// How an access ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It was made.
+    Done,
+    /// The guest gets a page fault, by its own tables.
+    GuestFault,
+    /// KVM's tree has no entry for a page or a frame, or not the right to write.
+    Exit {
+        /// The page or the frame.
+        number: u16,
+        /// It was to be written.
+        write: bool,
+    },
+}
+
+/// Where a way to a page begins: with a table of a level.
+#[derive(Clone, Copy)]
+struct Start {
+    level: u8,
+    gfn: Gfn,
+    /// Where the table is; `None` if that has to be looked up.
+    hfn: Option<Hfn>,
+    /// The root of the tree of KVM's that this is a part of.
+    root: Table,
+    nested_time: u32,
+}
+
+/// Returns how far behind the first frame of a large mapping the frame of a page is.
+pub(super) fn offset(span: u8, page: u16) -> u16 {
+    match span {
+        0 => 0,
+        1 => page & 1,
+        _ => (page & 1) + ((page >> 1 & 1) << 9),
+    }
+}
+
+impl Machine<'_> {
+    /// Makes an access.
+    pub(super) fn access(&mut self, context: &Context, page: u16, write: bool) -> Access {
+        let ep4ta = context.ep4ta();
+        let mut starts = [None; PAGES as usize];
+        let mut free = starts.iter_mut();
+        let kind = context.kind();
+        self.cpus[context.cpu].find(|it| {
+            let key = &it.key;
+            let usable = key.kind == kind
+                && key.is_structure()
+                && (key.vpid, key.ep4ta, key.pcid) == (context.vpid, ep4ta, context.pcid)
+                && key.covers(page);
+            if usable {
+                *free.next()? = Some(Start {
+                    level: key.level,
+                    gfn: it.gfn,
+                    hfn: Some(it.hfn),
+                    root: it.root,
+                    nested_time: it.nested_time,
+                });
+            }
+            None::<()>
+        });
+        let top = Start {
+            level: 4,
+            gfn: context.root,
+            hfn: None,
+            root: context.tree.root,
+            nested_time: 0,
+        };
+        let mut outcome = Access::Done;
+        for start in starts.into_iter().flatten().chain([top]) {
+            let way = if ep4ta.is_some() {
+                self.combined(context, start, page, write)
+            } else {
+                self.linear(context, start, page, write)
+            };
+            let cpu = &self.cpus[context.cpu];
+            let (vpid, pcid) = (context.vpid, context.pcid);
+            match (way, ep4ta) {
+                (Access::Done, _) => {}
+                (Access::Exit { number, .. }, Some(ep4ta)) => {
+                    cpu.drop(Drop::ViolationFrame(ep4ta, number));
+                    cpu.drop(Drop::ViolationPage(vpid, pcid, ep4ta, page));
+                    return way;
+                }
+                // With EPT off, what exits is the page fault.
+                (Access::Exit { .. }, None) => {
+                    cpu.drop(Drop::PageFault(vpid, pcid, page));
+                    return way;
+                }
+                (Access::GuestFault, _) => {
+                    cpu.drop(Drop::PageFault(vpid, pcid, page));
+                    outcome = way;
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Goes one way to a page, with EPT on.
+    fn combined(&mut self, context: &Context, start: Start, page: u16, write: bool) -> Access {
+        self.try_combined(context, start, page, write)
+            .map_or_else(|stop| stop, |()| Access::Done)
+    }
+
+    /// The same, with an error for each other end.
+    fn try_combined(
+        &mut self,
+        context: &Context,
+        start: Start,
+        page: u16,
+        write: bool,
+    ) -> Result<(), Access> {
+        let key = Key {
+            kind: Kind::Combined,
+            level: 0,
+            vpid: context.vpid,
+            pcid: context.pcid,
+            ep4ta: context.ep4ta(),
+            global: false,
+            first: page,
+            span: 0,
+            guest_span: 0,
+        };
+        let Start {
+            mut level,
+            mut gfn,
+            hfn,
+            mut nested_time,
+            ..
+        } = start;
+        // An entry of a paging structure that is older may be used as long as it is there; from now
+        // on what it led to is there as well.
+        let time = self.now;
+        let mut known = hfn;
+        loop {
+            let hfn = match known.take() {
+                Some(hfn) => hfn,
+                None => {
+                    // With accessed and dirty flags, an access to a guest's table is a write.
+                    let table = self.physical(context, gfn, self.config.accessed_dirty)?;
+                    nested_time = table.nested_time;
+                    table.hfn
+                }
+            };
+            if level < 4 {
+                // An entry of the level above refers to this table.
+                let key = Key {
+                    level,
+                    first: page >> level << level,
+                    span: level,
+                    ..key
+                };
+                self.cpus[context.cpu].keep(Cached {
+                    key,
+                    gfn,
+                    hfn,
+                    root: context.tree.root,
+                    guest: Rights::ALL,
+                    host: Rights::ALL,
+                    time,
+                    nested_time,
+                    reader: context.reader,
+                });
+            }
+            let index = guest_walk::index(level, page);
+            let mut entry = read_at(&self.memories, hfn, index);
+            if entry & PRESENT == 0 {
+                return Err(Access::GuestFault);
+            }
+            if level > 1 && entry & LARGE == 0 {
+                (gfn, level) = (Gfn::of_entry(entry), level - 1);
+                continue;
+            }
+            if write && entry & WRITABLE == 0 {
+                return Err(Access::GuestFault);
+            }
+            if write && entry & DIRTY == 0 {
+                self.physical(context, gfn, true)?;
+                entry |= DIRTY;
+                write_at(&mut self.memories, hfn, index, entry);
+            }
+            let frame = guest_walk::frame(entry, level, page);
+            let target = self.physical(context, frame, write)?;
+            let guest_span = level - 1;
+            let span = guest_span.min(target.level - 1);
+            let back = offset(span, page);
+            let key = Key {
+                first: page >> span << span,
+                span,
+                guest_span,
+                global: entry & GLOBAL != 0,
+                ..key
+            };
+            self.cpus[context.cpu].keep(Cached {
+                key,
+                gfn: Gfn(frame.0 - back),
+                hfn: Hfn(target.hfn.0 - u32::from(back)),
+                root: context.tree.root,
+                guest: Rights {
+                    write: entry & WRITABLE != 0,
+                    dirty: entry & DIRTY != 0,
+                },
+                host: target.rights,
+                time,
+                nested_time: target.nested_time,
+                reader: context.reader,
+            });
+            return Ok(());
+        }
+    }
+
+    /// Goes one way to a page, with EPT off: through KVM's shadows.
+    fn linear(&mut self, context: &Context, start: Start, page: u16, write: bool) -> Access {
+        let tree = context.tree;
+        let mut level = start.level;
+        let mut shadowed = start.gfn;
+        let mut table = match start.hfn {
+            // CAST: The host's frame of a table of KVM's.
+            Some(hfn) => Table((hfn.0 - 1) as u8),
+            None => tree.root,
+        };
+        let exit = Access::Exit {
+            number: page,
+            write,
+        };
+        let key = Key {
+            kind: Kind::Linear,
+            level: 0,
+            vpid: context.vpid,
+            pcid: context.pcid,
+            ep4ta: None,
+            global: false,
+            first: page,
+            span: 0,
+            guest_span: 0,
+        };
+        loop {
+            let index = tree.role.index(level, page);
+            let entry = self.tables.read(table, index);
+            let meta = self.tables.meta(table, index);
+            if !is_present(entry) {
+                return exit;
+            }
+            let reader = context.reader;
+            let nothing = Cached {
+                key,
+                gfn: meta.gfn,
+                hfn: frame_of(entry),
+                root: start.root,
+                guest: Rights::ALL,
+                host: Rights::ALL,
+                // Of what KVM follows at once, its entry is as good as the guest's.
+                time: if level == 1 && shadowed != NO_TABLE {
+                    meta.time
+                } else {
+                    self.now
+                },
+                nested_time: 0,
+                reader,
+            };
+            if !is_leaf(entry, level) {
+                (table, shadowed) = (Table::of_entry(entry), meta.gfn);
+                level -= 1;
+                let key = Key {
+                    level,
+                    first: page >> level << level,
+                    span: level,
+                    ..key
+                };
+                self.cpus[context.cpu].keep(Cached { key, ..nothing });
+                continue;
+            }
+            let writable = entry & WRITABLE != 0;
+            if write && !writable {
+                return exit;
+            }
+            // KVM lets nothing be written that the guest's dirty flag is not set for.
+            let guest = Rights {
+                write: writable,
+                dirty: writable,
+            };
+            let host = Rights {
+                write: writable,
+                dirty: true,
+            };
+            self.cpus[context.cpu].keep(Cached {
+                guest,
+                host,
+                ..nothing
+            });
+            return Access::Done;
+        }
+    }
+
+    /// Has the CPU drop what an instruction of the guest's drops that does not exit.
+    pub(super) fn guest_drops(&self, context: &Context, what: Drop) {
+        if !self.faults.has(Fault::CpuKeepsAll) {
+            self.cpus[context.cpu].drop(what);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can be broken in the model, each fault by its name.
+//!
+//! A test that cannot fail is worth nothing: with any of these, the oracle has to find something.
+//! These are faults of what surrounds the decisions of the module: of KVM's core, of how a vCPU
+//! tells about itself, of how an instruction is carried out.  Faults in the module's own code are
+//! put into its source (`host/mutants/`).
+
+/// Makes the enumeration of faults, with their names.
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])+ $name:ident = $needs:ident,)*) => {
+        /// Something that is broken.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Fault {
+            $($(#[doc = $doc])+ $name,)*
+        }
+
+        impl Fault {
+            /// All of them.
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Returns its name.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            /// Returns what it is, in words.
+            pub(crate) fn words(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc,)+),)*
+                }
+            }
+
+            /// Returns on which machines it does harm.
+            pub(crate) fn needs(self) -> Needs {
+                match self {
+                    $(Self::$name => Needs::$needs,)*
+                }
+            }
+        }
+    };
+}
+
+impl Fault {
+    /// Returns whether it only flushes too much: then nothing must be found.
+    pub(crate) fn is_harmless(self) -> bool {
+        self.needs() == Needs::Nothing
+    }
+}
+
+/// On which machines a fault does harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// With EPT on and with EPT off.
+    Both,
+    /// With EPT on.
+    Ept,
+    /// With EPT off.
+    Shadow,
+    /// With EPT on, where a flush of all names contexts.
+    EptByContext,
+    /// With EPT off, where a flush of all names contexts.
+    ShadowByContext,
+    /// As the one before, where KVM keeps no page for some roots.
+    UnknownRoots,
+    /// With EPT off, and with one VPID only.
+    ShadowOneVpid,
+    /// On none: a control.
+    Nothing,
+    /// In a sequence of its own ([`super::stories`]): at random it hardly ever does.
+    Told,
+}
+
+faults! {
+    /// `vmx_vcpu_load_vmcs()` asks for nothing when vmcs01 comes to a CPU.
+    NoFlushOnLoad = Both,
+    /// Nor when vmcs02 does.
+    NoFlushOnLoadOfVmcs02 = Ept,
+    /// A new vmcs01 counts as loaded on CPU 0: a VPID is reused without a flush.
+    NoFlushOnCreate = Ept,
+    /// At VMXON neither vmcs02 nor vpid12 counts as new: vpid02 is reused without a flush.
+    NoFlushOnVmxon = Both,
+    /// `free_nested()` does not give vpid02 back.
+    Vpid02Leaked = Both,
+    /// `kvm_mmu_load()` asks for nothing for a new root.
+    NoFlushOnRootLoad = Ept,
+    /// It flushes before the new root is in place: what was current.
+    FlushBeforeRoot = Ept,
+    /// It does not bring the tables of a new root up to date.
+    NoSyncOnRootLoad = Both,
+    /// `fast_pgd_switch()` takes a root for another CR3 or EPT pointer.
+    RootOfAnyPgd = Shadow,
+    /// `kvm_flush_remote_tlbs()` asks nothing of the vCPUs when memory changes.
+    NoRemoteFlush = Both,
+    /// It asks only one vCPU of two.
+    RemoteFlushOfOne = Both,
+    /// Memory is protected against writes without a flush.
+    NoFlushOnProtect = Both,
+    /// Dirty flags are cleared without a flush.
+    NoFlushOnClean = Ept,
+    /// A large page takes the place of small ones without a flush.
+    NoFlushOnMerge = Ept,
+    /// Tables are freed without a flush.
+    NoFlushOnFree = Told,
+    /// Tables are brought up to date without a flush.
+    NoFlushOnSync = Shadow,
+    /// KVM does not follow when the guest writes to a table that it shadows.
+    GuestWriteUnnoticed = Both,
+    /// No table is ever brought up to date.
+    NothingSynchronised = Both,
+    /// A flush of all leaves one pending that was requested of the current context.
+    AllKeepsCurrent = Nothing,
+    /// `flush_tlb_current` does nothing.
+    CurrentIgnored = Both,
+    /// `flush_tlb_guest` does nothing.
+    GuestIgnored = Both,
+    /// The guest is entered with a request pending.
+    PendingAtEntry = Both,
+    /// On a flush of what the guest has cached, KVM's tables are not brought up to date.
+    NoSyncOnGuestFlush = Shadow,
+    /// `nested_vmx_transition_tlb_flush()` asks for nothing when vpid12 changes.
+    NoFlushOnVpid12 = Both,
+    /// It does not remember the vpid12 that it flushed for, and flushes each time.
+    Vpid12NotStored = Nothing,
+    /// It asks for nothing when L2 runs with L1's VPID.
+    NoFlushOnSharedVpid = Both,
+    /// Requests are lost at a nested entry or exit.
+    TransitionLosesRequests = Both,
+    /// `kvm_set_cr3()` does not have the root brought up to date.
+    NoSyncOnCr3 = Shadow,
+    /// It asks for no flush.
+    NoFlushOnCr3 = Shadow,
+    /// It keeps cached roots of the PCID that is loaded.
+    RootsKeptOnCr3 = Shadow,
+    /// A change of CR4.PGE asks for nothing.
+    NoFlushOnPge = Shadow,
+    /// The vCPU does not tell its current root.
+    HiddenCurrentRoot = EptByContext,
+    /// It does not tell its cached roots.
+    HiddenCachedRoots = EptByContext,
+    /// It does not tell the current root of L2.
+    HiddenL2Root = EptByContext,
+    /// It does not tell the cached roots of L2.
+    HiddenCachedL2Roots = EptByContext,
+    /// It takes a root of which KVM keeps no page for none.
+    UnknownRootsHidden = UnknownRoots,
+    /// It tells the wrong table for a root: another EP4TA.
+    WrongRootNamed = Ept,
+    /// For the current root it tells that of the other MMU.
+    RootOfOtherMmu = Ept,
+    /// It does not tell its vpid01.
+    HiddenVpid01 = ShadowByContext,
+    /// It does not tell its vpid02.
+    HiddenVpid02 = ShadowByContext,
+    /// It takes vpid01 for the VPID in use, in L2 too.
+    AlwaysVpid01 = Both,
+    /// It takes vpid02 for the VPID in use, in L1 too.
+    AlwaysVpid02 = Shadow,
+    /// Invalidations are executed on the other CPU.
+    InvalidatesElsewhere = Both,
+    /// INVVPID of a context does nothing.
+    InvvpidContextLost = Both,
+    /// INVVPID of a context is issued as type 3, which keeps globals.
+    InvvpidKeepsGlobals = Ept,
+    /// INVVPID of all contexts does nothing.
+    InvvpidAllLost = Shadow,
+    /// INVVPID of an address does nothing.
+    InvvpidAddressLost = Both,
+    /// INVEPT of a context does nothing.
+    InveptContextLost = Ept,
+    /// INVEPT of all contexts does nothing.
+    InveptAllLost = Ept,
+    /// INVVPID of all contexts is issued in the place of INVEPT.
+    InvvpidForInvept = Ept,
+    /// The record is written without keeping the task where it is.
+    RecordsUnpinned = ShadowOneVpid,
+    /// The CPU keeps what the guest's own instructions drop: as if they were not executed.
+    CpuKeepsAll = Ept,
+    /// A guest's INVLPG is not carried out on this CPU.
+    AddressNotFlushed = Shadow,
+    /// It is carried out in the current root alone.
+    OnlyCurrentRoot = Shadow,
+    /// After INVPCID of the current PCID its root is not brought up to date.
+    SyncNotRequested = Shadow,
+    /// Nor is it flushed.
+    CurrentNotRequested = Shadow,
+    /// After INVPCID of another PCID its roots are kept.
+    RootsNotFreed = Shadow,
+    /// After INVPCID of all PCIDs nothing is requested.
+    GuestNotRequested = Shadow,
+    /// L1's INVVPID issues nothing.
+    InvvpidOfL1NotIssued = Ept,
+    /// The task may move between the question where L2 ran and the INVVPID.
+    InvvpidOfL1Unpinned = Nothing,
+    /// L2 is taken to have run here last, wherever it did.
+    Vmcs02TakenToBeHere = Nothing,
+    /// L1's INVVPID leaves the vpid12 that L2 ran with as it is.
+    Vpid12NotForgotten = Nothing,
+    /// After L1's INVVPID the shadow tables of L2 are kept.
+    L2RootsNotFreed = Shadow,
+    /// L1's INVEPT compares pointers, and not their tags.
+    ComparedByPointer = Ept,
+    /// It drops the current root of L2 alone, and not the cached ones.
+    OnlyCurrentEpt12Root = Ept,
+    /// It drops no root.
+    Ept12RootsNotFreed = Ept,
+}
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Faults(u128);
+
+impl Faults {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// One thing.
+    pub(crate) const fn one(fault: Fault) -> Self {
+        // CAST: The number of a fault.
+        Self(1 << fault as u32)
+    }
+
+    /// Several things.
+    pub(crate) fn all(faults: &[Fault]) -> Self {
+        faults
+            .iter()
+            .fold(Self::NONE, |all, &fault| Self(all.0 | Self::one(fault).0))
+    }
+
+    /// Whether something is broken.
+    pub(crate) const fn has(self, fault: Fault) -> bool {
+        self.0 >> fault as u32 & 1 != 0
+    }
+}

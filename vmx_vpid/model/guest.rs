@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What guests do, and what they are promised by it.
+//!
+//! With EPT on, a guest's own invalidations are the CPU's alone; with EPT off they exit, and KVM
+//! and the handlers of the module carry them out on KVM's tables.
+
+use super::{
+    access::{
+        Access,
+        Context, //
+    },
+    cached::Drop,
+    exit::Exited,
+    fault::Fault,
+    fill::Fixed,
+    machine::{
+        Machine,
+        Wrong, //
+    },
+    promise::{
+        self,
+        Dropped, //
+    },
+    step::Op,
+    tlb::address_of,
+    vcpu::{
+        Ept12,
+        Registers,
+        Roots, //
+    }, //
+};
+use crate::{
+    emulate,
+    invpcid::Pcid, //
+};
+
+/// How often an access is tried anew after an exit.
+const TRIES: u32 = 24;
+
+impl Machine<'_> {
+    /// Has a vCPU do something on a CPU: it is entered, and entered again afterwards, so that what
+    /// it was promised is checked at once.
+    pub(super) fn guest(
+        &mut self,
+        id: usize,
+        cpu: usize,
+        patience: u8,
+        op: Op,
+    ) -> Result<(), Wrong> {
+        if !self.put(id, cpu, patience) {
+            return Ok(());
+        }
+        let context = self.enter(id)?;
+        self.now += 1;
+        match op {
+            Op::Access { page, write } => self.touch(context, page, write)?,
+            op => {
+                self.exited(&context);
+                self.execute(&context, op)?;
+            }
+        }
+        let context = self.enter(id)?;
+        self.exited(&context);
+        self.sweep();
+        Ok(())
+    }
+
+    /// Accesses a page, and has KVM fill its tables for it.
+    fn touch(&mut self, mut context: Context, page: u16, write: bool) -> Result<(), Wrong> {
+        for _ in 0..TRIES {
+            let outcome = self.access(&context, page, write);
+            self.exited(&context);
+            let Access::Exit { number, write } = outcome else {
+                return Ok(());
+            };
+            if self.fill(context.tree, number, write)? == Fixed::GuestFault {
+                return Ok(());
+            }
+            context = self.enter(context.id)?;
+        }
+        Err(Wrong::Stuck)
+    }
+
+    /// Notes that a guest dropped something of its own.
+    fn promise(&mut self, context: &Context, what: Dropped) {
+        let now = self.now;
+        self.vcpus[context.id].promises[context.reader_index].note(what, now);
+    }
+
+    /// Does something that is no access.
+    fn execute(&mut self, context: &Context, op: Op) -> Result<(), Wrong> {
+        let id = context.id;
+        let (pcid, index) = (context.pcid, context.pcid_index());
+        let in_l2 = self.vcpus[id].l2.is_some();
+        match op {
+            Op::Access { .. } => {}
+            Op::Edit {
+                table,
+                index,
+                entry,
+            } => self.guest_writes(id / 2, table, index, entry),
+            Op::Invlpg(page) => {
+                if self.config.ept {
+                    self.guest_drops(context, Drop::Invlpg(context.vpid, pcid, page));
+                } else {
+                    self.exit(id, 0, [0; 2], Some(address_of(page)), |vcpu| {
+                        emulate::invlpg::handle(vcpu)
+                    });
+                }
+                self.promise(context, Dropped::Page(index, page));
+            }
+            Op::Invpcid { kind, pcid, page } => self.invpcid(context, kind, pcid, page),
+            Op::MovCr3 { registers, keep } => self.mov_cr3(context, registers, keep),
+            Op::TogglePge => {
+                if self.config.ept {
+                    self.guest_drops(context, Drop::Pcids(context.vpid));
+                } else {
+                    // kvm_post_set_cr4().
+                    self.vcpus[id].pending.guest |= !self.faults.has(Fault::NoFlushOnPge);
+                }
+                self.promise(context, Dropped::All);
+            }
+            Op::Smm if !in_l2 => {
+                // kvm_mmu_reset_context() lets go of every root.
+                self.vcpus[id].smm ^= true;
+                self.vcpus[id].mmus[0] = Roots::default();
+            }
+            Op::VmxOn if !in_l2 => self.vmx_on(id),
+            Op::VmxOff => self.vmx_off(id)?,
+            Op::EnterL2(l2) => self.enter_l2(id, l2)?,
+            Op::BounceL2(l2) if !in_l2 => {
+                self.enter_l2(id, l2)?;
+                self.leave_l2(id)?;
+            }
+            Op::LeaveL2 => self.leave_l2(id)?,
+            Op::Invvpid { kind, vpid12, page } if !in_l2 && self.vcpus[id].vmxon => {
+                self.invvpid(id, kind, vpid12, page);
+            }
+            Op::Invept { all, ept12 } if !in_l2 && self.vcpus[id].vmxon && self.config.ept => {
+                self.invept(id, all, ept12);
+            }
+            // L1 is not in a state to do it.
+            Op::Smm | Op::VmxOn | Op::BounceL2(_) | Op::Invvpid { .. } | Op::Invept { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Exits for an instruction; whether it had its effect.
+    fn exit(
+        &mut self,
+        id: usize,
+        kind: u64,
+        operand: [u64; 2],
+        address: Option<u64>,
+        handler: impl FnOnce(&mut Exited<'_, '_>) -> emulate::Next,
+    ) -> bool {
+        let mut vcpu = Exited {
+            machine: self,
+            id,
+            kind,
+            operand,
+            address,
+            done: false,
+        };
+        handler(&mut vcpu);
+        vcpu.done
+    }
+
+    /// Executes INVPCID.
+    fn invpcid(&mut self, context: &Context, kind: u8, pcid: u8, page: u16) {
+        let number = if self.config.pcids { pcid } else { 0 };
+        let which = Registers {
+            root: 0,
+            pcid: number,
+        };
+        let pcid = which.pcid(&self.config);
+        let vpid = context.vpid;
+        if self.config.ept {
+            self.guest_drops(
+                context,
+                match kind {
+                    0 => Drop::PcidAddress(vpid, pcid, page),
+                    1 => Drop::Pcid(vpid, pcid),
+                    2 => Drop::Pcids(vpid),
+                    _ => Drop::PcidsButGlobals(vpid),
+                },
+            );
+        } else {
+            let operand = [number.into(), address_of(page)];
+            let done = self.exit(context.id, kind.into(), operand, None, |vcpu| {
+                emulate::invpcid::handle(vcpu)
+            });
+            if !done {
+                return;
+            }
+        }
+        let index = promise::index(pcid);
+        self.promise(
+            context,
+            match kind {
+                0 => Dropped::PcidPage(index, page),
+                1 => Dropped::Pcid(index),
+                2 => Dropped::All,
+                _ => Dropped::ButGlobals,
+            },
+        );
+    }
+
+    /// Executes MOV to CR3, with bit 63 set if translations are kept: `kvm_set_cr3()`.
+    fn mov_cr3(&mut self, context: &Context, registers: Registers, keep: bool) {
+        let id = context.id;
+        let level = self.vcpus[id].level();
+        let registers = Registers {
+            pcid: if self.config.pcids { registers.pcid } else { 0 },
+            ..registers
+        };
+        let keep = keep && self.config.pcids;
+        let pcid = registers.pcid(&self.config);
+        let changed = self.vcpus[id].registers[level] != registers;
+        self.vcpus[id].registers[level] = registers;
+        if self.config.ept {
+            if !keep {
+                self.guest_drops(context, Drop::Pcid(context.vpid, pcid));
+            }
+        } else {
+            if changed {
+                self.new_root(id);
+            }
+            if !keep {
+                self.invalidate_pcid(id, pcid);
+            }
+        }
+        if !keep {
+            self.promise(context, Dropped::Pcid(promise::index(pcid)));
+        }
+    }
+
+    /// Answers to `kvm_invalidate_pcid()`, of the PCID that was just loaded.
+    fn invalidate_pcid(&mut self, id: usize, pcid: Pcid) {
+        let (config, faults) = (self.config, self.faults);
+        let vcpu = &mut self.vcpus[id];
+        vcpu.pending.sync |= !faults.has(Fault::NoSyncOnCr3);
+        vcpu.pending.current |= !faults.has(Fault::NoFlushOnCr3);
+        if !config.pcids || faults.has(Fault::RootsKeptOnCr3) {
+            return;
+        }
+        let mmu = vcpu.mmu();
+        let current = vcpu.mmus[mmu].0[0];
+        vcpu.mmus[mmu].keep(|root| {
+            let of = Pcid::of(crate::control::Cr3::from(root.pgd), config.cr4());
+            Some(root) == current || of != pcid
+        });
+    }
+
+    /// L1 executes INVVPID.
+    fn invvpid(&mut self, id: usize, kind: u8, vpid12: u16, page: u16) {
+        let operand = [vpid12.into(), address_of(page)];
+        let done = self.exit(id, kind.into(), operand, None, |vcpu| {
+            emulate::invvpid::handle(vcpu)
+        });
+        if !done || !self.config.vpid {
+            return;
+        }
+        let now = self.now;
+        let promises = &mut self.vcpus[id].promises;
+        let one = usize::from(vpid12);
+        match kind {
+            0 => promises[one].note(Dropped::PageEverywhere(page), now),
+            1 => promises[one].note(Dropped::All, now),
+            2 => promises[1..3]
+                .iter_mut()
+                .for_each(|promise| promise.note(Dropped::All, now)),
+            _ => promises[one].note(Dropped::ButGlobals, now),
+        }
+    }
+
+    /// L1 executes INVEPT.
+    fn invept(&mut self, id: usize, all: bool, ept12: Ept12) {
+        let kind = if all { 2 } else { 1 };
+        let operand = [ept12.eptp().into_raw(), 0];
+        let done = self.exit(id, kind, operand, None, |vcpu| {
+            emulate::invept::handle(vcpu)
+        });
+        if !done {
+            return;
+        }
+        let now = self.now;
+        let dropped = &mut self.vcpus[id].ept12_dropped;
+        if all {
+            *dropped = [now; 2];
+        } else {
+            dropped[usize::from(ept12.number)] = now;
+        }
+    }
+}

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All there is: CPUs, VMs with their memory and tables, vCPUs, VPIDs, and who answers requests.
+
+use super::{
+    fault::Faults,
+    memory::{
+        Memory,
+        Tables, //
+    },
+    tables::{
+        Tree,
+        TreeId,
+        TREES, //
+    },
+    tlb::{
+        Cpu,
+        Here,
+        Task, //
+    },
+    vcpu::{
+        Seen,
+        Vcpu,
+        READERS, //
+    },
+    vpids::Vpids, //
+};
+use crate::{
+    bitmap::NotHeld,
+    caps::EptVpidCap,
+    flush::Tags,
+    invvpid::Vpid,
+    issue::Lost,
+    lease::{
+        Flushed,
+        Lease, //
+    },
+    policy::{
+        Policy,
+        Switches, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// CPUs of a machine.
+pub(super) const CPUS: usize = 2;
+/// VMs on it.
+pub(super) const VMS: usize = 2;
+/// vCPUs of all VMs together.
+pub(super) const VCPUS: usize = 4;
+
+/// How a machine is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Guests run on EPT.
+    pub(crate) ept: bool,
+    /// Guests run with VPIDs.
+    pub(crate) vpid: bool,
+    /// The CPU keeps accessed and dirty flags in EPTs.
+    pub(crate) accessed_dirty: bool,
+    /// Guests run with CR4.PCIDE set.
+    pub(crate) pcids: bool,
+    /// KVM keeps no page for every second root.
+    pub(crate) unknown_roots: bool,
+    /// How many VPIDs there are.
+    pub(crate) vpids: u16,
+    /// What the user has switched; what is masked the CPU lacks.
+    pub(crate) switches: Switches,
+}
+
+impl Config {
+    /// The usual machine.
+    pub(crate) fn usual(ept: bool) -> Self {
+        Self {
+            ept,
+            vpid: true,
+            accessed_dirty: true,
+            pcids: true,
+            unknown_roots: false,
+            vpids: 6,
+            switches: Switches::default(),
+        }
+    }
+}
+
+/// Who answers KVM's requests and handles exits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// The code of the kernel module.
+    Rust,
+    /// KVM's own policy.
+    C,
+    /// Both, by turns: an attach or a detach is under way.
+    Both,
+}
+
+/// What must not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// A guest could use a translation that is not to be used any more: an entry of a CPU's caches.
+    Stale {
+        /// The number of the CPU.
+        cpu: u8,
+        /// Which of its entries it is.
+        entry: u16,
+        /// What is wrong with it.
+        how: Stale,
+    },
+    /// A guest would run on an entry of KVM's tables that is not to be used any more.
+    StaleTable {
+        /// The page, or the guest's frame, that the entry is for.
+        number: u16,
+        /// What is wrong with it.
+        how: Stale,
+    },
+    /// A guest would run with a VPID that was not flushed on the CPU since it was taken.
+    Dirty(Vpid),
+    /// A VPID is recorded as clean on a CPU that has something of an earlier holder's.
+    Record(Vpid),
+    /// Two vCPUs have the same VPID.
+    Double(Vpid),
+    /// Every form of an invalidation failed.
+    Lost,
+    /// A VPID was freed that nobody held.
+    NotHeld,
+    /// VPIDs in use that no vCPU holds.
+    Leaked,
+    /// The two walks through a guest's tables do not agree.
+    WalksDiffer,
+    /// A vCPU does not come to run.
+    Stuck,
+    /// The test itself ran out of memory.
+    Memory,
+}
+
+/// What is wrong with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// KVM's tables do not say it any more.
+    Host,
+    /// The guest's tables do not say it any more, and the guest dropped it.
+    Guest,
+    /// They never did: it was read for somebody else.
+    Foreign,
+    /// L1's EPT does not say it any more, and L1 dropped it.
+    Nested,
+}
+
+impl From<Lost> for Wrong {
+    fn from(_: Lost) -> Self {
+        Self::Lost
+    }
+}
+
+impl From<NotHeld> for Wrong {
+    fn from(_: NotHeld) -> Self {
+        Self::NotHeld
+    }
+}
+
+impl From<Error> for Wrong {
+    fn from(_: Error) -> Self {
+        Self::Memory
+    }
+}
+
+/// All there is.
+///
+/// The vCPUs 0 and 1 belong to VM 0, the vCPUs 2 and 3 to VM 1.
+pub(crate) struct Machine<'a> {
+    pub(super) config: Config,
+    pub(super) faults: Faults,
+    pub(super) policy: Policy,
+    pub(super) backend: Backend,
+    /// Counts what is done while both serve, so that they take turns.
+    pub(super) turn: u32,
+    pub(super) cpus: [Cpu; CPUS],
+    /// Works for one vCPU at a time, from the beginning of a step to its end.
+    pub(super) task: Task,
+    pub(super) vpids: &'a Vpids<'a>,
+    /// In memory of their own, like the trees: a kernel's stack is small.
+    pub(super) vcpus: KVVec<Vcpu>,
+    pub(super) trees: KVVec<Option<Tree>>,
+    pub(super) tables: Tables,
+    pub(super) memories: [Memory; VMS],
+    /// The time, in things that guests did.
+    pub(super) now: u32,
+    /// How many vCPUs there ever were.
+    pub(super) lives: u32,
+}
+
+impl<'a> Machine<'a> {
+    /// Makes a machine without VMs.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new(config: Config, faults: Faults, vpids: &'a Vpids<'a>) -> Result<Self> {
+        let full = EptVpidCap::from(u64::MAX);
+        let caps = EptVpidCap::from(!config.switches.caps_mask);
+        vpids.reset(config.vpids);
+        Ok(Self {
+            config,
+            faults,
+            policy: config.switches.policy(full),
+            backend: Backend::Rust,
+            turn: 0,
+            cpus: [Cpu::new(caps)?, Cpu::new(caps)?],
+            task: Task::new(),
+            vpids,
+            vcpus: KVVec::from_elem(Vcpu::default(), VCPUS, GFP_KERNEL)?,
+            trees: KVVec::from_elem(None, TREES, GFP_KERNEL)?,
+            tables: Tables::new()?,
+            memories: [Memory::new(0)?, Memory::new(1)?],
+            now: 1,
+            lives: 0,
+        })
+    }
+
+    /// Makes it what another one is, that was set up alike.
+    pub(crate) fn assign(&mut self, other: &Self) {
+        (self.backend, self.turn) = (other.backend, other.turn);
+        for (cpu, from) in self.cpus.iter().zip(&other.cpus) {
+            cpu.assign(from);
+        }
+        self.task = other.task.clone();
+        self.vpids.assign(other.vpids);
+        self.vcpus.copy_from_slice(&other.vcpus);
+        self.trees.copy_from_slice(&other.trees);
+        self.tables.assign(&other.tables);
+        for (memory, from) in self.memories.iter_mut().zip(&other.memories) {
+            memory.assign(from);
+        }
+        (self.now, self.lives) = (other.now, other.lives);
+    }
+
+    /// Makes it a machine without VMs again, whatever happened.
+    pub(crate) fn restart(&mut self) {
+        self.backend = Backend::Rust;
+        self.turn = 0;
+        self.cpus.iter().for_each(Cpu::forget_all);
+        self.task = Task::new();
+        self.vpids.reset(self.config.vpids);
+        self.vcpus.fill(Vcpu::default());
+        self.trees.fill(None);
+        self.tables.give_back_all();
+        self.memories.iter_mut().for_each(Memory::reset);
+        (self.now, self.lives) = (1, 0);
+    }
+
+    /// Returns an entry of a CPU's caches, as a story tells of it.
+    pub(crate) fn cached(&self, cpu: u8, entry: u16) -> Option<super::cached::Cached> {
+        self.cpus.get(usize::from(cpu))?.entry(entry.into())
+    }
+
+    /// Returns how many translations all CPUs have cached of a vCPU's own.
+    pub(super) fn cached_by(&self, id: usize) -> usize {
+        let vpid = self.vcpus[id].vpid01;
+        let of_it = |entry: &super::cached::Cached| {
+            entry.key.vpid == vpid && entry.key.kind != super::cached::Kind::Physical
+        };
+        self.cpus.iter().map(|cpu| cpu.count(of_it)).sum()
+    }
+
+    /// Returns a tree.
+    pub(super) fn tree(&self, tree: TreeId) -> Option<Tree> {
+        self.trees[usize::from(tree.0)]
+    }
+
+    /// Returns where an invalidation is executed.
+    pub(super) fn here(&self) -> Here<'_> {
+        Here {
+            cpus: &self.cpus,
+            task: &self.task,
+            flushed: self.flushed(),
+            faults: self.faults,
+        }
+    }
+
+    /// Returns the record.
+    pub(super) fn flushed(&self) -> &'a Flushed<'a, core::cell::Cell<u64>> {
+        &self.vpids.flushed
+    }
+
+    /// Returns a vCPU as a flush sees it.
+    pub(super) fn seen<'b>(&'b self, vcpu: &'b Vcpu) -> Seen<'b> {
+        Seen {
+            vcpu,
+            config: &self.config,
+            trees: &self.trees,
+            faults: self.faults,
+        }
+    }
+
+    /// Whether it is Rust's turn.
+    pub(super) fn is_rust(&mut self) -> bool {
+        match self.backend {
+            Backend::Rust => true,
+            Backend::C => false,
+            Backend::Both => {
+                self.turn = self.turn.wrapping_add(1);
+                self.turn % 2 == 0
+            }
+        }
+    }
+
+    /// Takes a VPID as a number: `allocate_vpid()`.
+    pub(super) fn take_vpid(&self) -> Option<Vpid> {
+        let lease = self.config.vpid.then(|| Lease::take(self.vpids))??;
+        Some(lease.lend())
+    }
+
+    /// Gives one back by its number: `free_vpid()`.
+    pub(super) fn give_back(&self, vpid: Option<Vpid>) -> Result<(), Wrong> {
+        if let Some(vpid) = vpid {
+            Lease::redeem(self.vpids, vpid).end()?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the VPIDs in use are those that vCPUs hold, each held once.
+    pub(super) fn check_vpids(&self) -> Result<(), Wrong> {
+        let mut held = 0;
+        let vcpus = || self.vcpus.iter().filter(|vcpu| vcpu.alive);
+        let vpids = || vcpus().flat_map(|vcpu| [vcpu.vpid01, vcpu.vpid02.filter(|_| vcpu.vmxon)]);
+        for (at, vpid) in vpids().enumerate() {
+            let Some(vpid) = vpid else { continue };
+            held += 1;
+            if vpids().skip(at + 1).any(|other| other == Some(vpid)) {
+                return Err(Wrong::Double(vpid));
+            }
+        }
+        if self.vpids.in_use() != held {
+            return Err(Wrong::Leaked);
+        }
+        self.check_record()
+    }
+
+    /// Checks that where a VPID is recorded as clean, nothing of an earlier holder's is left that
+    /// the one of now could use: with EPT off, nothing at all.
+    pub(super) fn check_record(&self) -> Result<(), Wrong> {
+        if self.config.ept || self.vpids.is_mixed() {
+            return Ok(());
+        }
+        for (number, cpu) in (0..).zip(&self.cpus) {
+            let wrong = cpu.find(|entry| {
+                let vpid = entry.key.vpid?;
+                let mut vcpus = self.vcpus.iter();
+                let holder = vcpus.find(|vcpu| {
+                    let vpid02 = vcpu.vpid02.filter(|_| vcpu.vmxon);
+                    [vcpu.vpid01, vpid02].contains(&Some(vpid))
+                })?;
+                let earlier = entry.reader / READERS as u32 != holder.life;
+                (earlier && self.flushed().contains(vpid, number)).then_some(vpid)
+            });
+            if let Some(vpid) = wrong {
+                return Err(Wrong::Record(vpid));
+            }
+        }
+        Ok(())
+    }
+
+    /// The VPID of a vCPU that is loaded, as VM entry uses it.
+    pub(super) fn entered_with(&self, vcpu: &Vcpu) -> Option<Vpid> {
+        let seen = self.seen(vcpu);
+        if seen.vpid() {
+            seen.entered_with()
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whether a guest may be entered: nothing that it could use must be stale.
+//!
+//! A translation has up to three parts, and each of them has a rule of its own:
+//!
+//! - The host's: from the guest-physical frame to where it is kept.  What KVM's tables do not say
+//!   any more must be gone before a guest runs.
+//! - The guest's: from the linear page to the frame.  It may lag behind the guest's tables until
+//!   the guest drops it, and must be gone then ([`super::promise`]).  What was read for somebody
+//!   else must not be there at all, not even if it says the same by chance.
+//! - That of L1's EPT, for an L2 on one: the same, by what L1 dropped.
+//!
+//! What lags behind and says the same as a fresh walk does no harm, and is no fault.
+
+use super::{
+    access::{
+        offset,
+        Context, //
+    },
+    cached::{
+        Cached,
+        Kind,
+        Rights, //
+    },
+    edit::WRITABLE,
+    guest_walk::{
+        self,
+        Leaf,
+        Path, //
+    },
+    machine::{
+        Machine,
+        Stale,
+        Wrong, //
+    },
+    memory::{
+        Gfn,
+        Hfn,
+        PAGES, //
+    },
+    tables::{
+        is_present,
+        Found, //
+    }, //
+};
+
+impl Machine<'_> {
+    /// Finds the first entry that a guest could use and must not, in the CPU's caches or in KVM's
+    /// own tables.
+    pub(super) fn check(&self, context: &Context) -> Result<(), Wrong> {
+        let mut number = 0u16;
+        let stale = self.cpus[context.cpu].find(|entry| {
+            let here = number;
+            number += 1;
+            Some((here, self.judge(context, entry)?))
+        });
+        if let Some((entry, how)) = stale {
+            // CAST: There are two.
+            let cpu = context.cpu as u8;
+            return Err(Wrong::Stale { cpu, entry, how });
+        }
+        self.check_tree(context)
+    }
+
+    /// Says what is wrong with an entry of a CPU's.
+    fn judge(&self, context: &Context, entry: &Cached) -> Option<Stale> {
+        let key = &entry.key;
+        let (vpid, ep4ta) = (context.vpid, context.ep4ta());
+        let usable = match key.kind {
+            Kind::Physical => key.ep4ta == ep4ta && ep4ta.is_some(),
+            // To turn to another PCID is an exit.
+            Kind::Linear => key.vpid == vpid && ep4ta.is_none() && key.seen_with(context.pcid),
+            Kind::Combined => key.vpid == vpid && key.ep4ta == ep4ta,
+        };
+        if !usable {
+            return None;
+        }
+        if !self.host_agrees(context, entry) {
+            return Some(Stale::Host);
+        }
+        if !self.nested_agrees(context, entry) {
+            return Some(Stale::Nested);
+        }
+        if key.kind == Kind::Physical || !key.seen_with(context.pcid) {
+            return None;
+        }
+        if entry.reader != context.reader {
+            return Some(Stale::Foreign);
+        }
+        let old = entry.time < self.guest_since(context, entry);
+        (old && !self.guest_agrees(context, entry)).then_some(Stale::Guest)
+    }
+
+    /// Since when the guest's part of an entry has to be true.
+    fn guest_since(&self, context: &Context, entry: &Cached) -> u32 {
+        let vcpu = &self.vcpus[context.id];
+        let promised = vcpu.promises[context.reader_index].since(entry);
+        // INVEPT of L1's drops combined mappings too.
+        context.ept12.map_or(promised, |ept12| {
+            promised.max(vcpu.ept12_dropped[usize::from(ept12.number)])
+        })
+    }
+
+    /// Looks a page or a frame up in KVM's tables: where it is, with what rights.
+    fn fresh_host(&self, context: &Context, number: u16) -> Option<(Hfn, Rights, Found)> {
+        let tree = context.tree;
+        let (hfn, found) = tree.translate(&self.tables, number)?;
+        let dirty = found.entry & tree.role.dirty_bit() != 0;
+        let rights = Rights {
+            write: found.entry & WRITABLE != 0,
+            dirty: dirty || !self.config.accessed_dirty || !tree.role.is_ept(),
+        };
+        Some((hfn, rights, found))
+    }
+
+    /// Whether KVM's tables still say what an entry says.
+    fn host_agrees(&self, context: &Context, entry: &Cached) -> bool {
+        let key = &entry.key;
+        let fresh = |number| self.fresh_host(context, number);
+        match (key.kind, key.is_structure()) {
+            (Kind::Physical | Kind::Linear, true) => {
+                // A guest may keep what it cached of another root, under the same PCID.
+                let mut trees = self.trees.iter().flatten();
+                let table = trees.find(|tree| tree.root == entry.root).and_then(|tree| {
+                    tree.find(&self.tables, key.first).path[usize::from(key.level)]
+                });
+                // Where KVM has no table any more, or another one, nobody may walk on from it.
+                table.is_some_and(|table| Hfn::at(table.address()) == entry.hfn)
+            }
+            (Kind::Physical, false) => frames_of(entry).all(|(gfn, hfn)| {
+                fresh(gfn.0).is_some_and(|(is, rights, _)| is == hfn && entry.host.within(rights))
+            }),
+            (Kind::Linear, false) => {
+                let memory = &self.memories[context.tree.vm];
+                let protected = memory.protected & entry.gfn.bit() != 0;
+                memory.host(entry.gfn) == entry.hfn && !(entry.host.write && protected)
+            }
+            (Kind::Combined, true) => fresh(entry.gfn.0).is_some_and(|(is, ..)| is == entry.hfn),
+            (Kind::Combined, false) => pages_of(entry).all(|page| {
+                let offset = offset(key.span, page);
+                fresh(entry.gfn.plus(offset).0).is_some_and(|(is, rights, _)| {
+                    is == entry.hfn.plus(offset) && entry.host.within(rights)
+                })
+            }),
+        }
+    }
+
+    /// Where a guest's frame is kept, by KVM's tables or by those that they are made from.
+    fn resolve(&self, context: &Context, gfn: Gfn) -> Option<Hfn> {
+        let memory = &self.memories[context.tree.vm];
+        let Some(ept12) = context.ept12 else {
+            return Some(memory.host(gfn));
+        };
+        if let Some((hfn, _)) = context.tree.translate(&self.tables, gfn.0) {
+            return Some(hfn);
+        }
+        let leaf = guest_walk::ept12(memory, ept12.root(), gfn)?;
+        Some(memory.host(leaf.gfn))
+    }
+
+    /// Walks through the guest's tables as they are.
+    pub(super) fn fresh_guest(&self, context: &Context, page: u16) -> Result<Leaf, Path> {
+        guest_walk::walk(context.root, page, |gfn, index| {
+            let hfn = self.resolve(context, gfn)?;
+            Some(super::memory::read_at(&self.memories, hfn, index))
+        })
+    }
+
+    /// Whether the guest's tables say what an entry says.
+    fn guest_agrees(&self, context: &Context, entry: &Cached) -> bool {
+        let key = &entry.key;
+        if key.is_structure() {
+            if key.kind == Kind::Linear {
+                // KVM's own tables; what the guest changes in its own, KVM follows at once.
+                return true;
+            }
+            let walk = self.fresh_guest(context, key.first);
+            let path = walk.map_or_else(|path| path, |leaf| leaf.path);
+            return path[usize::from(key.level)] == entry.gfn;
+        }
+        pages_of(entry).all(|page| {
+            let gfn = entry.gfn.plus(offset(key.span, page));
+            let fresh = self.fresh_guest(context, page);
+            fresh.is_ok_and(|leaf| leaf.gfn == gfn && entry.guest.within(leaf.rights))
+        })
+    }
+
+    /// Whether L1's EPT says what an entry says, if that has to be.
+    fn nested_agrees(&self, context: &Context, entry: &Cached) -> bool {
+        let Some(ept12) = context.ept12 else {
+            return true;
+        };
+        let dropped = self.vcpus[context.id].ept12_dropped[usize::from(ept12.number)];
+        let key = &entry.key;
+        if entry.nested_time >= dropped || key.kind == Kind::Physical && key.is_structure() {
+            return true;
+        }
+        let memory = &self.memories[context.tree.vm];
+        let agrees = |gfn: Gfn, hfn: Hfn| {
+            let leaf = guest_walk::ept12(memory, ept12.root(), gfn);
+            leaf.is_some_and(|leaf| {
+                memory.host(leaf.gfn) == hfn && (leaf.rights.write || !entry.host.write)
+            })
+        };
+        match (key.kind, key.is_structure()) {
+            (Kind::Physical, _) => frames_of(entry).all(|(gfn, hfn)| agrees(gfn, hfn)),
+            (_, true) => guest_walk::ept12(memory, ept12.root(), entry.gfn)
+                .is_some_and(|leaf| memory.host(leaf.gfn) == entry.hfn),
+            (_, false) => pages_of(entry).all(|page| {
+                let offset = offset(key.span, page);
+                agrees(entry.gfn.plus(offset), entry.hfn.plus(offset))
+            }),
+        }
+    }
+
+    /// Checks KVM's own tables, which the CPU may read at any time.
+    fn check_tree(&self, context: &Context) -> Result<(), Wrong> {
+        let tree = context.tree;
+        let memory = &self.memories[tree.vm];
+        let pages = if tree.role.is_ept() {
+            0
+        } else {
+            u16::from(PAGES)
+        };
+        let frames = Gfn::all().map(|gfn| gfn.0).filter(|_| tree.role.is_ept());
+        for number in (0..pages).chain(frames) {
+            let found = tree.find(&self.tables, number);
+            let place = found.place;
+            if !is_present(found.entry) {
+                continue;
+            }
+            let Some((hfn, rights, _)) = self.fresh_host(context, number) else {
+                continue;
+            };
+            let meta = self.tables.meta(place.table, place.index);
+            let back = number & ((1 << tree.span(place.level)) - 1);
+            let how = if memory.host(meta.gfn.plus(back)) != hfn {
+                Stale::Host
+            } else if let Some(ept12) = context.ept12 {
+                let dropped = self.vcpus[context.id].ept12_dropped[usize::from(ept12.number)];
+                let leaf = guest_walk::ept12(memory, ept12.root(), Gfn(number));
+                let agrees = leaf.is_some_and(|leaf| {
+                    memory.host(leaf.gfn) == hfn && (leaf.rights.write || !rights.write)
+                });
+                if meta.time >= dropped || agrees {
+                    continue;
+                }
+                Stale::Nested
+            } else if tree.role.is_ept() {
+                continue;
+            } else {
+                let promise = &self.vcpus[context.id].promises[context.reader_index];
+                let entry = shadow(context, number, meta.time);
+                let fresh = self.fresh_guest(context, number);
+                let guest = Rights {
+                    dirty: rights.write,
+                    ..rights
+                };
+                let agrees =
+                    fresh.is_ok_and(|leaf| leaf.gfn == meta.gfn && guest.within(leaf.rights));
+                if meta.time >= promise.since(&entry) || agrees {
+                    continue;
+                }
+                Stale::Guest
+            };
+            return Err(Wrong::StaleTable { number, how });
+        }
+        Ok(())
+    }
+}
+
+/// Returns an entry of KVM's shadows as the CPU would cache it, as far as a promise asks.
+fn shadow(context: &Context, page: u16, time: u32) -> Cached {
+    Cached {
+        key: super::cached::Key {
+            kind: Kind::Linear,
+            level: 0,
+            vpid: context.vpid,
+            pcid: context.pcid,
+            ep4ta: None,
+            global: false,
+            first: page,
+            span: 0,
+            guest_span: 0,
+        },
+        gfn: Gfn(0),
+        hfn: Hfn(0),
+        root: context.tree.root,
+        guest: Rights::ALL,
+        host: Rights::ALL,
+        time,
+        nested_time: 0,
+        reader: context.reader,
+    }
+}
+
+/// Returns the linear pages that an entry is for.
+fn pages_of(entry: &Cached) -> impl Iterator<Item = u16> {
+    let first = entry.key.first;
+    first..first + (1 << entry.key.span)
+}
+
+/// Returns the frames that a guest-physical mapping is for, as far as there are any, each with
+/// where it leads to.
+fn frames_of(entry: &Cached) -> impl Iterator<Item = (Gfn, Hfn)> + '_ {
+    Gfn::all()
+        .filter(|gfn| entry.key.covers(gfn.0))
+        .map(|gfn| (gfn, entry.hfn.plus(gfn.0 - entry.gfn.0)))
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can happen next.
+
+use super::{
+    edit,
+    machine::{
+        Backend,
+        Machine,
+        Wrong, //
+    },
+    memory::{
+        frames,
+        Gfn, //
+    },
+    vcpu::{
+        Ept12,
+        Registers,
+        L2, //
+    }, //
+};
+
+/// What a guest does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    /// Reads or writes a page.
+    Access {
+        /// The page.
+        page: u16,
+        /// It is written.
+        write: bool,
+    },
+    /// Writes an entry of a table.
+    Edit {
+        /// The frame of the table.
+        table: Gfn,
+        /// The index of the entry.
+        index: usize,
+        /// The entry.
+        entry: u64,
+    },
+    /// INVLPG.
+    Invlpg(u16),
+    /// INVPCID.
+    Invpcid {
+        /// The type, 0 to 3.
+        kind: u8,
+        /// The PCID.
+        pcid: u8,
+        /// The page, for type 0.
+        page: u16,
+    },
+    /// MOV to CR3.
+    MovCr3 {
+        /// What is loaded.
+        registers: Registers,
+        /// Bit 63 is set: translations are kept.
+        keep: bool,
+    },
+    /// Toggles CR4.PGE.
+    TogglePge,
+    /// Enters or leaves system-management mode.
+    Smm,
+    /// VMXON.
+    VmxOn,
+    /// VMXOFF.
+    VmxOff,
+    /// VM entry into L2.
+    EnterL2(L2),
+    /// VM entry into L2 that ends in a VM exit before L2 ran.
+    BounceL2(L2),
+    /// VM exit from L2.
+    LeaveL2,
+    /// INVVPID.
+    Invvpid {
+        /// The type, 0 to 3.
+        kind: u8,
+        /// The VPID, 1 or 2.
+        vpid12: u16,
+        /// The page, for type 0.
+        page: u16,
+    },
+    /// INVEPT.
+    Invept {
+        /// Of all contexts.
+        all: bool,
+        /// Of this one, otherwise.
+        ept12: Ept12,
+    },
+}
+
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A vCPU is created, and its VM if it is the first one.
+    Create(u8),
+    /// A vCPU is destroyed, and its VM if it was the last one.
+    Destroy(u8),
+    /// A vCPU runs on a CPU.
+    Guest {
+        /// The vCPU.
+        vcpu: u8,
+        /// The CPU.
+        cpu: u8,
+        /// After how many occasions the scheduler moves its task; 0 for never.
+        patience: u8,
+        /// What it does.
+        op: Op,
+    },
+    /// The host moves a guest's frame.
+    Relocate {
+        /// The VM.
+        vm: u8,
+        /// The frame.
+        gfn: u16,
+    },
+    /// It wants to notice the next write to a frame.
+    Protect {
+        /// The VM.
+        vm: u8,
+        /// The frame.
+        gfn: u16,
+    },
+    /// It clears the dirty flags of a frame.
+    Clean {
+        /// The VM.
+        vm: u8,
+        /// The frame.
+        gfn: u16,
+    },
+    /// It maps a VM by small pages.
+    Split(u8),
+    /// It maps it by pages of a level.
+    Merge {
+        /// The VM.
+        vm: u8,
+        /// The level.
+        level: u8,
+    },
+    /// It gives up all tables of a VM.
+    ZapAll(u8),
+    /// It frees those that no vCPU keeps.
+    Shrink(u8),
+    /// A CPU forgets some of what it has cached.
+    Forget {
+        /// The CPU.
+        cpu: u8,
+        /// What it forgets.
+        random: u32,
+    },
+    /// An attach or a detach begins.
+    Transition,
+    /// It ends: Rust serves.
+    Attached,
+    /// It ends: C serves.
+    Detached,
+}
+
+impl Machine<'_> {
+    /// Has something happen.
+    pub(crate) fn step(&mut self, step: Step) -> Result<(), Wrong> {
+        match step {
+            Step::Create(vcpu) => self.create(vcpu.into()),
+            Step::Destroy(vcpu) => self.destroy(vcpu.into())?,
+            Step::Guest {
+                vcpu,
+                cpu,
+                patience,
+                op,
+            } => self.guest(vcpu.into(), cpu.into(), patience, op)?,
+            Step::Relocate { vm, gfn } => self.relocate(vm.into(), gfn),
+            Step::Protect { vm, gfn } => self.protect(vm.into(), gfn),
+            Step::Clean { vm, gfn } => self.clean(vm.into(), gfn),
+            Step::Split(vm) => self.split(vm.into()),
+            Step::Merge { vm, level } => self.merge(vm.into(), level),
+            Step::ZapAll(vm) => self.zap_all(vm.into()),
+            Step::Shrink(vm) => self.shrink(vm.into()),
+            Step::Forget { cpu, random } => self.cpus[usize::from(cpu)].forget(random),
+            Step::Transition => self.transfer(Backend::Both),
+            Step::Attached => self.transfer(Backend::Rust),
+            Step::Detached => self.transfer(Backend::C),
+        }
+        self.check_vpids()
+    }
+
+    /// Has another one serve, or both: the phases of the handover.
+    fn transfer(&mut self, backend: Backend) {
+        // A transition goes through both; the truth is with the pool while Rust alone serves.
+        if backend == Backend::Rust {
+            self.vpids.import();
+        } else {
+            self.vpids.export();
+        }
+        self.backend = backend;
+    }
+}
+
+/// Steps that make up a story worth telling in short: those of an exhaustive search.
+pub(crate) fn alphabet(ept: bool, nested: bool) -> impl Iterator<Item = Step> {
+    let guest = |vcpu, cpu, op| Step::Guest {
+        vcpu,
+        cpu,
+        patience: 0,
+        op,
+    };
+    let page = 0;
+    let registers = |root| Registers { root, pcid: 0 };
+    let entry = |choice| edit::entry(frames::PT, 0, choice);
+    let edit = |choice| Op::Edit {
+        table: frames::PT,
+        index: 0,
+        entry: entry(choice),
+    };
+    let ept12 = ept.then_some(Ept12 {
+        number: 0,
+        accessed_dirty: false,
+    });
+    let both = [
+        Step::Create(0),
+        Step::Create(2),
+        Step::Destroy(0),
+        Step::Destroy(2),
+        guest(0, 0, Op::Access { page, write: true }),
+        guest(0, 1, Op::Access { page, write: true }),
+        guest(2, 0, Op::Access { page, write: true }),
+        Step::Relocate { vm: 0, gfn: 0 },
+        Step::ZapAll(0),
+    ];
+    let alone = [
+        guest(0, 0, edit(2)),
+        guest(0, 1, Op::Invlpg(page)),
+        guest(
+            0,
+            0,
+            Op::MovCr3 {
+                registers: registers(1),
+                keep: false,
+            },
+        ),
+        Step::Protect { vm: 0, gfn: 0 },
+        Step::Detached,
+    ];
+    let vpid = |vpid12| Op::EnterL2(L2 { vpid12, ept12 });
+    let hypervisor = [
+        guest(0, 0, Op::VmxOn),
+        guest(0, 0, Op::VmxOff),
+        guest(0, 0, vpid(1)),
+        guest(0, 1, vpid(2)),
+        guest(0, 0, Op::LeaveL2),
+        guest(0, 1, Op::LeaveL2),
+        guest(0, 0, edit(2)),
+        guest(
+            0,
+            0,
+            Op::Invvpid {
+                kind: 1,
+                vpid12: 1,
+                page,
+            },
+        ),
+    ];
+    both.into_iter()
+        .chain(alone.into_iter().filter(move |_| !nested))
+        .chain(hypervisor.into_iter().filter(move |_| nested))
+}
