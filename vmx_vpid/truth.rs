@@ -46,6 +46,13 @@ impl Owners {
             pool: Pool::new(),
         }
     }
+
+    /// Makes them what others are; for the model, which goes back to where it was.
+    #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+    pub(crate) fn assign(&mut self, other: &Self) {
+        self.pool_is_truth = other.pool_is_truth;
+        self.pool.assign(&other.pool);
+    }
 }
 
 /// What changed sides.

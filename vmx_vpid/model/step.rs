@@ -186,11 +186,7 @@ impl Machine<'_> {
     /// Has another one serve, or both: the phases of the handover.
     fn transfer(&mut self, backend: Backend) {
         // A transition goes through both; the truth is with the pool while Rust alone serves.
-        if backend == Backend::Rust {
-            self.vpids.import();
-        } else {
-            self.vpids.export();
-        }
+        self.vpids.hand_over(backend == Backend::Rust);
         self.backend = backend;
     }
 }

@@ -1,30 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VPIDs of the model: the pool with its record, or KVM's bitmap, as in the kernel.
+//! The VPIDs of the model: both sides with their record, as in the kernel, on one CPU at a time.
 
 use crate::{
-    bitmap::{
-        give_back,
-        take_first,
-        NotHeld,
-        Words, //
-    },
+    bitmap::Words,
     invvpid::Vpid,
     lease::{
         Flushed,
-        Source, //
+        Plane, //
     },
-    vpid::Pool, //
+    phase::Transfer,
+    truth::{
+        Owners,
+        Shared,
+        Sides, //
+    }, //
 };
 use core::cell::Cell;
 use kernel::prelude::*;
+
+/// VPIDs that are ever in use at once, at most: two for each vCPU.
+const FEW: u16 = 16;
 
 /// Where VPIDs are taken from, and given back to.
 pub(crate) struct Vpids<'a> {
     /// There whenever nobody works on it, as if it had a lock.
     inside: Cell<Option<Inside>>,
     pub(super) flushed: Flushed<'a, Cell<u64>>,
-    /// How many VPIDs there are.
+    planes: &'a [Plane<Cell<u64>>],
+    /// How many VPIDs the pool may give out.
     max: Cell<u16>,
     /// C has served, and kept no record.
     mixed: Cell<bool>,
@@ -32,10 +36,8 @@ pub(crate) struct Vpids<'a> {
 
 /// What the lock of the kernel protects.
 struct Inside {
-    pool: KVBox<Pool>,
+    owners: KVBox<Owners>,
     bitmap: KVBox<Words>,
-    /// The pool is the truth, and not the bitmap.
-    pooled: bool,
 }
 
 impl<'a> Vpids<'a> {
@@ -48,17 +50,17 @@ impl<'a> Vpids<'a> {
         let (first, rest) = record.as_chunks().0.split_first().ok_or(EINVAL)?;
         Ok(Self {
             inside: Cell::new(Some(Inside {
-                pool: KVBox::zeroed(GFP_KERNEL)?,
+                owners: KVBox::zeroed(GFP_KERNEL)?,
                 bitmap: KVBox::zeroed(GFP_KERNEL)?,
-                pooled: true,
             })),
             flushed: Flushed::new(first, rest),
+            planes: record.as_chunks().0,
             max: Cell::new(0),
             mixed: Cell::new(false),
         })
     }
 
-    /// Works on what the lock protects.
+    /// Works on what the lock protects, if nobody does.
     fn with<R>(&self, work: impl FnOnce(&mut Inside) -> R) -> Option<R> {
         let mut inside = self.inside.take()?;
         let result = work(&mut inside);
@@ -66,18 +68,20 @@ impl<'a> Vpids<'a> {
         Some(result)
     }
 
-    /// Makes all of them free, so many there are.
+    /// The VPIDs that are ever in use, as the pool gives them out or C does.
+    fn all(&self) -> impl Iterator<Item = Vpid> {
+        (1..=self.max.get().max(FEW)).filter_map(Vpid::new)
+    }
+
+    /// Makes all of them free, so many there are, with the pool as the truth.
     pub(super) fn reset(&self, max: u16) {
+        self.max.set(max);
         self.with(|inside| {
             inside.bitmap.fill(0);
             inside.bitmap[0] = 1;
-            inside.pool.import(&inside.bitmap, max, |_| {});
-            inside.pooled = true;
         });
-        for vpid in (1..=max).filter_map(Vpid::new) {
-            self.flushed.clear(vpid);
-        }
-        self.max.set(max);
+        self.transfer(Transfer::Import);
+        self.all().for_each(|vpid| self.flushed.clear(vpid));
         self.mixed.set(false);
     }
 
@@ -85,13 +89,13 @@ impl<'a> Vpids<'a> {
     pub(super) fn assign(&self, other: &Self) {
         self.with(|inside| {
             other.with(|from| {
-                inside.pool.assign(&from.pool);
+                inside.owners.assign(&from.owners);
                 inside.bitmap.copy_from_slice(&from.bitmap[..]);
-                inside.pooled = from.pooled;
             })
         });
+        self.max.set(other.max.get());
         self.mixed.set(other.mixed.get());
-        for vpid in (1..=self.max.get()).filter_map(Vpid::new) {
+        for vpid in self.all() {
             self.flushed.clear(vpid);
             for cpu in other.flushed.cpus(vpid) {
                 self.flushed.insert(vpid, cpu);
@@ -99,27 +103,19 @@ impl<'a> Vpids<'a> {
         }
     }
 
-    /// Makes the pool the truth, as `post_patch` does.
-    pub(super) fn import(&self) {
-        let clear = |vpid| self.flushed.clear(vpid);
-        self.with(|inside| {
-            if !inside.pooled {
-                inside.pool.import(&inside.bitmap, self.max.get(), clear);
-                inside.bitmap.fill(u64::MAX);
-                inside.pooled = true;
-            }
-        });
+    /// Has the VPIDs change sides.
+    fn transfer(&self, transfer: Transfer) {
+        self.locked(|mut sides| sides.transfer(transfer, self.max.get(), &self.flushed));
     }
 
-    /// Makes the bitmap the truth, as `pre_unpatch` does.
-    pub(super) fn export(&self) {
-        self.with(|inside| {
-            if inside.pooled {
-                inside.pool.export(&mut inside.bitmap);
-                inside.pooled = false;
-                self.mixed.set(true);
-            }
-        });
+    /// Makes the pool the truth, or KVM's bitmap, unless it is.
+    pub(super) fn hand_over(&self, pool: bool) {
+        match (self.locked(|sides| sides.pool_is_truth()), pool) {
+            (false, true) => self.transfer(Transfer::Import),
+            (true, false) => self.transfer(Transfer::Export),
+            _ => {}
+        }
+        self.mixed.set(self.mixed.get() || !pool);
     }
 
     /// Returns whether C may have flushed some of those in use, which the record does not show.
@@ -129,40 +125,28 @@ impl<'a> Vpids<'a> {
 
     /// Returns how many are in use.
     pub(super) fn in_use(&self) -> u32 {
-        self.with(|inside| {
-            if inside.pooled {
-                inside.pool.in_use()
-            } else {
-                let set: u32 = inside.bitmap.iter().map(|word| word.count_ones()).sum();
-                // The host's is set too.
-                set.saturating_sub(1)
-            }
-        })
-        .unwrap_or(0)
+        self.locked(|sides| sides.usage().0)
     }
 }
 
-impl Source for Vpids<'_> {
-    fn take(&self) -> Option<Vpid> {
-        let taken = self.with(|inside| {
-            if inside.pooled {
-                return inside.pool.acquire();
-            }
-            // The bitmap is not limited, as in the kernel; here it is, by what the test can use.
-            let used = inside.bitmap[0].trailing_ones();
-            (used <= u32::from(self.max.get())).then(|| take_first(&mut inside.bitmap))?
-        })??;
-        Some(self.flushed.forget(taken))
+impl Shared for Vpids<'_> {
+    type Word = Cell<u64>;
+
+    fn locked<R>(&self, function: impl FnOnce(Sides<'_>) -> R) -> R {
+        let result = self.with(|inside| {
+            function(Sides {
+                owners: &mut inside.owners,
+                bitmap: &mut inside.bitmap,
+            })
+        });
+        match result {
+            Some(result) => result,
+            // One who has the lock does not take it again.
+            None => panic!("the lock is taken twice"),
+        }
     }
 
-    fn give_back(&self, vpid: Vpid) -> Result<(), NotHeld> {
-        self.with(|inside| {
-            if inside.pooled {
-                inside.pool.release(vpid)
-            } else {
-                give_back(&mut inside.bitmap, vpid)
-            }
-        })
-        .unwrap_or(Err(NotHeld))
+    fn flushed(&self) -> Flushed<'_, Cell<u64>> {
+        Flushed::new(&self.planes[0], &self.planes[1..])
     }
 }
