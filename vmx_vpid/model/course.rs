@@ -94,8 +94,8 @@ enum Kind {
 
 /// Chooses what happens.
 ///
-/// Each course leaves out some of what could happen, and uses some pages only: what takes many steps
-/// of few kinds to go wrong would hardly ever be met otherwise.
+/// Each course leaves out some of what could happen, and uses some pages only: what takes many
+/// steps of few kinds to go wrong would hardly ever be met otherwise.
 #[derive(Clone)]
 pub(crate) struct Course {
     /// The vCPU of the last time, where it was.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KVM's own page faults: how its trees are filled, from the VM's memory or from the guest's tables.
+//! KVM's own page faults: how its trees are filled, from the VM's memory or the guest's tables.
 
 use super::{
     edit::{

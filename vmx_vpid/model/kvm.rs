@@ -144,7 +144,7 @@ impl Machine<'_> {
             self.flush(id, Request::Current)?;
         }
         if guest {
-            // kvm_vcpu_flush_tlb_guest(): on shadow paging the guest's own flush is of KVM's tables.
+            // kvm_vcpu_flush_tlb_guest(): on shadow paging the guest means KVM's tables.
             if !self.config.ept && !self.faults.has(Fault::NoSyncOnGuestFlush) {
                 let roots = self.vcpus[id].mmus[self.vcpus[id].mmu()];
                 for root in roots.0.into_iter().flatten() {

@@ -299,7 +299,7 @@ impl<'a> Machine<'a> {
             Backend::C => false,
             Backend::Both => {
                 self.turn = self.turn.wrapping_add(1);
-                self.turn % 2 == 0
+                self.turn.is_multiple_of(2)
             }
         }
     }

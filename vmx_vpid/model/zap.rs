@@ -227,8 +227,8 @@ impl Machine<'_> {
     /// Brings the entries of a tree up to date that were made from page tables of the guest:
     /// `kvm_mmu_sync_roots()`, and with one page, `kvm_mmu_invalidate_addr()`.
     ///
-    /// Each is compared with the one entry of the guest's that it was made from; what is above that,
-    /// KVM follows when it is written.
+    /// Each is compared with the one entry of the guest's that it was made from.  What is above
+    /// that, KVM follows when it is written.
     pub(super) fn synchronise(&mut self, tree: Tree, only: Option<u16>) {
         if self.faults.has(Fault::NothingSynchronised) {
             return;
