@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the CPU says it can invalidate.
+//! What the CPU says of EPT and VPIDs, and what it can invalidate.
 //!
 //! The register is described in the manual's appendix on VMX capability reporting.  KVM keeps a
 //! copy in `vmx_capability`; here the CPU itself is asked, once, when the module is loaded: the
@@ -9,11 +9,13 @@
 use kernel::bitfield;
 
 bitfield! {
-    /// `IA32_VMX_EPT_VPID_CAP`, the bits that concern invalidation and EPT pointers.
+    /// `IA32_VMX_EPT_VPID_CAP`.
     ///
     /// The zero value is that of a CPU with neither EPT nor VPID.  The CPU has one; KVM gives each
     /// L1 another, with fewer bits.
     pub(crate) struct EptVpidCap(u64) {
+        /// An EPT entry may permit fetches and no reads.
+        0:0     execute_only => bool;
         /// EPT walks of four levels.
         6:6     walk_4 => bool;
         /// EPT walks of five levels.
@@ -22,10 +24,16 @@ bitfield! {
         8:8     uncacheable => bool;
         /// EPT tables may be write-back memory.
         14:14   write_back => bool;
+        /// Pages of 2 MiB.
+        16:16   pages_2m => bool;
+        /// Pages of 1 GiB.
+        17:17   pages_1g => bool;
         /// `INVEPT` exists.
         20:20   invept => bool;
         /// Accessed and dirty flags in EPT entries.
         21:21   accessed_dirty => bool;
+        /// EPT violations tell more of the guest's page: bits 11:9 of the qualification.
+        22:22   advanced_exit_info => bool;
         /// Control of supervisor shadow stacks by the EPT pointer.
         23:23   supervisor_shadow_stack => bool;
         /// `INVEPT` type 1, single context.

@@ -7,6 +7,14 @@
 //! Source: the manual's chapter on VMX instructions, INVEPT, and the chapter on the extended
 //! page-table mechanism.
 
+// What is in an EPT matters to the models so far: the module itself looks into none.
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod entry;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod entry_tests;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod level;
+
 use crate::{
     addr::{
         Hpa,
