@@ -9,11 +9,15 @@
 
 // What is in an EPT matters to the models so far: the module itself looks into none.
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod access;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod entry;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod entry_tests;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod level;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod violation;
 
 use crate::{
     addr::{
