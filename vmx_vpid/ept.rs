@@ -18,6 +18,10 @@ mod entry_tests;
 mod level;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod violation;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod walk;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod walk_tests;
 
 use crate::{
     addr::{
