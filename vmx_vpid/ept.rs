@@ -11,11 +11,29 @@
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod access;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod arena;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod build;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod build_tests;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod change;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod change_tests;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod check;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod draft;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod entry;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod entry_tests;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod fixture;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod level;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod merge;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod violation;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
