@@ -35,6 +35,8 @@ mod level;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod merge;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod sequence_tests;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod violation;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod walk;
