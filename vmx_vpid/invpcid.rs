@@ -3,7 +3,8 @@
 //! PCIDs, and what a guest asks for by INVPCID.
 //!
 //! A PCID tags translations within one VPID.  INVPCID drops them by that tag.  The host's own
-//! INVPCID is not used here: what a guest asks for is answered on the tables that KVM keeps for it.
+//! INVPCID ([`crate::asid::invpcid`]) is not used here: what a guest asks for is answered on the
+//! tables that KVM keeps for it.
 //! Source: the manual's instruction reference, INVPCID, and its chapter on paging,
 //! "Process-Context Identifiers".
 
@@ -31,6 +32,21 @@ pub(crate) struct Pcid(u16);
 impl Pcid {
     /// The PCID of all translations as long as CR4.PCIDE is clear.
     pub(crate) const ZERO: Self = Self(0);
+
+    /// Takes the lower 12 bits of a number.
+    #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+    #[inline]
+    pub(crate) const fn from_low_bits(number: u16) -> Self {
+        // INVARIANT: The others are cleared.
+        Self(number & 0xfff)
+    }
+
+    /// Returns the number.
+    #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+    #[inline]
+    pub(crate) const fn into_raw(self) -> u16 {
+        self.0
+    }
 
     /// Returns the PCID that translations made under `cr3` are tagged by.
     ///

@@ -9,6 +9,7 @@
 #![allow(dead_code)]
 
 mod addr;
+mod asid;
 mod backend;
 mod bitmap;
 mod caps;

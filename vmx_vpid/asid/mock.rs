@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The hardware and the address spaces of tests: what was done to them, in its order.
+
+use crate::{
+    asid::{
+        cpu::{
+            Cpu,
+            Slot,
+            UserFlush, //
+        },
+        invpcid::Extent,
+        Asid,
+        ContextId,
+        Features,
+        Hardware,
+        Hva,
+        Root,
+        Shown,
+        Space,
+        TlbGen,
+        SLOTS, //
+    },
+    control::Cr3, //
+};
+use core::cell::Cell;
+
+/// Something that was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Did {
+    /// The others were shown something.
+    Show(Shown),
+    /// CR3 was written.
+    Cr3(u64),
+    /// INVLPG.
+    Invlpg(u64),
+    /// INVPCID.
+    Invpcid(Extent),
+    /// An address space was joined.
+    Join(u64),
+    /// One was left.
+    Leave(u64),
+    /// Its generation was read.
+    Read(u64),
+    /// CR4.PGE was turned round twice.
+    Pge,
+}
+
+/// How many things a test does at most.
+const MOST: usize = 32;
+
+/// The hardware.
+pub(super) struct Hands {
+    features: Features,
+    log: Cell<[Option<Did>; MOST]>,
+    count: Cell<usize>,
+}
+
+impl Hands {
+    /// Makes one to which nothing was done.
+    pub(super) fn new(features: Features) -> Self {
+        Self {
+            features,
+            log: Cell::new([None; MOST]),
+            count: Cell::new(0),
+        }
+    }
+
+    /// Notes something.
+    pub(super) fn note(&self, did: Did) {
+        let (mut log, count) = (self.log.get(), self.count.get());
+        if let Some(place) = log.get_mut(count) {
+            *place = Some(did);
+        }
+        self.log.set(log);
+        self.count.set(count + 1);
+    }
+
+    /// Whether just this was done.
+    pub(super) fn did(&self, wanted: &[Did]) -> bool {
+        let log = self.log.get();
+        let same = wanted.len() == self.count.get()
+            && wanted.iter().zip(&log).all(|(a, b)| Some(*a) == *b);
+        if !same {
+            kernel::pr_err!("{:?} instead of {:?}\n", log, wanted);
+        }
+        same
+    }
+
+    /// How many writes of CR3 kept what was cached.
+    pub(super) fn kept(&self) -> usize {
+        let log = self.log.get();
+        let kept = |did: &&Did| matches!(did, Did::Cr3(cr3) if cr3 >> 63 == 1);
+        log.iter().flatten().filter(kept).count()
+    }
+}
+
+impl Hardware for Hands {
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn show(&self, shown: Shown) {
+        self.note(Did::Show(shown));
+    }
+
+    fn leave(&self, space: ContextId) {
+        self.note(Did::Leave(space.into_raw()));
+    }
+
+    fn write_cr3(&self, cr3: Cr3) {
+        self.note(Did::Cr3(cr3.into_raw()));
+    }
+
+    fn invlpg(&self, address: Hva) {
+        self.note(Did::Invlpg(address.into_raw()));
+    }
+
+    fn invpcid(&self, extent: Extent) {
+        self.note(Did::Invpcid(extent));
+    }
+}
+
+/// An address space, whose tables are at its number of pages.
+pub(super) struct Mm<'a> {
+    id: ContextId,
+    generation: TlbGen,
+    hands: Option<&'a Hands>,
+    /// Its ASID, if that is the same on every CPU.
+    pub(super) global: Option<Asid>,
+}
+
+impl<'a> Mm<'a> {
+    /// Makes one that has come to a generation.
+    pub(super) fn new(id: u64, generation: u64) -> Self {
+        Self {
+            id: ContextId::new(id).unwrap_or(ContextId::KERNEL),
+            generation: TlbGen::new(generation),
+            hands: None,
+            global: None,
+        }
+    }
+
+    /// Notes what is asked of it.
+    pub(super) fn with(self, hands: &'a Hands) -> Self {
+        let hands = Some(hands);
+        Self { hands, ..self }
+    }
+
+    /// Notes something.
+    fn note(&self, did: Did) {
+        if let Some(hands) = self.hands {
+            hands.note(did);
+        }
+    }
+}
+
+impl Space for Mm<'_> {
+    fn id(&self) -> ContextId {
+        self.id
+    }
+
+    fn root(&self) -> Root {
+        Root::new(self.id.into_raw() << 12)
+    }
+
+    fn generation(&self) -> TlbGen {
+        self.note(Did::Read(self.id.into_raw()));
+        self.generation
+    }
+
+    fn global_asid(&self) -> Option<Asid> {
+        self.global
+    }
+
+    fn join(&self) {
+        self.note(Did::Join(self.id.into_raw()));
+    }
+}
+
+/// A CPU with INVPCID, and more or less.
+pub(super) fn features(pcid: bool, pti: bool) -> Features {
+    Features {
+        pcid,
+        pti,
+        invpcid: true,
+    }
+}
+
+/// A CPU that uses an address space under an ASID, has caught up with its 5th generation, and
+/// knows of no other.
+pub(super) fn cpu(loaded: u64, asid: u16) -> Cpu {
+    let loaded = ContextId::new(loaded).unwrap_or(ContextId::KERNEL);
+    let asid = Asid::new(asid).unwrap_or(Asid::FIRST);
+    let mut slots = [Slot::UNKNOWN; SLOTS];
+    if let Some(slot) = asid.slot().and_then(|slot| slots.get_mut(slot)) {
+        *slot = Slot {
+            id: Some(loaded),
+            generation: TlbGen::new(5),
+        };
+    }
+    Cpu {
+        loaded,
+        asid,
+        lazy: false,
+        next: 1,
+        invalidate_other: false,
+        user_flush: UserFlush::default(),
+        slots,
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who has to be told when tables were changed.
+
+use crate::asid::{
+    shootdown::{
+        Flush,
+        Range, //
+    },
+    Hva,
+    Shown, //
+};
+
+/// How many steps are taken one by one at most: `tlb_single_page_flush_ceiling`, by default.
+///
+/// They are steps of whatever size: 33 pages of 2 MiB as well as of 4 KiB.
+pub(crate) const CEILING: u64 = 33;
+
+impl Range {
+    /// Takes a range to be dropped, or everything if that is less work: `init_flush_tlb_info()`.
+    pub(crate) fn capped(start: Hva, end: Hva, shift: u32, ceiling: u64) -> Self {
+        if Self::steps(start, end, shift) > ceiling {
+            Self::All
+        } else {
+            Self::new(start, end, shift)
+        }
+    }
+}
+
+/// Where a flush has to be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// On other CPUs too: each of the mask is looked at, this one as well.
+    Many,
+    /// Here.
+    Here,
+    /// Nowhere: whoever comes to use the address space reads its generation.
+    Nowhere,
+}
+
+impl Reach {
+    /// Decides for an address space: whether its mask has others, and whether it is in use here.
+    ///
+    /// Answers to `flush_tlb_mm_range()`.
+    pub(crate) fn new(others: bool, loaded_here: bool) -> Self {
+        match (others, loaded_here) {
+            (true, _) => Self::Many,
+            (false, true) => Self::Here,
+            (false, false) => Self::Nowhere,
+        }
+    }
+}
+
+/// What those who flush know of it, besides what the others are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// What is told.
+    pub(crate) flush: Flush,
+    /// Tables were freed, besides what they said.
+    pub(crate) freed_tables: bool,
+    /// CPUs that do not use the address space are told as well, to leave its mask.
+    pub(crate) trim: bool,
+}
+
+impl Told {
+    /// Whether a CPU of the mask has to be told: `native_flush_tlb_multi()`.
+    ///
+    /// One that is lazy reads the generation before it uses what it has.  But the CPU may walk
+    /// tables on its own account, and what was a table must not be one of these for it: where
+    /// tables were freed, all are told.
+    pub(crate) fn concerns(&self, shown: Shown) -> bool {
+        self.freed_tables || self.should(shown)
+    }
+
+    /// The same, for a flush that freed no tables: `should_flush_tlb()`.
+    fn should(&self, shown: Shown) -> bool {
+        match (shown, self.flush.space) {
+            (Shown { lazy: true, .. }, _) => false,
+            (_, None) => true,
+            // On the way: it may have read the generation before this change.
+            (Shown { loaded: None, .. }, _) => true,
+            (Shown { loaded, .. }, space) => loaded == space || self.trim,
+        }
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_asid_reach)]
+mod tests {
+    use super::*;
+    use crate::asid::{
+        ContextId,
+        TlbGen, //
+    };
+
+    /// What is told of a change, or of all of them (`None`).
+    fn told(space: Option<u64>, freed_tables: bool, trim: bool) -> Told {
+        let flush = Flush {
+            space: space.and_then(ContextId::new),
+            range: Range::All,
+            generation: TlbGen::new(6),
+        };
+        Told {
+            flush,
+            freed_tables,
+            trim,
+        }
+    }
+
+    /// A CPU that uses an address space; 0: on the way.
+    fn shown(loaded: u64, lazy: bool) -> Shown {
+        let loaded = ContextId::new(loaded);
+        Shown { loaded, lazy }
+    }
+
+    #[test]
+    fn more_steps_than_the_ceiling_are_everything() {
+        let range = |end, shift| Range::capped(Hva::new(0), Hva::new(end), shift, CEILING);
+        assert!(matches!(range(33 << 12, 12), Range::Some { .. }));
+        assert_eq!(range(34 << 12, 12), Range::All);
+        assert!(matches!(range(33 << 21, 21), Range::Some { .. }));
+        assert_eq!(range(34 << 21, 21), Range::All);
+        assert_eq!(range(u64::MAX, 0), Range::All);
+    }
+
+    #[test]
+    fn others_are_asked_if_there_are_any() {
+        assert_eq!(Reach::new(true, false), Reach::Many);
+        assert_eq!(Reach::new(true, true), Reach::Many);
+        assert_eq!(Reach::new(false, true), Reach::Here);
+        assert_eq!(Reach::new(false, false), Reach::Nowhere);
+    }
+
+    #[test]
+    fn who_uses_it_or_may_come_to_is_told() {
+        let one = told(Some(20), false, false);
+        assert!(one.concerns(shown(20, false)));
+        assert!(one.concerns(shown(0, false)));
+        assert!(!one.concerns(shown(10, false)));
+        let all = told(None, false, false);
+        assert!(all.concerns(shown(10, false)));
+    }
+
+    #[test]
+    fn who_is_lazy_is_told_of_freed_tables_alone() {
+        for space in [Some(20), None] {
+            assert!(!told(space, false, true).concerns(shown(20, true)));
+            assert!(told(space, true, false).concerns(shown(20, true)));
+        }
+    }
+
+    #[test]
+    fn now_and_then_who_is_elsewhere_is_told_to_leave() {
+        assert!(told(Some(20), false, true).concerns(shown(10, false)));
+    }
+}

@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a CPU does when it is told that tables were changed.
+//!
+//! There are three generations: what the address space has come to, what this CPU has caught up
+//! with, and what the one who asks wants it to catch up with.  A request that names an address
+//! stands for one change, and does for no other.
+
+use crate::{
+    asid::{
+        cpu::Cpu,
+        invpcid::Extent,
+        ContextId,
+        Hardware,
+        Hva,
+        Space,
+        TlbGen, //
+    },
+    invpcid::Pcid, //
+};
+
+/// The addresses of which translations are to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Range {
+    /// Some.
+    Some {
+        /// The first.
+        start: Hva,
+        /// The first beyond.
+        end: Hva,
+        /// From one to the next, as a power of 2.
+        shift: u32,
+    },
+    /// All: `TLB_FLUSH_ALL`.
+    All,
+}
+
+impl Range {
+    /// Takes a range as C has it.
+    #[inline]
+    pub(crate) const fn new(start: Hva, end: Hva, shift: u32) -> Self {
+        if end.into_raw() == u64::MAX {
+            Self::All
+        } else {
+            Self::Some { start, end, shift }
+        }
+    }
+
+    /// How many steps it takes, rounded down.
+    ///
+    /// It is what C traces and compares with the ceiling.  What it drops is rounded up.
+    #[inline]
+    pub(super) fn steps(start: Hva, end: Hva, shift: u32) -> u64 {
+        let bytes = end.into_raw().wrapping_sub(start.into_raw());
+        bytes.checked_shr(shift).unwrap_or(0)
+    }
+}
+
+/// What a CPU is told: `struct flush_tlb_info`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flush {
+    /// Whose tables were changed; `None` for whichever is loaded.
+    pub(crate) space: Option<ContextId>,
+    /// What to drop, if it is one change that the CPU lacks.
+    pub(crate) range: Range,
+    /// The generation with that change; [`TlbGen::ZERO`] if none is meant.
+    pub(crate) generation: TlbGen,
+}
+
+/// What was dropped, as `trace_tlb_flush()` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// Nothing: it had caught up.
+    Nothing,
+    /// So many pages.
+    Pages(u64),
+    /// Everything under its ASID.
+    All,
+}
+
+/// What a CPU did about a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// It does not use that address space, and let that be known.
+    Elsewhere,
+    /// It uses the kernel's own address space, which has nothing that such a flush is about.
+    Kernel,
+    /// Its ASID is one of every CPU, kept up to date by who changes tables.
+    Broadcast,
+    /// It was lazy, and went to the kernel's own address space.
+    Left,
+    /// It knew of the change.
+    Known,
+    /// It caught up.
+    CaughtUp {
+        /// What was dropped.
+        dropped: Dropped,
+        /// What it has caught up with.
+        generation: TlbGen,
+    },
+}
+
+impl Cpu {
+    /// Does what a flush asks for; with interrupts off.
+    ///
+    /// `loaded` is the address space that this CPU uses, `kernel` the kernel's own.  Answers to
+    /// `flush_tlb_func()`.
+    pub(crate) fn serve(
+        &mut self,
+        flush: &Flush,
+        loaded: &impl Space,
+        kernel: &impl Space,
+        hardware: &impl Hardware,
+    ) -> Served {
+        if let Some(space) = flush.space.filter(|&space| space != self.loaded) {
+            hardware.leave(space);
+            return Served::Elsewhere;
+        }
+        if self.loaded == ContextId::KERNEL {
+            return Served::Kernel;
+        }
+        if loaded.global_asid().is_some_and(|asid| asid != self.asid) {
+            self.switch_to(loaded, hardware);
+        }
+        let Some(slot) = self.asid.slot().and_then(|slot| self.slots.get(slot)) else {
+            return Served::Broadcast;
+        };
+        if self.lazy {
+            // Tables may be freed that the CPU would still walk on its own account.  To leave them
+            // costs little more than to drop what it has of them.
+            self.switch_to(kernel, hardware);
+            return Served::Left;
+        }
+        let local = slot.generation;
+        if flush.generation != TlbGen::ZERO && flush.generation <= local {
+            return Served::Known;
+        }
+        let generation = loaded.generation();
+        if local == generation {
+            return Served::CaughtUp {
+                dropped: Dropped::Nothing,
+                generation,
+            };
+        }
+        let dropped = match flush.range {
+            // Only this change is missing: the one before this CPU knows, and there is none after.
+            Range::Some { start, end, shift }
+                if flush.generation == local.next() && flush.generation == generation =>
+            {
+                self.drop_range(start, end, shift, hardware);
+                Dropped::Pages(Range::steps(start, end, shift))
+            }
+            _ => {
+                self.drop_all_loaded(loaded, hardware);
+                Dropped::All
+            }
+        };
+        if let Some(slot) = self.slot_mut(self.asid) {
+            slot.generation = generation;
+        }
+        Served::CaughtUp {
+            dropped,
+            generation,
+        }
+    }
+
+    /// Drops some addresses of the address space in use.
+    fn drop_range(&mut self, start: Hva, end: Hva, shift: u32, hardware: &impl Hardware) {
+        let mut address = start.into_raw();
+        while address < end.into_raw() {
+            self.drop_address(Hva::new(address), hardware);
+            // A step that leads beyond the last address ends it.
+            match 1u64
+                .checked_shl(shift)
+                .and_then(|step| address.checked_add(step))
+            {
+                Some(next) => address = next,
+                None => break,
+            }
+        }
+    }
+
+    /// Drops one address of the address space in use, in both its halves.
+    ///
+    /// Answers to `native_flush_tlb_one_user()`.  INVPCID of a PCID other than 0 faults as long as
+    /// CR4.PCIDE is clear; C asks this CPU's CR4, since it may come here before that is set.
+    pub(super) fn drop_address(&mut self, address: Hva, hardware: &impl Hardware) {
+        hardware.invlpg(address);
+        let features = hardware.features();
+        if !features.pti {
+            return;
+        }
+        if features.invpcid && features.pcid {
+            hardware.invpcid(Extent::Address(Pcid::from(self.asid.upcid()), address));
+        } else {
+            self.user_flush.defer(self.asid, features);
+        }
+    }
+
+    /// Drops everything of the address space in use but global pages: `native_flush_tlb_local()`.
+    fn drop_all_loaded(&mut self, loaded: &impl Space, hardware: &impl Hardware) {
+        let features = hardware.features();
+        self.user_flush.defer(self.asid, features);
+        // C reads it from CR3, where it is the same.
+        hardware.write_cr3(loaded.root().cr3(self.asid, features));
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_asid_shootdown)]
+mod tests {
+    use super::*;
+    use crate::asid::{
+        cpu::UserFlush,
+        mock::{
+            cpu,
+            features,
+            Did,
+            Hands,
+            Mm, //
+        },
+        Asid,
+        Features,
+        Shown, //
+    };
+
+    /// A change of the address space 20, which took it to a generation.
+    fn change(generation: u64, range: Range) -> Flush {
+        Flush {
+            space: ContextId::new(20),
+            range,
+            generation: TlbGen::new(generation),
+        }
+    }
+
+    /// Some pages of 4 KiB.
+    fn pages(start: u64, count: u64) -> Range {
+        Range::new(Hva::new(start), Hva::new(start + (count << 12)), 12)
+    }
+
+    /// What is done on a CPU that knows the address space 20 at its 5th generation, when that has
+    /// come to `generation`.
+    fn serve(flush: Flush, generation: u64, hands: &Hands) -> (Cpu, Served) {
+        let mut cpu = cpu(20, 0);
+        let (kernel, mm) = (Mm::new(1, 0), Mm::new(20, generation));
+        let served = cpu.serve(&flush, &mm, &kernel, hands);
+        (cpu, served)
+    }
+
+    /// What a flush of the whole address space writes.
+    const RELOAD: Did = Did::Cr3(20 << 12 | 1);
+
+    #[test]
+    fn one_change_that_is_missing_is_made_up_for_alone() {
+        let hands = Hands::new(features(true, true));
+        let (cpu, served) = serve(change(6, pages(0x1000, 2)), 6, &hands);
+        let pcid = Pcid::from(Asid::FIRST.upcid());
+        let user = |address| Did::Invpcid(Extent::Address(pcid, Hva::new(address)));
+        assert!(hands.did(&[
+            Did::Invlpg(0x1000),
+            user(0x1000),
+            Did::Invlpg(0x2000),
+            user(0x2000),
+        ]));
+        let (dropped, generation) = (Dropped::Pages(2), TlbGen::new(6));
+        assert_eq!(
+            served,
+            Served::CaughtUp {
+                dropped,
+                generation
+            }
+        );
+        assert_eq!(cpu.slots[0].generation, generation);
+        assert_eq!(cpu.user_flush, UserFlush::default());
+    }
+
+    #[test]
+    fn any_other_is_answered_by_everything() {
+        for (flush, come_to) in [
+            // Two changes are missing, of which the second is asked for first.
+            (change(7, pages(0x1000, 1)), 7),
+            // There is one more after it.
+            (change(6, pages(0x1000, 1)), 7),
+            (change(6, Range::All), 6),
+            // No change is named.
+            (change(0, pages(0x1000, 1)), 6),
+        ] {
+            let hands = Hands::new(features(true, true));
+            let (cpu, served) = serve(flush, come_to, &hands);
+            assert!(hands.did(&[RELOAD]));
+            let (dropped, generation) = (Dropped::All, TlbGen::new(come_to));
+            assert_eq!(
+                served,
+                Served::CaughtUp {
+                    dropped,
+                    generation
+                }
+            );
+            assert_eq!(cpu.slots[0].generation, generation);
+            assert_eq!(cpu.user_flush, UserFlush::from_raw(1 << 1));
+        }
+    }
+
+    #[test]
+    fn who_has_caught_up_does_nothing() {
+        for (flush, come_to, wanted) in [
+            (change(5, Range::All), 5, Served::Known),
+            (change(4, Range::All), 9, Served::Known),
+            (
+                change(0, Range::All),
+                5,
+                Served::CaughtUp {
+                    dropped: Dropped::Nothing,
+                    generation: TlbGen::new(5),
+                },
+            ),
+        ] {
+            let hands = Hands::new(features(true, true));
+            assert_eq!(serve(flush, come_to, &hands), (cpu(20, 0), wanted));
+            assert!(hands.did(&[]));
+        }
+    }
+
+    #[test]
+    fn who_is_elsewhere_says_so() {
+        let hands = Hands::new(features(true, true));
+        let (kernel, mm) = (Mm::new(1, 0), Mm::new(10, 0));
+        let mut cpu = cpu(10, 0);
+        cpu.lazy = true;
+        let served = cpu.serve(&change(6, Range::All), &mm, &kernel, &hands);
+        assert_eq!(served, Served::Elsewhere);
+        assert!(cpu.lazy && hands.did(&[Did::Leave(20)]));
+    }
+
+    #[test]
+    fn the_kernels_own_address_space_is_not_concerned() {
+        let hands = Hands::new(features(true, true));
+        let kernel = Mm::new(1, 0);
+        let flush = Flush {
+            space: None,
+            ..change(0, Range::All)
+        };
+        assert_eq!(
+            cpu(1, 0).serve(&flush, &kernel, &kernel, &hands),
+            Served::Kernel
+        );
+        assert!(hands.did(&[]));
+    }
+
+    #[test]
+    fn who_is_lazy_leaves() {
+        let hands = Hands::new(features(true, true));
+        let mut cpu = cpu(20, 0);
+        cpu.lazy = true;
+        let (kernel, mm) = (Mm::new(1, 0).with(&hands), Mm::new(20, 6));
+        let served = cpu.serve(&change(6, Range::All), &mm, &kernel, &hands);
+        assert_eq!(served, Served::Left);
+        assert_eq!((cpu.loaded, cpu.lazy), (ContextId::KERNEL, false));
+        let show = |loaded: u64| {
+            let loaded = ContextId::new(loaded);
+            Did::Show(Shown {
+                loaded,
+                lazy: false,
+            })
+        };
+        let cr3 = Did::Cr3(1 << 12 | 2);
+        assert!(hands.did(&[show(20), show(0), Did::Read(1), cr3, show(1)]));
+    }
+
+    #[test]
+    fn an_asid_of_every_cpu_is_not_flushed_here() {
+        let hands = Hands::new(features(true, true));
+        let (kernel, mut mm) = (Mm::new(1, 0), Mm::new(20, 6));
+        mm.global = Asid::new(100);
+        let mut cpu = cpu(20, 0);
+        let served = cpu.serve(&change(6, Range::All), &mm, &kernel, &hands);
+        assert_eq!((served, cpu.asid), (Served::Broadcast, Asid(100)));
+        assert_eq!(hands.kept(), 1);
+    }
+
+    #[test]
+    fn the_user_half_waits_where_it_cannot_be_named() {
+        for (pcid, invpcid, wanted) in [(true, false, 1 << 1), (false, true, 0)] {
+            let hands = Hands::new(Features {
+                invpcid,
+                ..features(pcid, true)
+            });
+            let (cpu, _) = serve(change(6, pages(0x1000, 1)), 6, &hands);
+            assert!(hands.did(&[Did::Invlpg(0x1000)]));
+            assert_eq!(cpu.user_flush, UserFlush::from_raw(wanted));
+        }
+        let hands = Hands::new(features(true, false));
+        let (cpu, _) = serve(change(6, pages(0x1000, 1)), 6, &hands);
+        assert!(hands.did(&[Did::Invlpg(0x1000)]));
+        assert_eq!(cpu.user_flush, UserFlush::default());
+    }
+
+    #[test]
+    fn a_range_is_dropped_to_its_end() {
+        // Of a page of 2 MiB and a half, C traces one, and drops both.
+        let range = Range::new(Hva::new(0), Hva::new(3 << 20), 21);
+        let hands = Hands::new(features(true, false));
+        let (_, served) = serve(change(6, range), 6, &hands);
+        assert!(hands.did(&[Did::Invlpg(0), Did::Invlpg(2 << 20)]));
+        assert!(matches!(
+            served,
+            Served::CaughtUp {
+                dropped: Dropped::Pages(1),
+                ..
+            }
+        ));
+        // The last page that there is.
+        let hands = Hands::new(features(true, false));
+        let range = Range::new(Hva::new(!0xfff), Hva::new(u64::MAX - 1), 12);
+        serve(change(6, range), 6, &hands);
+        assert!(hands.did(&[Did::Invlpg(!0xfff)]));
+    }
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How a CPU goes from one address space to another.
+
+use crate::asid::{
+    cpu::{
+        Choice,
+        Cpu,
+        Slot, //
+    },
+    keeping,
+    Asid,
+    ContextId,
+    Hardware,
+    Shown,
+    Space,
+    TlbGen,
+    SLOTS, //
+};
+
+/// What a switch did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Switched {
+    /// CR3 is as it was.
+    Stayed,
+    /// CR3 was written.
+    Loaded {
+        /// Under which ASID.
+        choice: Choice,
+        /// The generation that the address space was known to have.
+        generation: TlbGen,
+    },
+}
+
+impl Cpu {
+    /// Goes to an address space, or comes back to it from a kernel thread.
+    ///
+    /// Answers to `switch_mm_irqs_off()`; with interrupts off, as there.
+    ///
+    /// The order matters, for a change of tables that another CPU makes meanwhile.  It counts the
+    /// change, and then looks who has to be told.  This CPU lets that be seen and then reads the
+    /// count.  So it reads the new one, or is told, or both.
+    pub(crate) fn switch_to(&mut self, next: &impl Space, hardware: &impl Hardware) -> Switched {
+        let was_lazy = self.lazy;
+        if was_lazy {
+            self.lazy = false;
+            hardware.show(self.shown());
+        }
+        let (choice, generation) = if self.loaded == next.id() {
+            match self.stay(next, was_lazy, hardware) {
+                Some(reload) => reload,
+                None => return Switched::Stayed,
+            }
+        } else {
+            hardware.show(Shown {
+                loaded: None,
+                lazy: false,
+            });
+            if next.id() != ContextId::KERNEL {
+                next.join();
+            }
+            let generation = next.generation();
+            let choice = self.choose(next, generation, hardware.features());
+            (choice, generation)
+        };
+        if choice.flush {
+            // What is noted is what was read before: the flush that follows is good for that, and
+            // maybe not for what changed since.
+            if let Some(slot) = self.slot_mut(choice.asid) {
+                let id = Some(next.id());
+                *slot = Slot { id, generation };
+            }
+        }
+        self.load(next, choice, hardware);
+        self.loaded = next.id();
+        self.asid = choice.asid;
+        hardware.show(self.shown());
+        Switched::Loaded { choice, generation }
+    }
+
+    /// Decides whether CR3 has to be written for the address space that is loaded already.
+    fn stay(
+        &mut self,
+        next: &impl Space,
+        was_lazy: bool,
+        hardware: &impl Hardware,
+    ) -> Option<(Choice, TlbGen)> {
+        // It got an ASID for every CPU: `mm_needs_global_asid()`.
+        if next.global_asid().is_some_and(|asid| asid != self.asid) {
+            let generation = next.generation();
+            let choice = self.choose(next, generation, hardware.features());
+            return Some((choice, generation));
+        }
+        // From thread to thread of a process, it was told of every change.  An ASID of every CPU
+        // is kept up to date even without that.
+        let slot = self.slots.get(self.asid.slot()?)?;
+        if !was_lazy {
+            return None;
+        }
+        // While it was lazy it was spared.
+        let generation = next.generation();
+        if slot.generation == generation {
+            return None;
+        }
+        let asid = self.asid;
+        Some((Choice { asid, flush: true }, generation))
+    }
+
+    /// Writes CR3: `load_new_mm_cr3()`.
+    fn load(&mut self, next: &impl Space, choice: Choice, hardware: &impl Hardware) {
+        let features = hardware.features();
+        let cr3 = next.root().cr3(choice.asid, features);
+        if choice.flush {
+            // This write is about the kPCID; the uPCID waits until it is used.
+            self.user_flush.defer(choice.asid, features);
+            hardware.write_cr3(cr3);
+        } else {
+            hardware.write_cr3(keeping(cr3));
+        }
+    }
+
+    /// Stays where it is, for a kernel thread: `enter_lazy_tlb()`.
+    #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+    pub(crate) fn enter_lazy(&mut self, hardware: &impl Hardware) {
+        if self.loaded != ContextId::KERNEL {
+            self.lazy = true;
+            hardware.show(self.shown());
+        }
+    }
+
+    /// Starts anew in slot 0, on tables that CR3 has already, after the CPU was off.
+    ///
+    /// `kernel` is the generation of the kernel's own address space, whichever is loaded.
+    /// Answers to `initialize_tlbstate_and_flush()`, which leaves what else there is as it was.
+    pub(crate) fn restart(&mut self, kernel: TlbGen) {
+        self.asid = Asid::FIRST;
+        self.next = 1;
+        let mut all = [Slot::UNKNOWN; SLOTS];
+        for (new, old) in all.iter_mut().zip(&self.slots) {
+            new.generation = old.generation;
+        }
+        if let Some(first) = all.first_mut() {
+            *first = Slot {
+                id: Some(self.loaded),
+                generation: kernel,
+            };
+        }
+        self.slots = all;
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_asid_switch)]
+mod tests {
+    use super::*;
+    use crate::asid::{
+        cpu::UserFlush,
+        mock::{
+            cpu,
+            features,
+            Did,
+            Hands,
+            Mm, //
+        }, //
+    };
+
+    /// What CR3 is written with for the address space 20, whose tables are at 20 << 12.
+    fn cr3(asid: u64, keep: bool) -> Did {
+        Did::Cr3(20 << 12 | (asid + 1) | if keep { 1 << 63 } else { 0 })
+    }
+
+    /// What the others see.
+    fn shown(loaded: u64, lazy: bool) -> Did {
+        let loaded = ContextId::new(loaded);
+        Did::Show(Shown { loaded, lazy })
+    }
+
+    #[test]
+    fn a_newcomer_is_seen_to_come_joins_and_is_read_in_that_order() {
+        let hands = Hands::new(features(true, true));
+        let mut cpu = cpu(10, 0);
+        let mm = Mm::new(20, 3).with(&hands);
+        let switched = cpu.switch_to(&mm, &hands);
+        assert!(hands.did(&[
+            shown(0, false),
+            Did::Join(20),
+            Did::Read(20),
+            cr3(1, false),
+            shown(20, false),
+        ]));
+        let asid = Asid::FIRST;
+        assert!(matches!(switched, Switched::Loaded { choice, .. } if choice.flush));
+        assert_eq!((cpu.loaded, cpu.asid.into_raw(), cpu.next), (mm.id(), 1, 2));
+        assert_eq!(cpu.slots[1].id, Some(mm.id()));
+        assert_eq!(cpu.slots[1].generation, TlbGen::new(3));
+        // Its user half is flushed when it goes there.
+        assert_eq!(cpu.user_flush, UserFlush::from_raw(1 << 2));
+        assert!(!cpu.user_flush.contains(asid));
+    }
+
+    #[test]
+    fn who_comes_back_to_an_unchanged_slot_keeps_everything() {
+        let hands = Hands::new(features(true, true));
+        let mut cpu = cpu(10, 0);
+        cpu.slots[4] = Slot {
+            id: ContextId::new(20),
+            generation: TlbGen::new(3),
+        };
+        let before = cpu;
+        cpu.switch_to(&Mm::new(20, 3), &hands);
+        assert!(hands.did(&[shown(0, false), cr3(4, true), shown(20, false)]));
+        assert_eq!(cpu.slots, before.slots);
+        assert_eq!(cpu.user_flush, before.user_flush);
+    }
+
+    #[test]
+    fn threads_of_one_process_write_nothing() {
+        let hands = Hands::new(features(true, true));
+        let mut cpu = cpu(20, 0);
+        let mm = Mm::new(20, 99).with(&hands);
+        assert_eq!(cpu.switch_to(&mm, &hands), Switched::Stayed);
+        assert!(hands.did(&[]));
+    }
+
+    #[test]
+    fn from_a_kernel_thread_the_generation_decides() {
+        for (generation, flush) in [(5, false), (6, true), (4, true)] {
+            let hands = Hands::new(features(true, true));
+            let mut cpu = cpu(20, 0);
+            cpu.enter_lazy(&hands);
+            let mm = Mm::new(20, generation).with(&hands);
+            let switched = cpu.switch_to(&mm, &hands);
+            let come = [shown(20, true), shown(20, false), Did::Read(20)];
+            if flush {
+                let [a, b, c] = come;
+                assert!(hands.did(&[a, b, c, cr3(0, false), shown(20, false)]));
+                assert_eq!(cpu.slots[0].generation, TlbGen::new(generation));
+                assert_eq!(cpu.user_flush, UserFlush::from_raw(1 << 1));
+            } else {
+                assert!(hands.did(&come));
+                assert_eq!(switched, Switched::Stayed);
+            }
+        }
+    }
+
+    #[test]
+    fn the_kernels_own_tables_have_no_mask() {
+        let hands = Hands::new(features(true, true));
+        let mut cpu = cpu(20, 0);
+        let kernel = Mm::new(1, 0).with(&hands);
+        cpu.switch_to(&kernel, &hands);
+        let came = [
+            shown(0, false),
+            Did::Read(1),
+            Did::Cr3(1 << 12 | 2),
+            shown(1, false),
+        ];
+        assert!(hands.did(&came));
+    }
+
+    #[test]
+    fn the_kernels_own_tables_are_never_lazy() {
+        let hands = Hands::new(features(true, true));
+        let mut cpu = cpu(1, 0);
+        cpu.enter_lazy(&hands);
+        assert!(!cpu.lazy && hands.did(&[]));
+    }
+
+    #[test]
+    fn an_asid_of_every_cpu_is_taken_up_when_there_is_one() {
+        let hands = Hands::new(features(true, false));
+        let mut cpu = cpu(20, 0);
+        let mut mm = Mm::new(20, 5);
+        mm.global = Asid::new(100);
+        cpu.switch_to(&mm, &hands);
+        assert!(hands.did(&[cr3(100, true), shown(20, false)]));
+        // From then on nothing has to be compared.
+        cpu.lazy = true;
+        assert_eq!(cpu.switch_to(&mm, &hands), Switched::Stayed);
+    }
+
+    #[test]
+    fn without_pcids_every_switch_flushes() {
+        let hands = Hands::new(features(false, true));
+        let mut cpu = cpu(10, 0);
+        for _ in 0..2 {
+            cpu.switch_to(&Mm::new(20, 5), &hands);
+            cpu.switch_to(&Mm::new(10, 5), &hands);
+        }
+        assert_eq!(hands.kept(), 0);
+        assert_eq!(cpu.user_flush, UserFlush::default());
+        assert_eq!(cpu.asid, Asid::FIRST);
+    }
+
+    #[test]
+    fn a_cpu_that_was_off_knows_slot_0_alone() {
+        let mut cpu = cpu(20, 3);
+        cpu.next = 5;
+        cpu.restart(TlbGen::new(7));
+        assert_eq!((cpu.asid, cpu.next), (Asid::FIRST, 1));
+        let [first, rest @ ..] = cpu.slots;
+        assert_eq!(
+            (first.id, first.generation),
+            (ContextId::new(20), TlbGen::new(7))
+        );
+        assert!(rest.iter().all(|slot| slot.id.is_none()));
+    }
+}
