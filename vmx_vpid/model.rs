@@ -23,6 +23,8 @@
 //! - [`promise`], [`oracle`]: what must not be.
 //! - [`step`], [`course`], [`run`], [`stories`]: what happens, and in which order.
 //! - [`story`]: all of that as sentences.
+//!
+//! [`host`] is another model, of the host's own processes and their ASIDs.
 
 mod access;
 mod cached;
@@ -33,6 +35,7 @@ pub(crate) mod fault;
 mod fill;
 mod guest;
 mod guest_walk;
+pub(crate) mod host;
 mod kvm;
 mod kvm_policy;
 pub(crate) mod machine;
