@@ -44,6 +44,7 @@ mod nested;
 mod oracle;
 mod physical;
 mod promise;
+mod references;
 pub(crate) mod run;
 pub(crate) mod step;
 pub(crate) mod stories;
@@ -165,9 +166,10 @@ mod tests {
             Fault::NoFlushOnLoad,
             Fault::NoFlushOnLoadOfVmcs02,
             Fault::NoRemoteFlush,
-            Fault::NoFlushOnProtect,
+            Fault::NoFlushOnRootLoad,
+            Fault::CurrentIgnored,
             Fault::Vpid02Leaked,
-            Fault::HiddenL2Root,
+            Fault::PendingAtEntry,
             Fault::HiddenVpid01,
             Fault::HiddenVpid02,
             Fault::InvalidatesElsewhere,
