@@ -113,13 +113,24 @@ faults! {
     SlotsKeptWhileOff, true true true;
 }
 
+/// Makes a machine.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+// It goes through the stack, which has to be free of it again before it runs.
+#[inline(never)]
+fn machine(config: Config) -> Result<KBox<Machine>> {
+    Ok(KBox::new(Machine::new(config), GFP_KERNEL)?)
+}
+
 /// Runs a machine for so many steps; returns what went wrong, and at which of them.
 ///
 /// # Errors
 ///
 /// [`ENOMEM`].
 fn run(config: Config, steps: u32) -> Result<Option<(u32, Wrong)>> {
-    let machine = KBox::new(Machine::new(config), GFP_KERNEL)?;
+    let machine = machine(config)?;
     Ok((0..steps).find_map(|step| {
         machine.step();
         Some((step, machine.wrong()?))
