@@ -3,9 +3,9 @@
 //! The host's own tags: which address spaces a CPU has cached, and under which PCIDs.
 //!
 //! Six address spaces have a place on each CPU at a time.  A switch to one that has a place there
-//! keeps what is cached of it, unless its tables changed meanwhile; generations tell.  The rules are
-//! those of `arch/x86/mm/tlb.c`, `arch/x86/include/asm/tlbflush.h` and `arch/x86/entry/calling.h`
-//! of the kernel, and each function names the one that it answers to.
+//! keeps what is cached of it, unless its tables changed meanwhile; generations tell.  The rules
+//! are those of `arch/x86/mm/tlb.c`, `arch/x86/include/asm/tlbflush.h` and
+//! `arch/x86/entry/calling.h` of the kernel, and each function names the one that it answers to.
 //!
 //! Words, most of them tlb.c's:
 //!
@@ -192,7 +192,8 @@ impl ContextId {
 pub(crate) struct TlbGen(u64);
 
 impl TlbGen {
-    /// That of a new address space; of a request: no generation is meant (`TLB_GENERATION_INVALID`).
+    /// That of a new address space; of a request: no generation is meant
+    /// (`TLB_GENERATION_INVALID`).
     pub(crate) const ZERO: Self = Self(0);
 
     /// Takes a number.

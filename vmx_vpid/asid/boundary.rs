@@ -28,7 +28,7 @@ impl Cpu {
     /// Goes to user mode; `cr3` is what CR3 has, read.
     ///
     /// Answers to `SWITCH_TO_USER_CR3`, and to `PARANOID_RESTORE_CR3` for what is restored.
-    pub(crate) fn to_user(&mut self, cr3: Cr3, hardware: &impl Hardware) {
+    pub(crate) fn enter_user(&mut self, cr3: Cr3, hardware: &impl Hardware) {
         let features = hardware.features();
         if !features.pti {
             return;
@@ -92,7 +92,7 @@ mod tests {
         let hands = Hands::new(features(pcid, pti));
         let mut cpu = cpu(20, 3);
         cpu.user_flush = UserFlush::from_raw(mask);
-        cpu.to_user(Cr3::from(KERNEL), &hands);
+        cpu.enter_user(Cr3::from(KERNEL), &hands);
         (hands, cpu.user_flush.into_raw())
     }
 
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn without_pcids_the_halves_differ_by_their_tables() {
         let hands = Hands::new(features(false, true));
-        cpu(20, 0).to_user(Cr3::from(0x20000), &hands);
+        cpu(20, 0).enter_user(Cr3::from(0x20000), &hands);
         to_kernel(Cr3::from(0x21000), &hands);
         assert!(hands.did(&[Did::Cr3(0x21000), Did::Cr3(0x20000)]));
     }

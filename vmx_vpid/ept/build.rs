@@ -312,8 +312,8 @@ impl Ept {
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] for addresses that the EPT does not translate, and for rights that an entry cannot
-    /// have: to permit nothing is to unmap; [`ENOMEM`].
+    /// [`EINVAL`] for addresses that the EPT does not translate, and for rights that an entry
+    /// cannot have: to permit nothing is to unmap; [`ENOMEM`].
     pub(crate) fn protect(
         self,
         memory: &mut impl Memory,

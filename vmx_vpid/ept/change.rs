@@ -7,17 +7,17 @@
 //!
 //! - *An entry became present.*  Nothing: no CPU caches what is not present, or misconfigured.
 //! - *Rights were added.*  Nothing: a CPU that goes by the old entry finds an access forbidden, and
-//!   the violation that it raises drops what it had cached for the address.  The access is made anew
-//!   then.
-//! - *Rights were removed, or the page or its memory type was changed.*  A flush: a CPU may go on by
-//!   the old entry until it is told.
+//!   the violation that it raises drops what it had cached for the address.  The access is made
+//!   anew then.
+//! - *Rights were removed, or the page or its memory type was changed.*  A flush: a CPU may go on
+//!   by the old entry until it is told.
 //! - *A table was unlinked.*  A flush, whatever it had in it: a CPU may go on to read its entries,
 //!   and to set flags in them, until it is told.  Till then the memory is not free.
 //!
-//! The only flush there is drops what is tagged by an EP4TA.  INVEPT has no type for an address, and
-//! INVVPID does nothing for guest-physical mappings.
-//! Source: the manual's chapter on the extended page-table mechanism and caching translation
-//! information, "Guidelines for Use of the INVEPT Instruction".
+//! The only flush there is drops what is tagged by an EP4TA.  INVEPT has no type for an address,
+//! and INVVPID does nothing for guest-physical mappings.  Source: the manual's chapter on the
+//! extended page-table mechanism and caching translation information, "Guidelines for Use of the
+//! INVEPT Instruction".
 
 use super::{
     build::Memory,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests of [`super::draft`] and [`super::change`]: in which steps an EPT is changed, and what is
-//! owed then.
+//! The tests of [`super::draft`] and [`super::change`]: in which steps an EPT is changed, and what
+//! is owed then.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_change)]

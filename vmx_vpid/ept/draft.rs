@@ -2,8 +2,8 @@
 
 //! How a change of an EPT is made.
 //!
-//! First a draft: tables that are to come are made and filled where no CPU sees them, and what is to
-//! become of entries that CPUs may see is written down.  That can fail, and then nothing has
+//! First a draft: tables that are to come are made and filled where no CPU sees them, and what is
+//! to become of entries that CPUs may see is written down.  That can fail, and then nothing has
 //! happened.  Then each of those entries is replaced, in one step of 64 bits, and that cannot fail.
 //! A CPU finds what was or what is to be, and nothing in between.
 //!

@@ -53,8 +53,8 @@ mod tests {
             .sum()
     }
 
-    // Each row is an entry that permits all.  Without the right to read, that to write is left: always
-    // a misconfiguration.
+    // Each row is an entry that permits all.  Without the right to read, that to write is left:
+    // always a misconfiguration.
     #[test]
     fn every_bit_at_every_level() {
         for width in [32, 36, 39, 46, 51, 52] {

@@ -56,7 +56,8 @@ bitfield! {
 bitfield! {
     /// A page fault's error code as KVM's fault handler takes it.
     ///
-    /// The low bits are those of a guest's page fault; the high ones are KVM's own, `PFERR_*` there.
+    /// The low bits are those of a guest's page fault; the high ones are KVM's own, `PFERR_*`
+    /// there.
     pub(crate) struct ErrorCode(u64) {
         /// Entries were present, and did not permit the access.
         0:0     present => bool;
@@ -84,9 +85,9 @@ impl Qualification {
     /// Returns whether an entry was present and did not permit the access; if not, one was not
     /// present.
     ///
-    /// Bit 6 counts with mode-based execute control (`mbec`) only.  An entry that permits nothing is
-    /// not present, and those that permit something between them may have nothing in common: that
-    /// is told as one that is not present too.
+    /// Bit 6 counts with mode-based execute control (`mbec`) only.  An entry that permits nothing
+    /// is not present, and those that permit something between them may have nothing in common:
+    /// that is told as one that is not present too.
     #[inline]
     pub(crate) fn is_present(self, mbec: bool) -> bool {
         self.readable() || self.writable() || self.executable() || mbec && self.user_executable()

@@ -44,8 +44,12 @@ enum Wrong {
     Fault,
 }
 
+/// A fault that has to be found: its name, and what returns in which step it is, of so many.
+pub(crate) type Mutant = (&'static str, fn(u32) -> Option<u32>);
+
+/// Makes the list of faults.
 macro_rules! faults {
-    ($($(#[$doc:meta])* $fault:ident, $pcid:literal $pti:literal $invpcid:literal;)*) => {
+    ($($(#[$doc:meta])* $fault:ident: $pcid:literal, $pti:literal, $invpcid:literal;)*) => {
         /// Something that must not be done so, and is.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         enum Fault {
@@ -53,7 +57,7 @@ macro_rules! faults {
         }
 
         /// The faults, and what finds each: it returns in which step, of so many.
-        static MUTANTS: &[(&str, fn(u32) -> Option<u32>)] = &[
+        static MUTANTS: &[Mutant] = &[
             $((stringify!($fault), |steps| find(
                 Fault::$fault,
                 Features { pcid: $pcid, pti: $pti, invpcid: $invpcid },
@@ -66,51 +70,51 @@ macro_rules! faults {
 // With PCIDs, page-table isolation, INVPCID: where it can be found.
 faults! {
     /// A slot is taken for a newcomer, and what is cached under its PCID is kept (XSA-292).
-    SlotTakenAsItIs, true false true;
+    SlotTakenAsItIs: true, false, true;
     /// A slot is used again although tables changed, and what is cached is kept.
-    ChangesNotCompared, true false true;
+    ChangesNotCompared: true, false, true;
     /// The slot of a newcomer keeps the generation of who had it before.
-    GenerationNotNoted, true false true;
+    GenerationNotNoted: true, false, true;
     /// It keeps the name of who had it before.
-    NameNotNoted, true false true;
+    NameNotNoted: true, false, true;
     /// What is noted is not the generation that was flushed for, but the one after it.
-    GenerationReadLate, true false true;
+    GenerationReadLate: true, false, true;
     /// The generation is read before the CPU is told of changes.
-    ReadBeforeJoin, true false true;
+    ReadBeforeJoin: true, false, true;
     /// On the way to a process, a CPU shows the one it comes from.
-    SwitchHidden, true false true;
+    SwitchHidden: true, false, true;
     /// Back from a kernel thread, nobody looks whether tables changed meanwhile.
-    LazyNotCompared, true false true;
+    LazyNotCompared: true, false, true;
     /// A CPU that was lazy shows that it still is.
-    LazyForLong, true false true;
+    LazyForLong: true, false, true;
     /// A CPU that goes lazy lets itself not be told any more.
-    LazyLeavesMask, true false true;
+    LazyLeavesMask: true, false, true;
     /// Those who are lazy are not told of freed tables.
-    FreedTablesHidden, true false true;
+    FreedTablesHidden: true, false, true;
     /// A change is counted after it was made known.
-    CountedLate, true false true;
+    CountedLate: true, false, true;
     /// One change is made up for where several are missing.
-    ChangesSkipped, true false true;
+    ChangesSkipped: true, false, true;
     /// One change is made up for, and those after it count as made up for too.
-    LaterChangesSkipped, true false true;
+    LaterChangesSkipped: true, false, true;
     /// Of a range only the first page is dropped.
-    RangeCutShort, true false true;
+    RangeCutShort: true, false, true;
     /// The user half of a slot that was flushed is not noted.
-    UserHalfNotNoted, true true true;
+    UserHalfNotNoted: true, true, true;
     /// It is noted by the ASID, where the kPCID is looked for.
-    UserHalfNotedByAsid, true true true;
+    UserHalfNotedByAsid: true, true, true;
     /// It is noted, found, and kept.
-    UserHalfKept, true true true;
+    UserHalfKept: true, true, true;
     /// An address is dropped in the kernel's half alone.
-    UserHalfForgotten, true true true;
+    UserHalfForgotten: true, true, true;
     /// Nobody looks whether the slots not in use have old tables of the kernel's.
-    InvalidateOtherIgnored, true true true;
+    InvalidateOtherIgnored: true, true, true;
     /// A page of the kernel's is dropped as if it were not global.
-    GlobalsKept, true false true;
+    GlobalsKept: true, false, true;
     /// Everything is dropped by what drops nothing.
-    EverythingKept, true false false;
+    EverythingKept: true, false, false;
     /// A CPU that was off relies on its slots.
-    SlotsKeptWhileOff, true true true;
+    SlotsKeptWhileOff: true, true, true;
 }
 
 /// Makes a machine.
@@ -146,7 +150,7 @@ fn find(fault: Fault, features: Features, steps: u32) -> Option<u32> {
 
 /// Returns the faults that have to be found: the name of each, and a function that returns in
 /// which step it is, of at most so many.
-pub(crate) fn mutants() -> &'static [(&'static str, fn(u32) -> Option<u32>)] {
+pub(crate) fn mutants() -> &'static [Mutant] {
     MUTANTS
 }
 

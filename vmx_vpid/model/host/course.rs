@@ -159,7 +159,7 @@ impl Machine {
         }
         self.with(cpu, |state, here| {
             core.keep.set(self.broken(Fault::UserHalfKept));
-            state.to_user(core.tlb.cr3(), &here);
+            state.enter_user(core.tlb.cr3(), &here);
             core.keep.set(false);
         });
         core.user.set(true);
