@@ -150,7 +150,8 @@ impl Sides<'_> {
         }
         // Bit 0 is the host's, not a guest's.
         let count: u32 = self.bitmap.iter().map(|word| word.count_ones()).sum();
-        (count.saturating_sub(1), high_water)
+        let count = count.saturating_sub(1);
+        (count, high_water.max(count))
     }
 
     /// Takes a free VPID: the pool's next, or KVM's first.

@@ -14,6 +14,7 @@ use crate::{
             Faults, //
         },
         machine::{
+            Backend,
             Config,
             Machine,
             Wrong, //
@@ -23,6 +24,7 @@ use crate::{
             self,
             Step, //
         },
+        stories,
         vpids::Vpids, //
     },
     policy::Switches, //
@@ -65,6 +67,19 @@ pub fn machines() -> Vec<(String, MachineType)> {
         add("", usual);
         add(",context", by_context);
         add(",force", with(switches(false, 0, true)));
+        for bit in [25, 41, 42] {
+            add(
+                &std::format!(",force,no{bit}"),
+                with(switches(false, 1 << bit, true)),
+            );
+        }
+        add(
+            ",context,no25,no40",
+            with(switches(true, 1 << 25 | 1 << 40, false)),
+        );
+        for (name, backend) in [(",c", Backend::C), (",both", Backend::Both)] {
+            add(name, Config { backend, ..usual });
+        }
         for bit in [25, 40, 41, 42] {
             add(
                 &std::format!(",context,no{bit}"),
@@ -119,6 +134,8 @@ pub fn machines() -> Vec<(String, MachineType)> {
     }
     all
 }
+
+pub use step::Who;
 
 /// How a machine is set up.
 #[derive(Clone, Copy, Debug)]
@@ -236,6 +253,24 @@ pub fn faults() -> Vec<(&'static str, &'static str, bool, Vec<MachineType>)> {
         .collect()
 }
 
+/// Tells the sequences that went wrong elsewhere, each with what it is about; returns for each its
+/// name, the faults with which it has to go wrong, and whether it does, and goes well without.
+///
+/// # Errors
+///
+/// A sentence, when there is no memory.
+pub fn stories() -> Result<Vec<(&'static str, Vec<&'static str>, bool)>, String> {
+    let mut told = Vec::new();
+    for story in stories::all() {
+        let sound = with_machine(story.config, Faults::NONE, |machine| (story.tell)(machine))?;
+        let faults = Faults::all(story.faults);
+        let broken = with_machine(story.config, faults, |machine| (story.tell)(machine))?;
+        let names = story.faults.iter().map(|fault| fault.name()).collect();
+        told.push((story.name, names, sound.is_ok() && broken.is_err()));
+    }
+    Ok(told)
+}
+
 /// A machine in memory of its own, which it borrows for as long as the program runs.
 fn lasting_machine(config: Config) -> Result<Machine<'static>, String> {
     let no_memory = |_| String::from("no memory");
@@ -252,11 +287,11 @@ fn lasting_machine(config: Config) -> Result<Machine<'static>, String> {
 /// A sentence, when there is no memory.
 pub fn exhaustive(
     machine_type: MachineType,
-    nested: bool,
+    who: Who,
     length: usize,
 ) -> Result<Result<u64, String>, String> {
     let config = machine_type.0;
-    let letters: Vec<Step> = step::alphabet(config.ept, nested).collect();
+    let letters: Vec<Step> = step::alphabet(config.ept, who).collect();
     // One machine for each depth: that of a depth is where all longer sequences begin.
     let mut machines = Vec::new();
     for _ in 0..=length {

@@ -178,7 +178,6 @@ impl Machine<'_> {
                 (Access::Done, _) => {}
                 (Access::Exit { number, .. }, Some(ep4ta)) => {
                     cpu.drop(Drop::ViolationFrame(ep4ta, number));
-                    cpu.drop(Drop::ViolationPage(vpid, pcid, ep4ta, page));
                     return way;
                 }
                 // With EPT off, what exits is the page fault.
@@ -279,7 +278,13 @@ impl Machine<'_> {
                 write_at(&mut self.memories, hfn, index, entry);
             }
             let frame = guest_walk::frame(entry, level, page);
-            let target = self.physical(context, frame, write)?;
+            let target = self.physical(context, frame, write).inspect_err(|_| {
+                if let Some(ep4ta) = context.ep4ta() {
+                    let what = Drop::ViolationPage(context.vpid, context.pcid, ep4ta, page);
+                    self.cpus[context.cpu].drop(what);
+                }
+            });
+            let target = target?;
             let guest_span = level - 1;
             let span = guest_span.min(target.level - 1);
             let back = offset(span, page);

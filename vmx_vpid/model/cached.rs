@@ -151,11 +151,12 @@ pub(super) enum Drop {
     Pcids(Option<Vpid>),
     /// By INVPCID type 3: every PCID, globals excepted.
     PcidsButGlobals(Option<Vpid>),
-    /// By a page fault: the page, in the current PCID, and what leads to it.
+    /// By a page fault: the page, in the current PCID, and what leads to it; no globals, to be on
+    /// the safe side.
     PageFault(Option<Vpid>, Pcid, u16),
     /// By an EPT violation: the guest's frame.
     ViolationFrame(Ep4ta, u16),
-    /// By an EPT violation: the linear page on the way to which it came.
+    /// By an EPT violation: the linear page of which that frame is the translation.
     ViolationPage(Option<Vpid>, Pcid, Ep4ta, u16),
 }
 
@@ -181,7 +182,7 @@ impl Drop {
             Self::Pcids(vpid) => key.is_of(vpid),
             Self::PcidsButGlobals(vpid) => key.is_of(vpid) && !key.global,
             Self::PageFault(vpid, pcid, page) => {
-                key.is_of(vpid) && key.seen_with(pcid) && key.guest_page_has(page)
+                key.is_of(vpid) && !key.global && key.pcid == pcid && key.guest_page_has(page)
             }
             Self::ViolationFrame(ep4ta, frame) => {
                 key.kind == Kind::Physical && key.ep4ta == Some(ep4ta) && key.covers(frame)

@@ -112,6 +112,8 @@ pub(crate) struct Course {
     other_cpu: u32,
     /// L1 gives L2 the same VPID and EPT each time.
     same_l2: bool,
+    /// The one type of INVVPID that L1 executes.
+    invvpid: Option<u8>,
 }
 
 /// Which tables are edited.
@@ -154,7 +156,12 @@ impl Course {
                 1 => u32::MAX,
                 _ => choice.below(1 << 12),
             },
-            pages: [1, 2, PAGES.into()][choice.below(3) as usize],
+            pages: if hypervisor {
+                1
+            } else {
+                [1, 2, PAGES.into()][choice.below(3) as usize]
+            },
+            invvpid: hypervisor.then(|| choice.below(4) as u8),
             edits: [Edits::All, Edits::OnePage, Edits::Epts, Edits::OneEpt]
                 [choice.below(4) as usize],
             other_vcpu: [3, 8, 40][choice.below(3) as usize],
@@ -298,7 +305,7 @@ impl Course {
             Kind::BounceL2 => Op::BounceL2(l2),
             Kind::LeaveL2 => Op::LeaveL2,
             Kind::Invvpid => Op::Invvpid {
-                kind: choice.below(4) as u8,
+                kind: self.invvpid.unwrap_or(choice.below(4) as u8),
                 vpid12,
                 page,
             },

@@ -62,6 +62,8 @@ pub(crate) struct Config {
     pub(crate) pcids: bool,
     /// KVM keeps no page for every second root.
     pub(crate) unknown_roots: bool,
+    /// Who answers requests at first.
+    pub(crate) backend: Backend,
     /// How many VPIDs there are.
     pub(crate) vpids: u16,
     /// What the user has switched; what is masked the CPU lacks.
@@ -77,6 +79,7 @@ impl Config {
             accessed_dirty: true,
             pcids: true,
             unknown_roots: false,
+            backend: Backend::Rust,
             vpids: 6,
             switches: Switches::default(),
         }
@@ -199,11 +202,12 @@ impl<'a> Machine<'a> {
         let full = EptVpidCap::from(u64::MAX);
         let caps = EptVpidCap::from(!config.switches.caps_mask);
         vpids.reset(config.vpids);
+        vpids.hand_over(config.backend == Backend::Rust);
         Ok(Self {
             config,
             faults,
             policy: config.switches.policy(full),
-            backend: Backend::Rust,
+            backend: config.backend,
             turn: 0,
             cpus: [Cpu::new(caps)?, Cpu::new(caps)?],
             task: Task::new(),
@@ -236,11 +240,12 @@ impl<'a> Machine<'a> {
 
     /// Makes it a machine without VMs again, whatever happened.
     pub(crate) fn restart(&mut self) {
-        self.backend = Backend::Rust;
+        self.backend = self.config.backend;
         self.turn = 0;
         self.cpus.iter().for_each(Cpu::forget_all);
         self.task = Task::new();
         self.vpids.reset(self.config.vpids);
+        self.vpids.hand_over(self.backend == Backend::Rust);
         self.vcpus.fill(Vcpu::default());
         self.trees.fill(None);
         self.tables.give_back_all();
@@ -338,8 +343,11 @@ impl<'a> Machine<'a> {
 
     /// Checks that where a VPID is recorded as clean, nothing of an earlier holder's is left that
     /// the one of now could use: with EPT off, nothing at all.
+    ///
+    /// While C serves it keeps no record; with EPT on, what is left of a VPID under another EP4TA
+    /// does no harm.
     pub(super) fn check_record(&self) -> Result<(), Wrong> {
-        if self.config.ept || self.vpids.is_mixed() {
+        if self.config.ept || !self.vpids.is_rust() {
             return Ok(());
         }
         for (number, cpu) in (0..).zip(&self.cpus) {

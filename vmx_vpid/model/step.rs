@@ -191,8 +191,19 @@ impl Machine<'_> {
     }
 }
 
-/// Steps that make up a story worth telling in short: those of an exhaustive search.
-pub(crate) fn alphabet(ept: bool, nested: bool) -> impl Iterator<Item = Step> {
+/// Who an exhaustive search is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Guests that run nobody.
+    Guests,
+    /// Hypervisors.
+    Hypervisors,
+    /// Two vCPUs of a hypervisor that changes its EPT.
+    Epts,
+}
+
+/// Returns the steps of an exhaustive search.
+pub(crate) fn alphabet(ept: bool, who: Who) -> impl Iterator<Item = Step> {
     let guest = |vcpu, cpu, op| Step::Guest {
         vcpu,
         cpu,
@@ -200,62 +211,86 @@ pub(crate) fn alphabet(ept: bool, nested: bool) -> impl Iterator<Item = Step> {
         op,
     };
     let page = 0;
-    let registers = |root| Registers { root, pcid: 0 };
-    let entry = |choice| edit::entry(frames::PT, 0, choice);
-    let edit = |choice| Op::Edit {
-        table: frames::PT,
+    let touch = Op::Access { page, write: true };
+    let edit = |table: Gfn, choice| Op::Edit {
+        table,
         index: 0,
-        entry: entry(choice),
+        entry: edit::entry(table, 0, choice),
     };
-    let ept12 = ept.then_some(Ept12 {
+    let remap = edit(frames::PT, 2);
+    let registers = Registers { root: 1, pcid: 0 };
+    let ept12 = Ept12 {
         number: 0,
         accessed_dirty: false,
-    });
+    };
+    let l2 = |vpid12| {
+        Op::EnterL2(L2 {
+            vpid12,
+            ept12: ept.then_some(ept12),
+        })
+    };
+    let invvpid = |kind| Op::Invvpid {
+        kind,
+        vpid12: 1,
+        page,
+    };
     let both = [
         Step::Create(0),
-        Step::Create(2),
         Step::Destroy(0),
-        Step::Destroy(2),
-        guest(0, 0, Op::Access { page, write: true }),
-        guest(0, 1, Op::Access { page, write: true }),
-        guest(2, 0, Op::Access { page, write: true }),
+        guest(0, 0, touch),
+        guest(0, 1, touch),
         Step::Relocate { vm: 0, gfn: 0 },
         Step::ZapAll(0),
     ];
-    let alone = [
-        guest(0, 0, edit(2)),
+    let others = [
+        Step::Create(2),
+        Step::Destroy(2),
+        guest(2, 0, touch),
+        guest(0, 0, remap),
         guest(0, 1, Op::Invlpg(page)),
         guest(
             0,
             0,
             Op::MovCr3 {
-                registers: registers(1),
+                registers,
                 keep: false,
             },
         ),
         Step::Protect { vm: 0, gfn: 0 },
         Step::Detached,
     ];
-    let vpid = |vpid12| Op::EnterL2(L2 { vpid12, ept12 });
-    let hypervisor = [
+    let hypervisors = [
+        Step::Create(2),
+        guest(2, 0, touch),
         guest(0, 0, Op::VmxOn),
         guest(0, 0, Op::VmxOff),
-        guest(0, 0, vpid(1)),
-        guest(0, 1, vpid(2)),
+        guest(0, 0, l2(1)),
+        guest(0, 1, l2(2)),
+        guest(0, 0, l2(0)),
         guest(0, 0, Op::LeaveL2),
         guest(0, 1, Op::LeaveL2),
-        guest(0, 0, edit(2)),
-        guest(
-            0,
-            0,
-            Op::Invvpid {
-                kind: 1,
-                vpid12: 1,
-                page,
-            },
-        ),
+        guest(0, 0, remap),
+        guest(0, 0, invvpid(1)),
+    ];
+    let epts = [
+        Step::Create(1),
+        guest(1, 0, touch),
+        guest(0, 0, Op::VmxOn),
+        guest(1, 0, Op::VmxOn),
+        guest(0, 0, l2(1)),
+        guest(1, 0, l2(1)),
+        guest(0, 0, Op::LeaveL2),
+        guest(0, 0, edit(frames::EPT_PT, 4)),
+        guest(0, 0, Op::Invept { all: false, ept12 }),
+        guest(0, 0, Op::Invept { all: true, ept12 }),
+        guest(0, 0, invvpid(0)),
     ];
     both.into_iter()
-        .chain(alone.into_iter().filter(move |_| !nested))
-        .chain(hypervisor.into_iter().filter(move |_| nested))
+        .chain(others.into_iter().filter(move |_| who == Who::Guests))
+        .chain(
+            hypervisors
+                .into_iter()
+                .filter(move |_| who == Who::Hypervisors),
+        )
+        .chain(epts.into_iter().filter(move |_| who == Who::Epts))
 }

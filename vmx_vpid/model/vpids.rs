@@ -123,6 +123,11 @@ impl<'a> Vpids<'a> {
         self.mixed.get()
     }
 
+    /// Returns whether Rust alone serves.
+    pub(super) fn is_rust(&self) -> bool {
+        self.locked(|sides| sides.pool_is_truth())
+    }
+
     /// Returns how many are in use.
     pub(super) fn in_use(&self) -> u32 {
         self.locked(|sides| sides.usage().0)
