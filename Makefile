@@ -42,8 +42,8 @@ kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
 	VMX_VPID_KUNIT_TEST=m $(if $(V),V=$(V),-s)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps kernel check-kernel modules clippy rustfmt host-source host-test host-clippy loom model \
-	mutants run \
+.PHONY: help deps kernel check-kernel modules clippy rustfmt host-source host-test host-clippy loom fuzz \
+	model mutants run \
 	selftests shell test test-debug test-long bench clean print-KSRC print-KDIR
 
 help: ## list the targets
@@ -103,6 +103,11 @@ host-clippy: host-source ## lint what the host build has of its own
 
 loom: host-source ## try VPIDs and their handover in every order of some threads
 	@$(if $(PREEMPTIONS),LOOM_MAX_PREEMPTIONS=$(PREEMPTIONS)) $(call cargo,host/loom,test) threads:: $(ARGS)
+
+# For each target; the targets are the files of host/fuzz/fuzz_targets.
+SECONDS ?= 60
+fuzz: host-source ## hand made-up operands, descriptors and page tables to the code (SECONDS=60 each)
+	@KSRC='$(ksrc)' host/fuzz/run $(SECONDS) $(TARGETS)
 
 build_selftests = $(MAKE) -s -C selftests KDIR=$(kdir) \
 	KSELFTEST_DIR=$(ksrc)/tools/testing/selftests OUTPUT=$(CURDIR)/build/selftests

@@ -168,6 +168,14 @@ impl Eptp {
 #[repr(transparent)]
 pub(crate) struct Ep4ta(u64);
 
+impl Ep4ta {
+    /// Returns the bits, where a pointer has them.
+    #[cfg(vmx_vpid_host)]
+    pub(crate) const fn into_raw(self) -> u64 {
+        self.0
+    }
+}
+
 /// What one INVEPT covers.
 ///
 /// The numbers of the types are those of the manual, and `VMX_EPT_EXTENT_*` in KVM.

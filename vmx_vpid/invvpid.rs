@@ -186,6 +186,14 @@ impl Kind {
 #[repr(transparent)]
 pub(crate) struct Vpid12(Vpid);
 
+impl Vpid12 {
+    /// Returns the number, 1..=65535.
+    #[cfg(vmx_vpid_host)]
+    pub(crate) const fn into_raw(self) -> u16 {
+        self.0.into_raw()
+    }
+}
+
 /// What a guest asks for by INVVPID, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {

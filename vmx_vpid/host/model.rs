@@ -6,6 +6,7 @@
 use crate::{
     model::{
         course::{
+            Choice,
             Course,
             Random, //
         },
@@ -30,6 +31,7 @@ use crate::{
     policy::Switches, //
 };
 use std::{
+    cell::RefCell,
     fmt::Write,
     string::String,
     vec::Vec, //
@@ -333,4 +335,56 @@ fn descend(
         word.pop();
     }
     Ok(())
+}
+
+/// Choices that are made by bytes; where these end, all are 0.
+struct Bytes<'a>(&'a [u8]);
+
+impl Choice for Bytes<'_> {
+    fn below(&mut self, end: u32) -> u32 {
+        let count = if end <= 256 { 1 } else { 4 };
+        let (now, later) = self.0.split_at(self.0.len().min(count));
+        self.0 = later;
+        let number = now
+            .iter()
+            .fold(0, |number, &byte| number << 8 | u32::from(byte));
+        number % end
+    }
+}
+
+std::thread_local! {
+    /// The machines that bytes choose from, each made when it is chosen first.
+    static MACHINES: RefCell<Vec<Option<Machine<'static>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Goes the steps that bytes stand for, on the machine that the first of them chooses.
+///
+/// # Errors
+///
+/// The story, when something goes wrong.
+pub fn by_bytes(bytes: &[u8]) -> Result<(), String> {
+    let types = machines();
+    let mut choice = Bytes(bytes);
+    // CAST: There are few.
+    let which = choice.below(types.len() as u32) as usize;
+    MACHINES.with_borrow_mut(|made| {
+        made.resize_with(types.len(), || None);
+        let machine = match &mut made[which] {
+            Some(machine) => machine,
+            empty => empty.insert(lasting_machine(types[which].1 .0)?),
+        };
+        let mut course = Course::new(&mut choice);
+        let mut steps = Vec::new();
+        while !choice.0.is_empty() {
+            steps.push(course.next(&mut choice));
+        }
+        match run::replay(machine, steps.iter().copied()) {
+            None => Ok(()),
+            Some((last, wrong)) => {
+                steps.truncate(last + 1);
+                let short = shrink(machine, steps, wrong);
+                Err(tell(machine, &short))
+            }
+        }
+    })
 }

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The walk through an EPT.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| differential::ept_walk::check(bytes));

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The walk through a guest's page tables.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| differential::walk::check(bytes));
