@@ -255,20 +255,32 @@ pub fn faults() -> Vec<(&'static str, &'static str, bool, Vec<MachineType>)> {
         .collect()
 }
 
-/// Tells the sequences that went wrong elsewhere, each with what it is about; returns for each its
-/// name, the faults with which it has to go wrong, and whether it does, and goes well without.
+/// A sequence that went wrong elsewhere.
+pub struct Told {
+    /// Its name.
+    pub name: &'static str,
+    /// The faults with which it has to go wrong.
+    pub faults: Vec<&'static str>,
+    /// Whether it does, and goes well without.
+    pub good: bool,
+}
+
+/// Tells the sequences that went wrong elsewhere.
 ///
 /// # Errors
 ///
 /// A sentence, when there is no memory.
-pub fn stories() -> Result<Vec<(&'static str, Vec<&'static str>, bool)>, String> {
+pub fn stories() -> Result<Vec<Told>, String> {
     let mut told = Vec::new();
     for story in stories::all() {
         let sound = with_machine(story.config, Faults::NONE, |machine| (story.tell)(machine))?;
         let faults = Faults::all(story.faults);
         let broken = with_machine(story.config, faults, |machine| (story.tell)(machine))?;
-        let names = story.faults.iter().map(|fault| fault.name()).collect();
-        told.push((story.name, names, sound.is_ok() && broken.is_err()));
+        told.push(Told {
+            name: story.name,
+            faults: story.faults.iter().map(|fault| fault.name()).collect(),
+            good: sound.is_ok() && broken.is_err(),
+        });
     }
     Ok(told)
 }

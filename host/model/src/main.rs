@@ -137,11 +137,11 @@ fn faults(arguments: &Arguments) -> Result<bool, String> {
         }
     }
     // Those that would hardly ever be met at random have sequences of their own.
-    for (story, names, good) in model::stories()? {
-        sound &= good;
-        let start = if good { "ok" } else { "not ok" };
-        for name in names {
-            println!("{start} - {name}: by the story '{story}'");
+    for story in model::stories()? {
+        sound &= story.good;
+        let start = if story.good { "ok" } else { "not ok" };
+        for name in story.faults {
+            println!("{start} - {name}: by the story '{}'", story.name);
         }
     }
     Ok(sound)
