@@ -137,7 +137,26 @@ pub fn machines() -> Vec<(String, MachineType)> {
     all
 }
 
-pub use step::Who;
+/// Who an exhaustive search is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Guests that run nobody.
+    Guests,
+    /// Hypervisors.
+    Hypervisors,
+    /// Two vCPUs of a hypervisor that changes its EPT.
+    Epts,
+}
+
+impl From<Who> for step::Who {
+    fn from(who: Who) -> Self {
+        match who {
+            Who::Guests => Self::Guests,
+            Who::Hypervisors => Self::Hypervisors,
+            Who::Epts => Self::Epts,
+        }
+    }
+}
 
 /// How a machine is set up.
 #[derive(Clone, Copy, Debug)]
@@ -305,7 +324,7 @@ pub fn exhaustive(
     length: usize,
 ) -> Result<Result<u64, String>, String> {
     let config = machine_type.0;
-    let letters: Vec<Step> = step::alphabet(config.ept, who).collect();
+    let letters: Vec<Step> = step::alphabet(config.ept, who.into()).collect();
     // One machine for each depth: that of a depth is where all longer sequences begin.
     let mut machines = Vec::new();
     for _ in 0..=length {

@@ -193,7 +193,7 @@ impl Machine<'_> {
 
 /// Who an exhaustive search is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     /// Guests that run nobody.
     Guests,
     /// Hypervisors.
