@@ -172,6 +172,14 @@ nothing_leaked() {
 		stat_is insn_vmfail 0 && stat_is insn_fault 0 || { cat $DEBUGFS/stats; false; }
 }
 
+# A switch of debugfs.
+switch() { # name, value
+	echo "$2" >$DEBUGFS/"$1" && grep -q "^$1 $2\$" $DEBUGFS/status
+}
+
+# Counters that stay at zero as long as all is well.
+FAILURES="flush_lost insn_vmfail insn_fault vpid_not_held"
+
 # A module of the tests, where the testbed or "make modules" put it.
 test_module() { # name
 	local module="$DIR/$1.ko"

@@ -2,21 +2,18 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # What answers a flush, with each switch on: guests run right, and what must not be
-# issued is not.  On two CPUs also for vCPUs that move between them.
+# issued is not.  For vCPUs that move between CPUs: test_moves.sh.
 
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 47
+ktap_set_plan 39
 
 INVEPT_CONTEXT=0x2000000
 INVVPID_ADDRESS=0x10000000000
 INVVPID_CONTEXT=0x20000000000
 INVVPID_ALL=0x40000000000
 
-switch() { # name, value
-	echo "$2" >$DEBUGFS/"$1" && grep -q "^$1 $2\$" $DEBUGFS/status
-}
 run_guests() { guest remap -s 1 -v 2 && guest churn -n 4 && guest revmxon -n 2; }
 guests_with() { # counters that grow; then --, and those that do not
 	remember
@@ -43,7 +40,6 @@ refused() { # name, value: nothing changes
 	refused_as "Invalid argument" sh -c "echo $2 >$DEBUGFS/$1" &&
 		[ "$(cat $DEBUGFS/status)" = "$before" ]
 }
-FAILURES="flush_lost insn_vmfail insn_fault vpid_not_held"
 
 check "ept=1: attached" attach
 check "ept=1: by default, all contexts" guests_with \
@@ -137,36 +133,5 @@ check "and the log says what can be given" said "give a number from 1 to 65535"
 check "caps_mask=1 is refused" refused_as "Invalid argument" load_module caps_mask=1
 check "nothing is left behind" not loaded vmx_vpid
 
-# vCPUs that move between CPUs, in L1 and L2 too, beside another VM that is busy on both.
-moving() { # parameters of the module; then the counters
-	remember
-	start "$BIN/guests/remap" -s 600 -v 2 -r 1 -m
-	"$BIN/guests/remap" -s 5 -v 2 -r 1 -m >/tmp/moves 2>&1
-	local result=$?
-	guest revmxon -n 6 -m >>/tmp/moves || result=1
-	finish
-	[ "$(sed -n 's/ moves$//p' /tmp/moves)" -gt 10 ] && ended_well && [ $result = 0 ] ||
-		{ cat /tmp/moves; return 1; }
-}
-moves_apart() { moving && grew op_flush_tlb_all && stayed $FAILURES flush_collateral; }
-moves_together() { moving && grew op_flush_tlb_all flush_collateral && stayed $FAILURES; }
-if [ "$(nproc)" -gt 1 ]; then
-	check "attached for vCPUs that move" attach
-	check "ept=1: by default a move empties all contexts" moves_together
-	switch flush_context 1
-	check "ept=1: with flush_context=1 it empties its own" moves_apart
-	check "ept=0: kvm_intel without EPT" reload_kvm ept=0
-	eventually phase_is attached
-	check "ept=0: with flush_context=1 a move empties its own" moves_apart
-	switch flush_context 0
-	check "ept=0: by default all contexts" moves_together
-	check "nothing leaked" nothing_leaked
-	detach
-	check "kvm_intel as it was" reload_kvm
-else
-	for name in attached default context shadow context default leak reload; do
-		ktap_test_skip "vCPUs that move: $name (needs two CPUs)"
-	done
-fi
 check "no warning in the kernel's log" no_new_warnings
 ktap_finished

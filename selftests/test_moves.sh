@@ -1,0 +1,39 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# vCPUs that move between CPUs, in L1 and in L2, beside another VM that is busy on both:
+# each reads what it wrote, and with flush_context=1 a move empties no other's contexts.
+
+. "$(dirname "$0")/functions.sh"
+require
+[ "$(nproc)" -gt 1 ] || skip_all "needs two CPUs"
+ktap_print_header
+ktap_set_plan 8
+
+moving() {
+	remember
+	start "$BIN/guests/remap" -s 600 -v 2 -r 1 -m
+	"$BIN/guests/remap" -s 5 -v 2 -r 1 -m >/tmp/moves 2>&1
+	local result=$?
+	guest revmxon -n 6 -m >>/tmp/moves || result=1
+	finish
+	[ "$(sed -n 's/ moves$//p' /tmp/moves)" -gt 10 ] && ended_well && [ $result = 0 ] ||
+		{ cat /tmp/moves; return 1; }
+}
+moves_apart() { moving && grew op_flush_tlb_all && stayed $FAILURES flush_collateral; }
+moves_together() { moving && grew op_flush_tlb_all flush_collateral && stayed $FAILURES; }
+
+check "attached" attach
+check "ept=1: by default a move empties all contexts" moves_together
+switch flush_context 1
+check "ept=1: with flush_context=1 it empties its own" moves_apart
+check "ept=0: kvm_intel without EPT" reload_kvm ept=0
+eventually phase_is attached
+check "ept=0: with flush_context=1 a move empties its own" moves_apart
+switch flush_context 0
+check "ept=0: by default all contexts" moves_together
+check "nothing leaked" nothing_leaked
+detach
+reload_kvm
+check "no warning in the kernel's log" no_new_warnings
+ktap_finished
