@@ -124,6 +124,8 @@ static struct klp_func funcs[] = {
 	{ .old_name = "handle_invpcid" },
 	{ .old_name = "handle_invvpid" },
 	{ .old_name = "handle_invept" },
+	{ .old_name = "handle_ept_violation" },
+	{ .old_name = "handle_ept_misconfig" },
 	{ }
 };
 
@@ -178,6 +180,8 @@ int vmx_vpid_klp_enable(const struct vmx_vpid_ops *ops)
 	funcs[7].new_func = ops->handle_invpcid;
 	funcs[8].new_func = ops->handle_invvpid;
 	funcs[9].new_func = ops->handle_invept;
+	funcs[10].new_func = ops->handle_ept_violation;
+	funcs[11].new_func = ops->handle_ept_misconfig;
 
 	return klp_enable_patch(&patch);
 }

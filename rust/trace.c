@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The tracepoints, and for each the function by which Rust emits it.
+ * The tracepoints, and for each the function by which Rust emits it; the same for
+ * those of KVM's own that the C code in kvm_intel emits where Rust does now.
  *
  * Rust looks at a tracepoint's static key itself and calls these only when it is
  * on (kvm/trace.rs): off, a tracepoint is one NOP there.
@@ -38,4 +39,21 @@ void vmx_vpid_emit_attach(u32 vpids)
 void vmx_vpid_emit_detach(u32 vpids)
 {
 	trace_vmx_vpid_detach(vpids);
+}
+
+/*
+ * KVM's tracepoints are kvm.ko's: neither their static keys nor their static calls
+ * can be used from here.  So Rust reads the key, and the probes are called by the
+ * function that goes through their list.
+ */
+void vmx_vpid_emit_kvm_page_fault(struct kvm_vcpu *vcpu, u64 address, u64 error_code)
+{
+	guard(srcu_fast_notrace)(&tracepoint_srcu);
+	vmx_vpid_call___traceiter_kvm_page_fault(NULL, vcpu, address, error_code);
+}
+
+void vmx_vpid_emit_kvm_fast_mmio(u64 gpa)
+{
+	guard(srcu_fast_notrace)(&tracepoint_srcu);
+	vmx_vpid_call___traceiter_kvm_fast_mmio(NULL, gpa);
 }

@@ -10,6 +10,7 @@
 #include <linux/kvm_host.h>
 #include <linux/percpu.h>
 #include "mmu.h"
+#include "trace.h"
 #include "x86.h"
 #include "vmx/vmx.h"
 #include "vmx/x86_ops.h"
@@ -29,6 +30,8 @@ struct vmx_vpid_ops {
 	int (*handle_invpcid)(struct kvm_vcpu *vcpu);
 	int (*handle_invvpid)(struct kvm_vcpu *vcpu);
 	int (*handle_invept)(struct kvm_vcpu *vcpu);
+	int (*handle_ept_violation)(struct kvm_vcpu *vcpu);
+	int (*handle_ept_misconfig)(struct kvm_vcpu *vcpu);
 };
 
 /*
@@ -56,6 +59,16 @@ void vmx_vpid_call_kvm_mmu_invalidate_addr(struct kvm_vcpu *vcpu, struct kvm_pag
 void vmx_vpid_call_kvm_mmu_free_roots(struct kvm *kvm, struct kvm_mmu *mmu,
 				      unsigned long roots_to_free);
 void vmx_vpid_call_kvm_mmu_free_guest_mode_roots(struct kvm *kvm, struct kvm_mmu *mmu);
+int vmx_vpid_call_kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t cr2_or_gpa, u64 error_code,
+				     void *insn, int insn_len);
+int vmx_vpid_call_kvm_emulate_instruction(struct kvm_vcpu *vcpu, int emulation_type);
+int vmx_vpid_call_vmx_check_emulate_instruction(struct kvm_vcpu *vcpu, int emul_type,
+						void *insn, int insn_len);
+int vmx_vpid_call_kvm_io_bus_write(struct kvm_vcpu *vcpu, enum kvm_bus bus_idx, gpa_t addr,
+				   int len, const void *val);
+int vmx_vpid_call___traceiter_kvm_page_fault(void *data, struct kvm_vcpu *vcpu,
+					     u64 fault_address, u64 error_code);
+int vmx_vpid_call___traceiter_kvm_fast_mmio(void *data, u64 gpa);
 
 /*
  * Imports: the address of a symbol that kvm.ko or kvm_intel.ko keep to
@@ -114,6 +127,8 @@ void vmx_vpid_emit_invvpid(u8 extent, u16 vpid, u64 address, u8 reason);
 void vmx_vpid_emit_invept(u8 extent, u64 eptp, u8 reason);
 void vmx_vpid_emit_attach(u32 vpids);
 void vmx_vpid_emit_detach(u32 vpids);
+void vmx_vpid_emit_kvm_page_fault(struct kvm_vcpu *vcpu, u64 address, u64 error_code);
+void vmx_vpid_emit_kvm_fast_mmio(u64 gpa);
 
 /* owners.c */
 struct vmx_vpid_claim {

@@ -16,6 +16,8 @@
 KVM_INTEL_IMPORT(enable_ept);
 KVM_INTEL_IMPORT(enable_ept_ad_bits);
 KVM_INTEL_IMPORT(enable_vpid);
+KVM_INTEL_IMPORT(enable_vnmi);
+KVM_IMPORT(allow_smaller_maxphyaddr);
 #if IS_ENABLED(CONFIG_HYPERV)
 KVM_INTEL_IMPORT(__kvm_is_using_evmcs);
 #endif
@@ -48,6 +50,8 @@ KVM_INTEL_IMPORT(handle_invlpg);
 KVM_INTEL_IMPORT(handle_invpcid);
 KVM_INTEL_IMPORT(handle_invvpid);
 KVM_INTEL_IMPORT(handle_invept);
+KVM_INTEL_IMPORT(handle_ept_violation);
+KVM_INTEL_IMPORT(handle_ept_misconfig);
 
 /* A guest's registers. */
 KVM_INTEL_CALL(vmx_cache_reg);
@@ -70,6 +74,16 @@ KVM_CALL(kvm_prepare_emulation_failure_exit);
 KVM_CALL(kvm_mmu_invalidate_addr);
 KVM_CALL(kvm_mmu_free_roots);
 KVM_CALL(kvm_mmu_free_guest_mode_roots);
+
+/* What KVM does for a guest-physical address, and how it traces that. */
+KVM_CALL(kvm_mmu_page_fault);
+KVM_CALL(kvm_emulate_instruction);
+KVM_INTEL_CALL(vmx_check_emulate_instruction);
+KVM_CALL(kvm_io_bus_write);
+KVM_IMPORT(__tracepoint_kvm_page_fault);
+KVM_CALL(__traceiter_kvm_page_fault);
+KVM_IMPORT(__tracepoint_kvm_fast_mmio);
+KVM_CALL(__traceiter_kvm_fast_mmio);
 
 #undef KVM_IMPORT
 #undef KVM_INTEL_IMPORT

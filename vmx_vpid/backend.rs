@@ -86,6 +86,16 @@ pub(crate) trait Backend {
     fn handle_invept(_vcpu: &Self::Vcpu) -> Next {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
+
+    /// Handles an exit for an EPT violation.
+    fn handle_ept_violation(_vcpu: &Self::Vcpu) -> Next {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Handles an exit for an EPT misconfiguration.
+    fn handle_ept_misconfig(_vcpu: &Self::Vcpu) -> Next {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 }
 
 /// Returns the name of a mandatory operation that a backend leaves empty, if there is one.
@@ -104,6 +114,8 @@ fn missing<B: Backend>() -> Option<&'static str> {
         (B::HAS_HANDLE_INVPCID, "handle_invpcid"),
         (B::HAS_HANDLE_INVVPID, "handle_invvpid"),
         (B::HAS_HANDLE_INVEPT, "handle_invept"),
+        (B::HAS_HANDLE_EPT_VIOLATION, "handle_ept_violation"),
+        (B::HAS_HANDLE_EPT_MISCONFIG, "handle_ept_misconfig"),
     ]
     .into_iter()
     .find_map(|(present, name)| (!present).then_some(name))
@@ -203,6 +215,12 @@ mod tests {
             Next::Guest
         }
         fn handle_invept((): &()) -> Next {
+            Next::Guest
+        }
+        fn handle_ept_violation((): &()) -> Next {
+            Next::Guest
+        }
+        fn handle_ept_misconfig((): &()) -> Next {
             Next::Guest
         }
     }

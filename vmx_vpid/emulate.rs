@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The instructions of a guest that exit to KVM: INVLPG, INVPCID, INVVPID and INVEPT.
+//! The exits of a guest: for INVLPG, INVPCID, INVVPID and INVEPT, and for guest-physical addresses
+//! that the EPT does not translate.
 //!
 //! Each has a file, with one handler over the traits below: what a vCPU is asked, and what is done
 //! to it.  KVM's vCPU implements them, and so does the one of the tests.
@@ -9,6 +10,8 @@
 //! ends in VM-fail, it raises a fault in the guest, or the guest executes it once more.  Only the
 //! host can make a fifth: user space is told when it took away the memory that an operand is in.
 
+pub(crate) mod ept_misconfig;
+pub(crate) mod ept_violation;
 pub(crate) mod invept;
 pub(crate) mod invlpg;
 pub(crate) mod invpcid;
@@ -16,16 +19,25 @@ pub(crate) mod invvpid;
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod mock;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod mock_ept;
 
 use crate::{
     addr::{
         CanonicalGva,
+        Gpa,
         LinearWidth,
         MaxPhyAddr, //
     },
     caps::EptVpidCap,
     control::Rflags,
-    ept::Eptp,
+    ept::{
+        violation::{
+            ErrorCode,
+            Qualification, //
+        },
+        Eptp, //
+    },
     fault::Fault,
     flush::Tags,
     insn::VmInsnError,
@@ -63,6 +75,9 @@ pub(crate) enum Next {
     Guest,
     /// User space: it is debugging the guest, or the guest's memory cannot be read.
     UserSpace,
+    /// Whoever a function of KVM's said: 1 and above is the guest, 0 user space; below 0 it is an
+    /// errno that KVM_RUN fails with.
+    Kvm(i32),
 }
 
 /// Some of the tables that KVM keeps for a vCPU: the one in use, and those cached for a return to
@@ -190,6 +205,46 @@ pub(crate) trait Nested: Vcpu {
     fn ept12_roots(&self) -> [Option<Eptp>; Roots::COUNT];
     /// Drops roots of L2.
     fn free_ept12_roots(&mut self, roots: Roots);
+}
+
+/// A vCPU that exited for a guest-physical address, and what KVM keeps to translate those.
+///
+/// There are many such exits, and little is done for each: it is passed on in a register.
+pub(crate) trait GuestPhysical: Copy {
+    /// The exit qualification; of a violation, that is.
+    fn qualification(self) -> Qualification;
+    /// The guest-physical address.
+    fn address(self) -> Gpa;
+    /// Whether an event was being delivered to the guest.
+    fn is_delivering_event(self) -> bool;
+    /// Whether the guest was in an enclave.
+    fn is_in_enclave(self) -> bool;
+    /// Whether L2 runs, so that the address is one of L2's.
+    fn runs_l2(self) -> bool;
+    /// Whether the tables in use tell fetches of user mode from those of the supervisor.
+    fn tells_user_fetches(self) -> bool;
+    /// Whether the guest's CPU has fewer address bits than this address needs.
+    fn is_beyond_guest(self, address: Gpa) -> bool;
+    /// Whether KVM lets a guest's CPU have fewer address bits than the CPU has.
+    fn allows_narrow_guests(self) -> bool;
+    /// Counts something.
+    fn count(self, what: Counter);
+    /// Has NMIs blocked in the guest, if the CPU leaves that to the hypervisor.
+    fn block_nmis(self);
+    /// Traces a violation, as KVM does.
+    fn trace_violation(self, address: Gpa, qualification: Qualification);
+    /// Traces a write that a device was told of, as KVM does.
+    fn trace_told(self, address: Gpa);
+    /// Tells a device that it was written to, if there is one that asks for no more.
+    fn tell_device(self, address: Gpa) -> bool;
+    /// Lets the guest go on behind the instruction.
+    fn skip(self) -> Next;
+    /// Has KVM's MMU make the access possible, or carry it out.
+    fn resolve(self, address: Gpa, code: ErrorCode) -> Next;
+    /// Has KVM emulate the instruction.
+    fn emulate(self) -> Next;
+    /// Ends an instruction that may not be emulated where it is.
+    fn refuse_emulation(self);
 }
 
 /// Checks that the guest runs at CPL 0.

@@ -36,7 +36,6 @@ mod level;
 mod merge;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod sequence_tests;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod violation;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod walk;

@@ -81,6 +81,10 @@ impl Field {
     pub(crate) const INSTRUCTION_INFORMATION: Self = Self(0x440e);
     /// What else there is to know of an exit; for an operand in memory, its displacement.
     pub(crate) const EXIT_QUALIFICATION: Self = Self(0x6400);
+    /// The guest-physical address of an EPT violation or misconfiguration.
+    pub(crate) const GUEST_PHYSICAL_ADDRESS: Self = Self(0x2400);
+    /// What keeps the guest from being interrupted; bit 3 is "by NMI".
+    pub(crate) const GUEST_INTERRUPTIBILITY: Self = Self(0x4824);
 
     /// The limit of the guest's segment number `index`, from ES, CS, SS, DS, FS, GS.
     #[inline]
@@ -120,6 +124,30 @@ pub(crate) fn vmread(field: Field) -> Option<u64> {
         }
         // SAFETY: The instruction did not fail, so it wrote all of `value`.
         Some(unsafe { value.assume_init() })
+    }
+}
+
+/// Writes a field of the current VMCS; returns whether that was done.
+///
+/// It is not when there is no current VMCS, or the CPU does not have the field.
+///
+/// # Safety
+///
+/// The value has to be one that the guest may be entered with, and that the owner of the VMCS
+/// expects there.
+pub(crate) unsafe fn vmwrite(field: Field, value: u64) -> bool {
+    'out: {
+        // SAFETY: Nothing changes but the field, as the caller wants it; VM-fail and fault both
+        // leave through the label below.
+        unsafe {
+            kernel::asm!(
+                include!(concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/vmwrite_asm.rs"));
+                field = in(reg) u64::from(field.0),
+                value = in(reg) value,
+                fail = label { break 'out false },
+            );
+        }
+        true
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod hooks;
 pub(crate) mod percpu;
 pub(crate) mod switches;
 
+mod ept_exit;
 mod exit;
 mod exit_table;
 mod fastpath;

@@ -111,12 +111,47 @@ counters! {
     ExitRetry = "exit_retry",
     /// Instructions that user space was told of, since it took their operand's memory away.
     ExitHostFailure = "exit_host_failure",
+    /// EPT violations of reads, where an entry was not present.
+    ViolationReadNotPresent = "violation_read_not_present",
+    /// EPT violations of reads that the entries do not permit.
+    ViolationReadPermission = "violation_read_permission",
+    /// EPT violations of writes, where an entry was not present.
+    ViolationWriteNotPresent = "violation_write_not_present",
+    /// EPT violations of writes that the entries do not permit.
+    ViolationWritePermission = "violation_write_permission",
+    /// EPT violations of fetches, where an entry was not present.
+    ViolationFetchNotPresent = "violation_fetch_not_present",
+    /// EPT violations of fetches that the entries do not permit.
+    ViolationFetchPermission = "violation_fetch_permission",
+    /// EPT violations on the walk through the guest's page tables, where an entry was not present.
+    ViolationWalkNotPresent = "violation_walk_not_present",
+    /// EPT violations on the walk through the guest's page tables, where entries do not permit it.
+    ViolationWalkPermission = "violation_walk_permission",
+    /// EPT misconfigurations that were writes to a device that asks for no more than to be told.
+    MmioFast = "mmio_fast",
+    /// EPT misconfigurations that KVM's fault handler took.
+    MmioSlow = "mmio_slow",
+    /// EPT misconfigurations of an instruction that cannot be emulated where it is.
+    MmioRefused = "mmio_refused",
 }
 
 impl Counter {
     /// How many counters there are.
     pub(crate) const COUNT: usize = Self::ALL.len();
 }
+
+/// The counters of EPT violations: for a read, a write, a fetch and an access to the guest's page
+/// tables, where an entry was not present, and where they were.
+pub(crate) const VIOLATIONS: [Counter; 8] = [
+    Counter::ViolationReadNotPresent,
+    Counter::ViolationReadPermission,
+    Counter::ViolationWriteNotPresent,
+    Counter::ViolationWritePermission,
+    Counter::ViolationFetchNotPresent,
+    Counter::ViolationFetchPermission,
+    Counter::ViolationWalkNotPresent,
+    Counter::ViolationWalkPermission,
+];
 
 /// Sums of counters that are shown beside them; what is a sum needs no counter of its own.
 pub(crate) const SUMS: &[(&str, &[Counter])] = &[
@@ -133,6 +168,13 @@ pub(crate) const SUMS: &[(&str, &[Counter])] = &[
     (
         "op_free_vpid",
         &[Counter::VpidReleased, Counter::VpidNotHeld],
+    ),
+    // Exits for EPT violations.
+    ("exit_ept_violation", &VIOLATIONS),
+    // Exits for EPT misconfigurations.
+    (
+        "exit_ept_misconfig",
+        &[Counter::MmioFast, Counter::MmioSlow, Counter::MmioRefused],
     ),
     // Invalidations of all contexts, each of which empties what other VMs have cached on its CPU.
     (

@@ -90,25 +90,42 @@ impl Qualification {
     /// that is told as one that is not present too.
     #[inline]
     pub(crate) fn is_present(self, mbec: bool) -> bool {
-        self.readable() || self.writable() || self.executable() || mbec && self.user_executable()
+        let permitted = Self::READABLE_MASK | Self::WRITABLE_MASK | Self::EXECUTABLE_MASK;
+        let user = if mbec { Self::USER_EXECUTABLE_MASK } else { 0 };
+        self.into_raw() & (permitted | user) != 0
+    }
+
+    /// Returns whether the access was one to what a linear address stands for.
+    #[inline]
+    pub(crate) fn is_of_page(self) -> bool {
+        const BOTH: u64 = Qualification::LINEAR_VALID_MASK | Qualification::LINEAR_TRANSLATED_MASK;
+        self.into_raw() & BOTH == BOTH
     }
 
     /// Returns the error code by which KVM's fault handler is told of the violation; answers to
     /// `__vmx_handle_ept_violation()`.
     ///
     /// A read is neither a write nor a fetch there, so that the uncertainty about `read` does not
-    /// matter.  Nor is `user` told of without a translated linear address.  KVM has one bit more,
-    /// for the private memory of TDX guests, whose violations are no business of this layer.
+    /// matter.  KVM has one bit more, for the private memory of TDX guests, whose violations are no
+    /// business of this layer.
     #[inline]
     pub(crate) fn error_code(self, mbec: bool) -> ErrorCode {
-        let of_page = self.linear_valid() && self.linear_translated();
-        ErrorCode::from_raw(0)
+        let code = ErrorCode::from_raw(0)
             .with_present(self.is_present(mbec))
             .with_write(self.write())
-            .with_fetch(self.fetch())
-            .with_guest_final(of_page)
-            .with_user(of_page && self.linear_user())
-            .with_guest_page(self.linear_valid() && !self.linear_translated())
+            .with_fetch(self.fetch());
+        // As it is nearly always; `linear_user` is defined then only.
+        if self.is_of_page() {
+            code.with_guest_final(true).with_user(self.linear_user())
+        } else {
+            self.not_of_page(code)
+        }
+    }
+
+    /// Adds to an error code what an access was for, if not for what a linear address stands for.
+    #[cold]
+    fn not_of_page(self, code: ErrorCode) -> ErrorCode {
+        code.with_guest_page(self.linear_valid())
     }
 }
 

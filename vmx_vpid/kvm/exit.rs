@@ -152,10 +152,7 @@ impl emulate::Vcpu for Exit<'_> {
     #[inline]
     fn skip(&mut self) -> Next {
         // SAFETY: An exit for an instruction is handled, and this is the last step of it.
-        match unsafe { bindings::vmx_vpid_call_kvm_skip_emulated_instruction(self.raw()) } {
-            0 => Next::UserSpace,
-            _ => Next::Guest,
-        }
+        Next::Kvm(unsafe { bindings::vmx_vpid_call_kvm_skip_emulated_instruction(self.raw()) })
     }
 
     fn raise(&mut self, fault: Fault) {

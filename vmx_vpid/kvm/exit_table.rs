@@ -5,6 +5,9 @@
 //! KVM calls the handler of an exit through `kvm_vmx_exit_handlers`, a table of pointers that it
 //! fills when kvm_intel is loaded.  As with the static calls in [`super::fastpath`], they are
 //! pointed at the very functions that livepatch leads to.
+//!
+//! Where retpolines are built in, KVM calls some handlers directly and not through the table, that
+//! of EPT misconfigurations among them: livepatch alone leads to the backend then.
 
 use crate::bindings;
 use core::ptr;
@@ -50,8 +53,12 @@ impl Place {
     }
 }
 
-/// How many exits the backend handles.
-pub(super) const EXITS: usize = 4;
+/// How many exits the backend handles that KVM's table leads to.
+pub(super) const EXITS: usize = 5 + if cfg!(CONFIG_MITIGATION_RETPOLINE) {
+    0
+} else {
+    1
+};
 
 /// Returns the exits that a table of operations handles.
 ///
@@ -90,6 +97,17 @@ unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; EXITS] {
             handle_invept,
             VMX_VPID_EXIT_INVEPT,
             vmx_vpid_import_handle_invept
+        ),
+        exit!(
+            handle_ept_violation,
+            VMX_VPID_EXIT_EPT_VIOLATION,
+            vmx_vpid_import_handle_ept_violation
+        ),
+        #[cfg(not(CONFIG_MITIGATION_RETPOLINE))]
+        exit!(
+            handle_ept_misconfig,
+            VMX_VPID_EXIT_EPT_MISCONFIG,
+            vmx_vpid_import_handle_ept_misconfig
         ),
     ]
 }

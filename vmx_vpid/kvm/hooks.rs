@@ -25,6 +25,7 @@ use crate::{
             self,
             Cpu, //
         },
+        ept_exit::EptExit,
         exit::Exit,
         percpu::count,
         switches,
@@ -155,6 +156,18 @@ impl Backend for Native {
         // SAFETY: As above.
         emulate::invept::handle(&mut unsafe { Exit::new(vcpu) })
     }
+
+    #[inline]
+    fn handle_ept_violation(vcpu: &Vcpu) -> Next {
+        // SAFETY: As above.
+        emulate::ept_violation::handle(unsafe { EptExit::new(vcpu) })
+    }
+
+    #[inline]
+    fn handle_ept_misconfig(vcpu: &Vcpu) -> Next {
+        // SAFETY: As above.
+        emulate::ept_misconfig::handle(unsafe { EptExit::new(vcpu) })
+    }
 }
 
 /// Keeps the caller from leaving by a jump.
@@ -251,7 +264,8 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
 
 /// Makes the entries of handlers of exits, which have one form.
 ///
-/// They return what KVM's do: 1 to run the guest, 0 to go to user space.
+/// They return what KVM's do: 1 or more to run the guest, 0 to go to user space, an errno to have
+/// KVM_RUN fail.
 macro_rules! handlers {
     ($($(#[$doc:meta])* $name:ident)*) => {
         impl<B: Backend<Vcpu = Vcpu>> Entry<B> {$(
@@ -262,9 +276,13 @@ macro_rules! handlers {
             /// To be called by KVM only, to handle an exit of `vcpu`, which is loaded by this task.
             unsafe extern "C" fn $name(vcpu: *mut bindings::kvm_vcpu) -> c_int {
                 // SAFETY: The contract of this function.
-                let next = B::$name(unsafe { Vcpu::from_raw(vcpu) });
+                let ret = match B::$name(unsafe { Vcpu::from_raw(vcpu) }) {
+                    Next::Guest => 1,
+                    Next::UserSpace => 0,
+                    Next::Kvm(ret) => ret,
+                };
                 stay_on_stack();
-                c_int::from(next == Next::Guest)
+                ret
             }
         )*}
     };
@@ -279,6 +297,10 @@ handlers! {
     handle_invvpid
     /// In the place of `handle_invept()`.
     handle_invept
+    /// In the place of `handle_ept_violation()`.
+    handle_ept_violation
+    /// In the place of `handle_ept_misconfig()`.
+    handle_ept_misconfig
 }
 
 /// Makes the table of operations of a backend; what it does not have stays empty.
@@ -303,5 +325,7 @@ pub(super) const fn table<B: Backend<Vcpu = Vcpu>>() -> bindings::vmx_vpid_ops {
         handle_invpcid: entry!(HAS_HANDLE_INVPCID, handle_invpcid),
         handle_invvpid: entry!(HAS_HANDLE_INVVPID, handle_invvpid),
         handle_invept: entry!(HAS_HANDLE_INVEPT, handle_invept),
+        handle_ept_violation: entry!(HAS_HANDLE_EPT_VIOLATION, handle_ept_violation),
+        handle_ept_misconfig: entry!(HAS_HANDLE_EPT_MISCONFIG, handle_ept_misconfig),
     }
 }

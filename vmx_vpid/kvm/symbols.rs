@@ -44,4 +44,8 @@ flags! {
     enable_ept_ad_bits = vmx_vpid_import_enable_ept_ad_bits;
     /// Whether guests run with VPIDs: kvm_intel's `enable_vpid`.
     enable_vpid = vmx_vpid_import_enable_vpid;
+    /// Whether the CPU knows when an NMI handler of the guest's is done: kvm_intel's `enable_vnmi`.
+    enable_vnmi = vmx_vpid_import_enable_vnmi;
+    /// Whether a guest may have fewer address bits than the CPU: kvm's `allow_smaller_maxphyaddr`.
+    allow_smaller_maxphyaddr = vmx_vpid_import_allow_smaller_maxphyaddr;
 }
