@@ -173,12 +173,16 @@ check "kvm_intel without EPT" reload_kvm ept=0
 remap=$!
 eventually vms 1
 exits_come() { eventually stat_positive exit_invlpg; }
+TURNS=3
+[ "$ROUNDS" -ge $TURNS ] || TURNS=$ROUNDS
 handler_back_and_forth() {
-	for i in 1 2 3; do
+	local i=0
+	while [ $i -lt $TURNS ]; do
 		attach && exits_come && detach || return
+		i=$((i + 1))
 	done
 }
-check "the handler of its exits changes three times to Rust and back" handler_back_and_forth
+check "the handler of its exits changes $TURNS times to Rust and back" handler_back_and_forth
 kill $remap
 wait $remap
 ended=$?
