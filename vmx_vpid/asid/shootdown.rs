@@ -91,13 +91,8 @@ pub(crate) enum Served {
     Left,
     /// It knew of the change.
     Known,
-    /// It caught up.
-    CaughtUp {
-        /// What was dropped.
-        dropped: Dropped,
-        /// What it has caught up with.
-        generation: TlbGen,
-    },
+    /// It has caught up, and dropped so much for it.
+    CaughtUp(Dropped),
 }
 
 impl Cpu {
@@ -137,10 +132,7 @@ impl Cpu {
         }
         let generation = loaded.generation();
         if local == generation {
-            return Served::CaughtUp {
-                dropped: Dropped::Nothing,
-                generation,
-            };
+            return Served::CaughtUp(Dropped::Nothing);
         }
         let dropped = match flush.range {
             // Only this change is missing: the one before this CPU knows, and there is none after.
@@ -158,10 +150,7 @@ impl Cpu {
         if let Some(slot) = self.slot_mut(self.asid) {
             slot.generation = generation;
         }
-        Served::CaughtUp {
-            dropped,
-            generation,
-        }
+        Served::CaughtUp(dropped)
     }
 
     /// Drops some addresses of the address space in use.
@@ -262,15 +251,8 @@ mod tests {
             Did::Invlpg(0x2000),
             user(0x2000),
         ]));
-        let (dropped, generation) = (Dropped::Pages(2), TlbGen::new(6));
-        assert_eq!(
-            served,
-            Served::CaughtUp {
-                dropped,
-                generation
-            }
-        );
-        assert_eq!(cpu.slots[0].generation, generation);
+        assert_eq!(served, Served::CaughtUp(Dropped::Pages(2)));
+        assert_eq!(cpu.slots[0].generation, TlbGen::new(6));
         assert_eq!(cpu.user_flush, UserFlush::default());
     }
 
@@ -288,15 +270,8 @@ mod tests {
             let hands = Hands::new(features(true, true));
             let (cpu, served) = serve(flush, come_to, &hands);
             assert!(hands.did(&[RELOAD]));
-            let (dropped, generation) = (Dropped::All, TlbGen::new(come_to));
-            assert_eq!(
-                served,
-                Served::CaughtUp {
-                    dropped,
-                    generation
-                }
-            );
-            assert_eq!(cpu.slots[0].generation, generation);
+            assert_eq!(served, Served::CaughtUp(Dropped::All));
+            assert_eq!(cpu.slots[0].generation, TlbGen::new(come_to));
             assert_eq!(cpu.user_flush, UserFlush::from_raw(1 << 1));
         }
     }
@@ -306,14 +281,7 @@ mod tests {
         for (flush, come_to, wanted) in [
             (change(5, Range::All), 5, Served::Known),
             (change(4, Range::All), 9, Served::Known),
-            (
-                change(0, Range::All),
-                5,
-                Served::CaughtUp {
-                    dropped: Dropped::Nothing,
-                    generation: TlbGen::new(5),
-                },
-            ),
+            (change(0, Range::All), 5, Served::CaughtUp(Dropped::Nothing)),
         ] {
             let hands = Hands::new(features(true, true));
             assert_eq!(serve(flush, come_to, &hands), (cpu(20, 0), wanted));
@@ -402,13 +370,7 @@ mod tests {
         let hands = Hands::new(features(true, false));
         let (_, served) = serve(change(6, range), 6, &hands);
         assert!(hands.did(&[Did::Invlpg(0), Did::Invlpg(2 << 20)]));
-        assert!(matches!(
-            served,
-            Served::CaughtUp {
-                dropped: Dropped::Pages(1),
-                ..
-            }
-        ));
+        assert_eq!(served, Served::CaughtUp(Dropped::Pages(1)));
         // The last page that there is.
         let hands = Hands::new(features(true, false));
         let range = Range::new(Hva::new(!0xfff), Hva::new(u64::MAX - 1), 12);

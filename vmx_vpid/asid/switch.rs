@@ -23,13 +23,8 @@ use crate::asid::{
 pub(crate) enum Switched {
     /// CR3 is as it was.
     Stayed,
-    /// CR3 was written.
-    Loaded {
-        /// Under which ASID.
-        choice: Choice,
-        /// The generation that the address space was known to have.
-        generation: TlbGen,
-    },
+    /// CR3 was written, for this choice.
+    Loaded(Choice),
 }
 
 impl Cpu {
@@ -75,7 +70,7 @@ impl Cpu {
         self.loaded = next.id();
         self.asid = choice.asid;
         hardware.show(self.shown());
-        Switched::Loaded { choice, generation }
+        Switched::Loaded(choice)
     }
 
     /// Decides whether CR3 has to be written for the address space that is loaded already.
@@ -189,7 +184,7 @@ mod tests {
             shown(20, false),
         ]));
         let asid = Asid::FIRST;
-        assert!(matches!(switched, Switched::Loaded { choice, .. } if choice.flush));
+        assert!(matches!(switched, Switched::Loaded(choice) if choice.flush));
         assert_eq!((cpu.loaded, cpu.asid.into_raw(), cpu.next), (mm.id(), 1, 2));
         assert_eq!(cpu.slots[1].id, Some(mm.id()));
         assert_eq!(cpu.slots[1].generation, TlbGen::new(3));

@@ -217,7 +217,7 @@ impl Machine {
             let before = state.slots;
             let switched = self.distorted(state, |state| state.switch_to(&next, &here));
             core.keep.set(false);
-            if let Switched::Loaded { choice, .. } = switched {
+            if let Switched::Loaded(choice) = switched {
                 let place = usize::from(choice.asid.into_raw());
                 let slot = &mut state.slots[place];
                 if choice.flush && self.broken(Fault::GenerationNotNoted) {
