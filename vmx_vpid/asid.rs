@@ -26,6 +26,8 @@
 //! they change comes in by [`Space::generation()`], in the order that C has.
 
 pub(crate) mod cpu;
+pub(crate) mod difference;
+pub(crate) mod follow;
 pub(crate) mod invpcid;
 pub(crate) mod shootdown;
 pub(crate) mod switch;
@@ -35,6 +37,8 @@ pub(crate) mod switch;
 pub(crate) mod boundary;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod everywhere;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod follow_tests;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod mock;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]

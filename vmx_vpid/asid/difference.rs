@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What differs between what a CPU was said to do and what it did, and how often things happened.
+
+use crate::asid::{
+    cpu::{
+        Cpu,
+        Slot, //
+    },
+    shootdown::Dropped,
+    ContextId, //
+};
+
+/// What was not as it should have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// CR3.
+    Cr3,
+    /// Whether what was cached was dropped, and how much: pages, or all ones.
+    Flush,
+    /// The name of the address space in a slot.
+    Context,
+    /// The generation in a slot.
+    Generation,
+    /// The next slot in turn.
+    Next,
+    /// `invalidate_other`.
+    InvalidateOther,
+    /// The user halves to be flushed, a mask.
+    UserFlush,
+    /// The ASID in use.
+    Asid,
+    /// The address space in use.
+    Loaded,
+    /// Whether the CPU is lazy.
+    Lazy,
+    /// Whether the kernel told of what it did.
+    Told,
+}
+
+impl What {
+    /// Returns the name as it is shown.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cr3 => "cr3",
+            Self::Flush => "flush",
+            Self::Context => "ctx_id",
+            Self::Generation => "tlb_gen",
+            Self::Next => "next_asid",
+            Self::InvalidateOther => "invalidate_other",
+            Self::UserFlush => "user_pcid_flush_mask",
+            Self::Asid => "asid",
+            Self::Loaded => "loaded",
+            Self::Lazy => "lazy",
+            Self::Told => "told",
+        }
+    }
+}
+
+/// When it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// By a switch.
+    Switch,
+    /// By a flush that was served.
+    Flush,
+    /// Since the event before.
+    Between,
+}
+
+impl When {
+    /// Returns the name as it is shown.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Switch => "switch",
+            Self::Flush => "flush",
+            Self::Between => "between",
+        }
+    }
+}
+
+/// One difference between what was told before and what the kernel did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mismatch {
+    /// When it was found.
+    pub(crate) when: When,
+    /// The number of the switch by which it was, or after which.
+    pub(crate) switch: u64,
+    /// What it is about.
+    pub(crate) what: What,
+    /// What was told before.
+    pub(crate) wanted: u64,
+    /// What the kernel has.
+    pub(crate) found: u64,
+}
+
+/// A number for what was dropped, as the kernel traces it.
+pub(super) fn pages(dropped: Option<Dropped>) -> u64 {
+    match dropped {
+        Some(Dropped::All) => u64::MAX,
+        Some(Dropped::Pages(pages)) => pages,
+        Some(Dropped::Nothing) | None => 0,
+    }
+}
+
+/// A number for an address space, or none.
+pub(super) fn name(id: Option<ContextId>) -> u64 {
+    id.map_or(0, ContextId::into_raw)
+}
+
+/// Two numbers, and what they are about.
+pub(super) type Compared = (What, u64, u64);
+
+/// Compares what slots are said to have, and what goes with them.
+pub(super) fn slots(wanted: &Cpu, found: &Cpu) -> impl Iterator<Item = Compared> {
+    let both = wanted.slots.into_iter().zip(found.slots);
+    both.flat_map(|(wanted, found)| {
+        let generation = |slot: Slot| match slot.id {
+            Some(_) => slot.generation.into_raw(),
+            None => 0,
+        };
+        [
+            (What::Context, name(wanted.id), name(found.id)),
+            (What::Generation, generation(wanted), generation(found)),
+        ]
+    })
+    .chain([
+        (What::Next, wanted.next.into(), found.next.into()),
+        (
+            What::InvalidateOther,
+            wanted.invalidate_other.into(),
+            found.invalidate_other.into(),
+        ),
+        (
+            What::UserFlush,
+            wanted.user_flush.into_raw().into(),
+            found.user_flush.into_raw().into(),
+        ),
+        (What::Lazy, wanted.lazy.into(), found.lazy.into()),
+    ])
+}
+
+/// Compares what is said to be in use.
+pub(super) fn in_use(wanted: &Cpu, found: &Cpu) -> impl Iterator<Item = Compared> {
+    let asid = |cpu: &Cpu| cpu.asid.into_raw().into();
+    let loaded = |cpu: &Cpu| cpu.loaded.into_raw();
+    [
+        (What::Asid, asid(wanted), asid(found)),
+        (What::Loaded, loaded(wanted), loaded(found)),
+    ]
+    .into_iter()
+}
+
+/// The first two numbers that differ.
+pub(super) fn difference(all: impl IntoIterator<Item = Compared>) -> Option<Compared> {
+    all.into_iter().find(|(_, wanted, found)| wanted != found)
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// How often things happened.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub(crate) struct Counts {
+            $($(#[$doc])* pub(crate) $name: u64,)*
+        }
+
+        impl Counts {
+            /// Returns the sum of two.
+            pub(crate) fn plus(self, other: Self) -> Self {
+                Self { $($name: self.$name.wrapping_add(other.$name),)* }
+            }
+
+            /// Returns each with its name.
+            pub(crate) fn named(self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counts! {
+    /// Switches that were followed.
+    switches,
+    /// Of these, those that leave CR3 as it is.
+    switches_stayed,
+    /// Those that keep what is cached.
+    switches_kept,
+    /// Those that flush it.
+    switches_flushed,
+    /// Flushes that were followed.
+    flushes,
+    /// Of these, those by which everything was dropped.
+    flushes_all,
+    /// Those by which some pages were.
+    flushes_pages,
+    /// Answers that were made anew, for a generation that the kernel read later.
+    raced,
+    /// Ends of a switch or a flush of which the beginning was not seen.
+    unseen,
+    /// CPUs that came up again.
+    restarts,
+    /// Switches, flushes and times between that were not as told before.
+    mismatches,
+}
+
+/// Counts one more.
+pub(super) fn increment(count: &mut u64) {
+    *count = count.wrapping_add(1);
+}

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lockstep with a kernel: what a CPU of its does next, told before, and compared with what it did.
+//!
+//! The kernel tells of four events: it is about to switch to an address space, or to serve a flush;
+//! and it has, as far as its tracepoint says so.  With each comes what the CPU knows of its slots.
+//! From what it knew before, [`Cpu`] makes out what it has to know after.
+//!
+//! Between two events nothing is to change but what the functions change that are not followed:
+//! a CPU goes lazy, or to user mode, or tables of the kernel's change.
+//!
+//! One thing the kernel reads after the first event, the generation; another CPU may change it
+//! meanwhile.  Where it flushed, it noted what it read.  Then the answer to that is what counts.
+
+use crate::{
+    asid::{
+        cpu::{
+            Cpu,
+            UserFlush, //
+        },
+        difference::{
+            difference,
+            in_use,
+            increment,
+            name,
+            pages,
+            slots,
+            Compared,
+            Counts,
+            Mismatch,
+            What,
+            When, //
+        },
+        invpcid::Extent,
+        shootdown::{
+            Dropped,
+            Flush,
+            Served, //
+        },
+        switch::Switched,
+        Asid,
+        ContextId,
+        Features,
+        Hardware,
+        Hva,
+        Root,
+        Shown,
+        Space,
+        TlbGen,
+        NOFLUSH, //
+    },
+    control::Cr3, //
+};
+use core::cell::Cell;
+
+/// An address space as it was at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mm {
+    /// Its name.
+    pub(crate) id: ContextId,
+    /// What it had come to.
+    pub(crate) generation: TlbGen,
+    /// Its tables.
+    pub(crate) root: Root,
+}
+
+impl Space for Mm {
+    fn id(&self) -> ContextId {
+        self.id
+    }
+
+    fn root(&self) -> Root {
+        self.root
+    }
+
+    fn generation(&self) -> TlbGen {
+        self.generation
+    }
+
+    fn global_asid(&self) -> Option<Asid> {
+        None
+    }
+
+    fn join(&self) {}
+}
+
+/// The hardware of a CPU that is only thought of.
+struct Thought {
+    features: Features,
+    /// What the others see.
+    shown: Cell<Shown>,
+    /// What was written to CR3 last, and what the others saw then.
+    wrote: Cell<Option<(Cr3, Shown)>>,
+}
+
+impl Hardware for Thought {
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn show(&self, shown: Shown) {
+        self.shown.set(shown);
+    }
+
+    fn leave(&self, _: ContextId) {}
+
+    fn write_cr3(&self, cr3: Cr3) {
+        let read = Cr3::from(cr3.into_raw() & !NOFLUSH);
+        self.wrote.set(Some((read, self.shown.get())));
+    }
+
+    fn invlpg(&self, _: Hva) {}
+    fn invpcid(&self, _: Extent) {}
+}
+
+/// What is wrong on purpose about each answer, to see that it is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Twist {
+    /// Nothing.
+    #[default]
+    None,
+    /// Another slot's PCID is in CR3.
+    Slot,
+    /// What was kept was flushed, and the other way round.
+    Flush,
+    /// Another slot is the next in turn.
+    Next,
+    /// Another generation is noted.
+    Generation,
+    /// Another user half is to be flushed.
+    UserFlush,
+}
+
+impl Twist {
+    /// All of them, by the numbers that a user gives.
+    const ALL: [Self; 6] = [
+        Self::None,
+        Self::Slot,
+        Self::Flush,
+        Self::Next,
+        Self::Generation,
+        Self::UserFlush,
+    ];
+
+    /// Takes the number that a user gives.
+    pub(crate) fn new(number: u64) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+}
+
+/// What a CPU does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It switches to an address space.
+    Switch(Mm),
+    /// It serves a flush, and uses an address space.
+    Flush(Flush, Mm),
+}
+
+impl Next {
+    /// Makes out what it leads to, on a CPU that knows so much.
+    fn answer(self, before: Cpu, features: Features) -> Answer {
+        let mut cpu = before;
+        let thought = Thought {
+            features,
+            shown: Cell::new(before.shown()),
+            wrote: Cell::new(None),
+        };
+        let (mut leaves, mut dropped) = (false, None);
+        match self {
+            Self::Switch(next) => {
+                if let Switched::Loaded(choice) = cpu.switch_to(&next, &thought) {
+                    let flush = choice.flush;
+                    dropped = Some(if flush {
+                        Dropped::All
+                    } else {
+                        Dropped::Nothing
+                    });
+                }
+            }
+            Self::Flush(flush, loaded) => {
+                let kernel = Mm {
+                    id: ContextId::KERNEL,
+                    ..loaded
+                };
+                match cpu.serve(&flush, &loaded, &kernel, &thought) {
+                    Served::Elsewhere => dropped = Some(Dropped::Nothing),
+                    Served::CaughtUp(what) => dropped = Some(what),
+                    // The switch to the kernel's own address space is followed by itself.
+                    Served::Left => (leaves, cpu) = (true, before),
+                    Served::Kernel | Served::Broadcast | Served::Known => {}
+                }
+            }
+        }
+        Answer {
+            cpu,
+            wrote: thought.wrote.get().filter(|_| !leaves),
+            dropped,
+            leaves,
+        }
+    }
+
+    /// The same with another generation of the address space.
+    fn with(self, generation: TlbGen) -> Self {
+        match self {
+            Self::Switch(mm) => Self::Switch(Mm { generation, ..mm }),
+            Self::Flush(flush, mm) => Self::Flush(flush, Mm { generation, ..mm }),
+        }
+    }
+
+    /// The generation of the address space.
+    fn generation(self) -> TlbGen {
+        match self {
+            Self::Switch(mm) | Self::Flush(_, mm) => mm.generation,
+        }
+    }
+
+    /// When what is found is found.
+    fn when(self) -> When {
+        match self {
+            Self::Switch(_) => When::Switch,
+            Self::Flush(..) => When::Flush,
+        }
+    }
+}
+
+/// What a CPU will have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Answer {
+    /// What it knows then.
+    cpu: Cpu,
+    /// What CR3 has, and what the others saw when it was written, if it was.
+    wrote: Option<(Cr3, Shown)>,
+    /// What it says that it dropped; `None`: it says nothing.
+    dropped: Option<Dropped>,
+    /// It goes to the kernel's own address space before anything else.
+    leaves: bool,
+}
+
+impl Answer {
+    /// Compares it with what a CPU did.
+    fn compare(&self, done: &Done) -> Option<Compared> {
+        let told = (What::Told, self.dropped.is_some().into(), 1);
+        let dropped = (What::Flush, pages(self.dropped), pages(Some(done.dropped)));
+        let wrote = self.wrote.map(|(cr3, shown)| {
+            [
+                (What::Cr3, cr3.into_raw(), done.cr3.into_raw()),
+                (What::Loaded, name(shown.loaded), name(done.shown.loaded)),
+                (What::Lazy, shown.lazy.into(), done.shown.lazy.into()),
+            ]
+        });
+        let said = [told, dropped].into_iter();
+        let said = said.chain(wrote.into_iter().flatten());
+        difference(said.chain(slots(&self.cpu, &done.cpu)))
+    }
+
+    /// Makes it wrong.
+    fn twist(&mut self, twist: Twist) {
+        let slot = self
+            .cpu
+            .asid
+            .slot()
+            .and_then(|slot| self.cpu.slots.get_mut(slot));
+        match (twist, &mut self.wrote, &mut self.dropped, slot) {
+            (Twist::Slot, Some((cr3, _)), ..) => *cr3 = Cr3::from(cr3.into_raw() ^ 7),
+            (Twist::Flush, _, Some(dropped), _) => {
+                *dropped = match dropped {
+                    Dropped::All => Dropped::Nothing,
+                    Dropped::Nothing | Dropped::Pages(_) => Dropped::All,
+                };
+            }
+            (Twist::Next, ..) => self.cpu.next ^= 7,
+            (Twist::Generation, .., Some(slot)) => slot.generation = slot.generation.next(),
+            (Twist::UserFlush, ..) => {
+                let mask = self.cpu.user_flush.into_raw();
+                self.cpu.user_flush = UserFlush::from_raw(mask ^ 1 << 15);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What a CPU did, as far as it says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// What it knows now; within a switch not yet, what is loaded.
+    pub(crate) cpu: Cpu,
+    /// What the others see.
+    pub(crate) shown: Shown,
+    /// What CR3 has, read.
+    pub(crate) cr3: Cr3,
+    /// What it says that it dropped.
+    pub(crate) dropped: Dropped,
+}
+
+impl Done {
+    /// Returns the generation that the kernel read, if it flushed: it noted it.
+    fn read(&self, when: When, features: Features) -> Option<TlbGen> {
+        let asid = if when == When::Switch && features.pcid {
+            // What it goes to, it does not say yet; CR3 does.
+            // CAST: The field has 12 bits.
+            Asid::new((self.cr3.pcid().get() as u16).checked_sub(1)?)?
+        } else {
+            self.cpu.asid
+        };
+        let slot = self.cpu.slots.get(asid.slot()?)?;
+        (self.dropped != Dropped::Nothing).then_some(slot.generation)
+    }
+}
+
+/// Takes over what may change of a CPU while nothing is told.
+fn meanwhile(mut known: Cpu, now: &Cpu, features: Features) -> Cpu {
+    // It went lazy, and only a switch ends that; tables of the kernel's changed.
+    known.lazy |= now.lazy && known.loaded != ContextId::KERNEL;
+    known.invalidate_other |= now.invalidate_other && features.pti;
+    // It dropped something, or went to user mode: both are about the slot in use.
+    let (mut before, mut after) = (known.user_flush, now.user_flush);
+    before.defer(known.asid, features);
+    after.defer(known.asid, features);
+    if before == after {
+        known.user_flush = now.user_flush;
+    }
+    known
+}
+
+/// One CPU that is followed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Follower {
+    /// What it does, what it knew before, and the answer.
+    pending: Option<(Next, Cpu, Answer)>,
+    /// What it knows as long as nothing happens; `None`: that is to be seen.
+    known: Option<Cpu>,
+    /// How often things happened.
+    pub(crate) counts: Counts,
+    /// The first difference.
+    pub(crate) first: Option<Mismatch>,
+}
+
+impl Follower {
+    /// A CPU that knows so much is about to do something.
+    pub(crate) fn begin(&mut self, now: Cpu, next: Next, features: Features, twist: Twist) {
+        self.settle(next);
+        self.between(&now, features);
+        match next {
+            Next::Switch(_) => increment(&mut self.counts.switches),
+            Next::Flush(..) => increment(&mut self.counts.flushes),
+        }
+        let mut answer = next.answer(now, features);
+        answer.twist(twist);
+        self.pending = Some((next, now, answer));
+    }
+
+    /// Ends what it did without saying so.
+    fn settle(&mut self, next: Next) {
+        let Some((was, _, answer)) = self.pending.take() else {
+            return;
+        };
+        self.known = Some(answer.cpu);
+        let left = matches!(next, Next::Switch(mm) if mm.id == ContextId::KERNEL);
+        if answer.dropped.is_some() || (answer.leaves && !left) {
+            self.mismatch(was.when(), (What::Told, 1, 0));
+        } else if was.when() == When::Switch {
+            increment(&mut self.counts.switches_stayed);
+        }
+    }
+
+    /// Compares what a CPU knows with what it knew when it was last heard of.
+    fn between(&mut self, now: &Cpu, features: Features) {
+        let Some(known) = self.known.take() else {
+            return;
+        };
+        let known = meanwhile(known, now, features);
+        let Some(found) = difference(slots(&known, now).chain(in_use(&known, now))) else {
+            return;
+        };
+        let mut restarted = known;
+        let [first, ..] = now.slots;
+        restarted.restart(first.generation);
+        let restarted = meanwhile(restarted, now, features);
+        if difference(slots(&restarted, now).chain(in_use(&restarted, now))).is_none() {
+            increment(&mut self.counts.restarts);
+        } else {
+            self.mismatch(When::Between, found);
+        }
+    }
+
+    /// A CPU says what it did.
+    pub(crate) fn end(&mut self, when: When, done: Done, features: Features) {
+        let pending = self.pending.take().filter(|it| it.0.when() == when);
+        let Some((next, before, mut answer)) = pending else {
+            self.unseen(when, &done);
+            return;
+        };
+        let read = done.read(when, features);
+        if let Some(read) = read.filter(|&read| read > next.generation()) {
+            increment(&mut self.counts.raced);
+            answer = next.with(read).answer(before, features);
+        }
+        match (when, done.dropped) {
+            (When::Switch, Dropped::Nothing) => increment(&mut self.counts.switches_kept),
+            (When::Switch, _) => increment(&mut self.counts.switches_flushed),
+            (_, Dropped::All) => increment(&mut self.counts.flushes_all),
+            (_, Dropped::Pages(_)) => increment(&mut self.counts.flushes_pages),
+            (_, Dropped::Nothing) => {}
+        }
+        match answer.compare(&done) {
+            Some(found) => self.mismatch(when, found),
+            None => self.known = Some(answer.cpu),
+        }
+    }
+
+    /// A CPU says that it did something of which the beginning was not told.
+    fn unseen(&mut self, when: When, done: &Done) {
+        let counts = &mut self.counts;
+        // Before the first beginning that is told, there are ends that are.
+        let told = match when {
+            When::Switch => counts.switches,
+            When::Flush | When::Between => counts.flushes,
+        };
+        if told > 0 {
+            increment(&mut counts.unseen);
+        }
+        self.known = (when == When::Flush).then_some(done.cpu);
+    }
+
+    /// Notes that something is not as told before; what is known is to be seen anew.
+    fn mismatch(&mut self, when: When, (what, wanted, found): Compared) {
+        self.known = None;
+        increment(&mut self.counts.mismatches);
+        let switch = self.counts.switches;
+        self.first.get_or_insert(Mismatch {
+            when,
+            switch,
+            what,
+            wanted,
+            found,
+        });
+    }
+}

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tests of [`crate::asid::follow`]: a kernel that does as it should, and one that does not.
+
+#[kernel::macros::kunit_tests(vmx_vpid_asid_follow)]
+mod tests {
+    use crate::{
+        asid::{
+            cpu::{
+                Cpu,
+                Slot,
+                UserFlush, //
+            },
+            difference::{
+                What,
+                When, //
+            },
+            follow::*,
+            mock::{
+                cpu,
+                features, //
+            },
+            shootdown::{
+                Dropped,
+                Flush,
+                Range, //
+            },
+            ContextId,
+            Hva,
+            Root,
+            Shown,
+            TlbGen, //
+        },
+        control::Cr3, //
+    };
+
+    /// An address space that has come to a generation.
+    fn mm(id: u64, generation: u64) -> Mm {
+        Mm {
+            id: ContextId::new(id).unwrap_or(ContextId::KERNEL),
+            generation: TlbGen::new(generation),
+            root: Root::new(id << 12),
+        }
+    }
+
+    /// A CPU that uses the address space 20 in slot 2 and has 30 in slot 4.
+    fn start() -> Cpu {
+        let mut cpu = cpu(20, 2);
+        cpu.slots[4] = Slot {
+            id: ContextId::new(30),
+            generation: TlbGen::new(5),
+        };
+        cpu
+    }
+
+    /// What a kernel says that came to use an address space in a slot.
+    fn done(cpu: Cpu, to: u64, slot: u64, dropped: Dropped) -> Done {
+        let shown = Shown {
+            loaded: None,
+            lazy: false,
+        };
+        let cr3 = Cr3::from(to << 12 | (slot + 1));
+        Done {
+            cpu,
+            shown,
+            cr3,
+            dropped,
+        }
+    }
+
+    /// A switch from [`start()`] to the address space 30, which has come to a generation, and what
+    /// a kernel did then.
+    fn switch(generation: u64, twist: Twist, did: Done) -> Follower {
+        let mut follower = Follower::default();
+        let features = features(true, true);
+        follower.begin(start(), Next::Switch(mm(30, generation)), features, twist);
+        follower.end(When::Switch, did, features);
+        follower
+    }
+
+    /// What is right if 30 did not change.
+    fn kept() -> Done {
+        done(start(), 30, 4, Dropped::Nothing)
+    }
+
+    /// What is right if the kernel read that it has come to a generation.
+    fn flushed(generation: u64) -> Done {
+        let mut cpu = start();
+        cpu.slots[4].generation = TlbGen::new(generation);
+        cpu.user_flush = UserFlush::from_raw(1 << 5);
+        done(cpu, 30, 4, Dropped::All)
+    }
+
+    /// What the first difference is about.
+    fn first(follower: &Follower) -> Option<(When, What, u64, u64)> {
+        assert_eq!(follower.counts.mismatches == 0, follower.first.is_none());
+        let first = follower.first?;
+        Some((first.when, first.what, first.wanted, first.found))
+    }
+
+    #[test]
+    fn a_switch_that_is_right_is_counted() {
+        let follower = switch(5, Twist::None, kept());
+        assert_eq!(first(&follower), None);
+        assert_eq!(follower.counts.switches_kept, 1);
+        let follower = switch(6, Twist::None, flushed(6));
+        assert_eq!(first(&follower), None);
+        assert_eq!(
+            (follower.counts.switches_flushed, follower.counts.raced),
+            (1, 0)
+        );
+    }
+
+    #[test]
+    fn a_generation_that_is_read_later_is_the_one_that_counts() {
+        let follower = switch(5, Twist::None, flushed(6));
+        assert_eq!(first(&follower), None);
+        assert_eq!(follower.counts.raced, 1);
+        // Earlier it cannot have been read.
+        let follower = switch(7, Twist::None, flushed(6));
+        let wanted = (When::Switch, What::Generation, 7, 6);
+        assert_eq!(first(&follower), Some(wanted));
+    }
+
+    #[test]
+    fn each_thing_that_is_not_as_told_is_found() {
+        let with = |change: fn(&mut Done)| {
+            let mut done = flushed(6);
+            change(&mut done);
+            let follower = switch(6, Twist::None, done);
+            first(&follower).map(|(_, what, ..)| what)
+        };
+        assert_eq!(with(|_| {}), None);
+        for (what, change) in [
+            (
+                What::Cr3,
+                (|done| done.cr3 = Cr3::from(30 << 12 | 6)) as fn(&mut Done),
+            ),
+            (What::Cr3, |done| done.cr3 = Cr3::from(31 << 12 | 5)),
+            (What::Flush, |done| done.dropped = Dropped::Nothing),
+            (What::Context, |done| done.cpu.slots[4].id = None),
+            (What::Context, |done| {
+                done.cpu.slots[2].id = ContextId::new(3)
+            }),
+            (What::Generation, |done| {
+                done.cpu.slots[2].generation = TlbGen::new(9)
+            }),
+            (What::Next, |done| done.cpu.next = 2),
+            (What::InvalidateOther, |done| {
+                done.cpu.invalidate_other = true
+            }),
+            (What::UserFlush, |done| {
+                done.cpu.user_flush = UserFlush::from_raw(0)
+            }),
+            (What::Lazy, |done| done.cpu.lazy = true),
+            (What::Lazy, |done| done.shown.lazy = true),
+            (What::Loaded, |done| done.shown.loaded = ContextId::new(20)),
+        ] {
+            assert_eq!(with(change), Some(what));
+        }
+    }
+
+    #[test]
+    fn each_twist_is_found() {
+        assert!(Twist::new(6).is_none() && Twist::new(u64::MAX).is_none());
+        for number in 0..6 {
+            let twist = Twist::new(number).unwrap_or_default();
+            let follower = switch(6, twist, flushed(6));
+            assert_eq!(follower.counts.mismatches, u64::from(number != 0));
+            let follower = switch(5, twist, kept());
+            assert_eq!(follower.counts.mismatches, u64::from(number != 0));
+        }
+    }
+
+    #[test]
+    fn a_switch_that_stays_says_nothing() {
+        let features = features(true, true);
+        let same = Next::Switch(mm(20, 99));
+        let mut follower = Follower::default();
+        follower.begin(start(), same, features, Twist::None);
+        follower.begin(start(), same, features, Twist::None);
+        assert_eq!(first(&follower), None);
+        assert_eq!(follower.counts.switches_stayed, 1);
+        // And if it does.
+        follower.end(When::Switch, done(start(), 20, 2, Dropped::All), features);
+        assert_eq!(first(&follower), Some((When::Switch, What::Told, 0, 1)));
+        // And if one does not that should.
+        let mut follower = Follower::default();
+        follower.begin(start(), Next::Switch(mm(30, 5)), features, Twist::None);
+        follower.begin(start(), same, features, Twist::None);
+        assert_eq!(first(&follower), Some((When::Switch, What::Told, 1, 0)));
+    }
+
+    #[test]
+    fn a_lazy_cpu_that_finds_changes_late_is_right() {
+        let features = features(true, false);
+        let mut lazy = start();
+        lazy.lazy = true;
+        let mut follower = Follower::default();
+        follower.begin(lazy, Next::Switch(mm(20, 5)), features, Twist::None);
+        let mut cpu = start();
+        cpu.slots[2].generation = TlbGen::new(6);
+        let shown = cpu.shown();
+        let did = Done {
+            shown,
+            ..done(cpu, 20, 2, Dropped::All)
+        };
+        follower.end(When::Switch, did, features);
+        assert_eq!(first(&follower), None);
+        assert_eq!(follower.counts.raced, 1);
+    }
+
+    /// What is found of a CPU that was known as [`start()`], and is seen again.
+    fn seen_again(now: Cpu, pti: bool) -> Follower {
+        let features = features(true, pti);
+        let same = Next::Switch(mm(20, 5));
+        let mut follower = Follower::default();
+        follower.begin(start(), same, features, Twist::None);
+        follower.begin(now, same, features, Twist::None);
+        follower
+    }
+
+    #[test]
+    fn what_may_change_between_may() {
+        let with = |pti, change: fn(&mut Cpu)| {
+            let mut cpu = start();
+            change(&mut cpu);
+            first(&seen_again(cpu, pti)).map(|(when, what, ..)| {
+                assert_eq!(when, When::Between);
+                what
+            })
+        };
+        for change in [
+            (|cpu| cpu.lazy = true) as fn(&mut Cpu),
+            |cpu| cpu.invalidate_other = true,
+            |cpu| cpu.user_flush = UserFlush::from_raw(1 << 3),
+        ] {
+            assert_eq!(with(true, change), None);
+        }
+        for (what, change) in [
+            (
+                What::InvalidateOther,
+                (|cpu| cpu.invalidate_other = true) as fn(&mut Cpu),
+            ),
+            (What::UserFlush, |cpu| {
+                cpu.user_flush = UserFlush::from_raw(1 << 3)
+            }),
+            (What::Context, |cpu| cpu.slots[4].id = None),
+            (What::Generation, |cpu| {
+                cpu.slots[2].generation = TlbGen::new(6)
+            }),
+            (What::Next, |cpu| cpu.next = 3),
+            (What::Asid, |cpu| cpu.asid = crate::asid::Asid::FIRST),
+            (What::Loaded, |cpu| cpu.loaded = ContextId::KERNEL),
+        ] {
+            assert_eq!(with(false, change), Some(what));
+        }
+    }
+
+    #[test]
+    fn the_slot_in_use_alone_goes_to_user_mode() {
+        let (own, other) = (1 << 3, 1 << 5);
+        for (mask, right) in [
+            (own | other, true),
+            (other, true),
+            (own, false),
+            (0, false),
+            (own | other | 1 << 1, false),
+        ] {
+            let [before, after] = [own | other, mask].map(|mask| Cpu {
+                user_flush: UserFlush::from_raw(mask),
+                ..start()
+            });
+            let same = Next::Switch(mm(20, 5));
+            let mut follower = Follower::default();
+            follower.begin(before, same, features(true, true), Twist::None);
+            follower.begin(after, same, features(true, true), Twist::None);
+            assert_eq!(follower.counts.mismatches, u64::from(!right));
+        }
+    }
+
+    #[test]
+    fn a_cpu_that_came_up_again_is_known() {
+        let mut cpu = start();
+        cpu.restart(TlbGen::new(3));
+        let follower = seen_again(cpu, true);
+        assert_eq!(first(&follower), None);
+        assert_eq!(follower.counts.restarts, 1);
+        cpu.next = 2;
+        assert_eq!(seen_again(cpu, true).counts.mismatches, 1);
+    }
+
+    /// A change of the address space 20 that takes it to its 6th generation.
+    const CHANGE: Flush = Flush {
+        space: ContextId::new(20),
+        range: Range::new(Hva::new(0x1000), Hva::new(0x3000), 12),
+        generation: TlbGen::new(6),
+    };
+
+    /// A flush served from [`start()`], when the address space has come to a generation; and what
+    /// a kernel did then, having read one and dropped so much.
+    fn flush(generation: u64, read: u64, dropped: Dropped) -> Follower {
+        let features = features(true, false);
+        let mut follower = Follower::default();
+        let next = Next::Flush(CHANGE, mm(20, generation));
+        follower.begin(start(), next, features, Twist::None);
+        let mut cpu = start();
+        cpu.slots[2].generation = TlbGen::new(read);
+        let shown = cpu.shown();
+        let did = Done {
+            shown,
+            ..done(cpu, 20, 2, dropped)
+        };
+        follower.end(When::Flush, did, features);
+        follower
+    }
+
+    #[test]
+    fn flushes_are_followed_too() {
+        let follower = flush(6, 6, Dropped::Pages(2));
+        assert_eq!((first(&follower), follower.counts.flushes_pages), (None, 1));
+        let follower = flush(7, 7, Dropped::All);
+        assert_eq!((first(&follower), follower.counts.flushes_all), (None, 1));
+        // The 7th came while it was being served.
+        let follower = flush(6, 7, Dropped::All);
+        assert_eq!((first(&follower), follower.counts.raced), (None, 1));
+        for follower in [
+            flush(6, 6, Dropped::Pages(1)),
+            flush(6, 6, Dropped::All),
+            flush(7, 7, Dropped::Pages(2)),
+            flush(6, 6, Dropped::Nothing),
+            flush(7, 6, Dropped::All),
+        ] {
+            assert_eq!(follower.counts.mismatches, 1);
+        }
+    }
+
+    #[test]
+    fn a_lazy_cpu_leaves_for_the_kernels_own_tables() {
+        let features = features(true, false);
+        let mut lazy = start();
+        lazy.lazy = true;
+        let served = || {
+            let mut follower = Follower::default();
+            follower.begin(lazy, Next::Flush(CHANGE, mm(20, 6)), features, Twist::None);
+            follower
+        };
+        let mut follower = served();
+        follower.begin(lazy, Next::Switch(mm(1, 0)), features, Twist::None);
+        assert_eq!(first(&follower), None);
+        let mut follower = served();
+        follower.begin(lazy, Next::Switch(mm(20, 6)), features, Twist::None);
+        assert_eq!(first(&follower), Some((When::Flush, What::Told, 1, 0)));
+    }
+
+    #[test]
+    fn an_end_without_a_beginning_is_no_difference() {
+        let features = features(true, true);
+        let mut follower = Follower::default();
+        follower.end(When::Switch, kept(), features);
+        assert_eq!(follower.counts.unseen, 0);
+        // From the first beginning on it is counted.
+        follower.begin(start(), Next::Switch(mm(30, 5)), features, Twist::None);
+        follower.end(When::Switch, kept(), features);
+        follower.end(When::Switch, kept(), features);
+        follower.end(When::Flush, kept(), features);
+        assert_eq!(first(&follower), None);
+        assert_eq!(follower.counts.unseen, 1);
+    }
+}
