@@ -36,3 +36,13 @@ type __kernel_ptrdiff_t = isize;
 unsafe impl<Storage: Zeroable> Zeroable for __BindgenBitfieldUnit<Storage> {}
 
 include!(concat!(env!("VMX_VPID_OBJ"), "/rust/bindings_generated.rs"));
+
+/// What `asm/tlbflush.h` hides from modules.
+pub(crate) mod tlb {
+    use super::*;
+
+    include!(concat!(
+        env!("VMX_VPID_OBJ"),
+        "/rust/bindings_tlb_generated.rs"
+    ));
+}
