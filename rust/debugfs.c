@@ -25,6 +25,13 @@ static int status_show(struct seq_file *file, void *data)
 }
 DEFINE_SHOW_ATTRIBUTE(status);
 
+static int asid_show(struct seq_file *file, void *data)
+{
+	vmx_vpid_show_asid(file);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(asid);
+
 /* The file "vpids" shows one list from its opening on, however it is read. */
 static void *vpids_start(struct seq_file *file, loff_t *pos)
 {
@@ -114,9 +121,12 @@ void vmx_vpid_debugfs_create(void)
 	debugfs_create_file("stats", 0400, dir, NULL, &stats_fops);
 	debugfs_create_file("status", 0400, dir, NULL, &status_fops);
 	debugfs_create_file("vpids", 0400, dir, NULL, &vpids_fops);
+	debugfs_create_file("asid", 0400, dir, NULL, &asid_fops);
 	create_switch("force_flush", VMX_VPID_FORCE_FLUSH, &switch_fops);
 	create_switch("flush_context", VMX_VPID_FLUSH_CONTEXT, &switch_fops);
 	create_switch("caps_mask", VMX_VPID_CAPS_MASK, &mask_fops);
+	create_switch("asid_follow", VMX_VPID_ASID_FOLLOW, &switch_fops);
+	create_switch("asid_twist", VMX_VPID_ASID_TWIST, &switch_fops);
 }
 
 void vmx_vpid_debugfs_remove(void)

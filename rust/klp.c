@@ -79,6 +79,10 @@ asm(".macro vmx_vpid_call module, name\n"
  */
 asm("vmx_vpid_import vmlinux, vmlinux, linux_banner");
 
+/* What each CPU knows of its slots. */
+asm("vmx_vpid_import vmlinux, vmlinux, cpu_tlbstate");
+asm("vmx_vpid_import vmlinux, vmlinux, cpu_tlbstate_shared");
+
 /**
  * vmx_vpid_post_linked - tell whether "objtool klp post-link" was run on the module
  */

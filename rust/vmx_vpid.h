@@ -81,8 +81,10 @@ int vmx_vpid_call___traceiter_kvm_fast_mmio(void *data, u64 gpa);
 #define KVM_INTEL_CALL(name)	KVM_CALL(name)
 #include "vmx_vpid_imports.h"
 
-/* The one import that is there as soon as the module is loaded: see klp.c. */
+/* The imports that are there as soon as the module is loaded: see klp.c. */
 extern void *vmx_vpid_import_linux_banner;
+extern void *vmx_vpid_import_cpu_tlbstate;
+extern void *vmx_vpid_import_cpu_tlbstate_shared;
 
 /* klp.c */
 bool vmx_vpid_post_linked(void);
@@ -103,6 +105,7 @@ void vmx_vpid_debugfs_create(void);
 void vmx_vpid_debugfs_remove(void);
 void vmx_vpid_show_stats(struct seq_file *file);
 void vmx_vpid_show_status(struct seq_file *file);
+void vmx_vpid_show_asid(struct seq_file *file);
 
 /* The list of VPIDs in use, as it was when its file was opened. */
 int vmx_vpid_list_take(void **list);
@@ -115,6 +118,8 @@ enum vmx_vpid_switch {
 	VMX_VPID_FORCE_FLUSH,
 	VMX_VPID_FLUSH_CONTEXT,
 	VMX_VPID_CAPS_MASK,
+	VMX_VPID_ASID_FOLLOW,
+	VMX_VPID_ASID_TWIST,
 };
 
 u64 vmx_vpid_switch_get(enum vmx_vpid_switch which);
@@ -200,5 +205,37 @@ void vmx_vpid_raise_page_fault(struct kvm_vcpu *vcpu, gva_t address, u32 error_c
 void vmx_vpid_request_sync(struct kvm_vcpu *vcpu);
 void vmx_vpid_request_flush_guest(struct kvm_vcpu *vcpu);
 bool vmx_vpid_fail_valid(struct kvm_vcpu *vcpu, u32 error);
+
+/* asid.c; what belongs to a CPU is what the kernel hides from modules. */
+struct tlb_state;
+struct tlb_state_shared;
+struct flush_tlb_info;
+
+struct vmx_vpid_asid_features {
+	bool pcid;
+	bool pti;
+	bool invpcid;
+	bool invlpgb;
+};
+
+/* An address space, as it was when it was read. */
+struct vmx_vpid_mm {
+	u64 ctx_id;
+	u64 tlb_gen;
+	u64 root;	/* what CR3 has of it besides the PCID */
+};
+
+void vmx_vpid_asid_features(struct vmx_vpid_asid_features *features);
+const struct tlb_state *vmx_vpid_tlb_state(void);
+const struct tlb_state_shared *vmx_vpid_tlb_state_shared(void);
+void vmx_vpid_read_mm(struct mm_struct *from, struct vmx_vpid_mm *to);
+int vmx_vpid_asid_follow(void *to);
+void vmx_vpid_asid_unfollow(void);
+
+/* What the CPUs do, told to kvm/asid.rs. */
+void vmx_vpid_asid_switching(void *follower, struct mm_struct *next);
+void vmx_vpid_asid_switched(void *follower, u64 cr3, u64 pages);
+void vmx_vpid_asid_flushing(void *follower, const struct flush_tlb_info *info);
+void vmx_vpid_asid_flushed(void *follower, u64 cr3, u64 pages);
 
 #endif /* VMX_VPID_H */

@@ -34,7 +34,6 @@ impl Pcid {
     pub(crate) const ZERO: Self = Self(0);
 
     /// Takes the lower 12 bits of a number.
-    #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
     #[inline]
     pub(crate) const fn from_low_bits(number: u16) -> Self {
         // INVARIANT: The others are cleared.

@@ -5,6 +5,8 @@
 //! Everything below works on types and traits of its own; here they are tied to `struct kvm_vcpu`,
 //! to kvm_intel's private data, and to the functions that livepatch and KVM's static calls lead to.
 
+pub(crate) mod asid;
+pub(crate) mod asid_follow;
 pub(crate) mod cpu;
 pub(crate) mod files;
 pub(crate) mod handover;

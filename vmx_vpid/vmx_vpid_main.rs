@@ -20,6 +20,7 @@
 //! `backend`, `phase`, `stats`; `flush`, `vpid`; `issue`; `invvpid`, `ept`; `insn`, `caps`, `addr`.
 
 mod addr;
+mod asid;
 mod backend;
 mod bindings;
 mod bitmap;
@@ -45,6 +46,7 @@ mod permission;
 mod phase;
 mod policy;
 mod segment;
+mod show_asid;
 mod stats;
 mod table;
 mod truth;
@@ -53,6 +55,7 @@ mod walk;
 
 use crate::{
     kvm::{
+        asid_follow::Asids,
         files::Files,
         handover::Attachment,
         hooks::Native, //
@@ -90,10 +93,11 @@ module! {
 /// The loaded module.
 ///
 /// Fields are dropped in the order of their declaration: first nobody reads any more, then the
-/// backend is taken out.
+/// host's ASIDs are not followed any more, then the backend is taken out.
 #[pin_data]
 struct Module {
     files: Files,
+    asids: Asids,
     attachment: Attachment<Native>,
 }
 
@@ -133,6 +137,7 @@ impl kernel::InPlaceModule for Module {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             attachment: Self::probe().and_then(|()| Attachment::new())?,
+            asids: Asids::new(),
             files: Files::new(),
         }? Error)
         .pin_chain(|this| {

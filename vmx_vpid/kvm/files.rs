@@ -12,7 +12,8 @@ use crate::{
         self,
         VpidList, //
     },
-    kvm::handover, //
+    kvm::handover,
+    show_asid, //
 };
 use kernel::{
     error::from_result,
@@ -67,6 +68,17 @@ unsafe extern "C" fn vmx_vpid_show_stats(file: *mut bindings::seq_file) {
 unsafe extern "C" fn vmx_vpid_show_status(file: *mut bindings::seq_file) {
     // SAFETY: The contract of this function; the two bindings of the type are the same C type.
     debugfs::show_status(unsafe { SeqFile::from_raw(file.cast()) });
+}
+
+/// Shows `asid`.
+///
+/// # Safety
+///
+/// `file` is being read by this task, and by no other.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_show_asid(file: *mut bindings::seq_file) {
+    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    show_asid::show(unsafe { SeqFile::from_raw(file.cast()) });
 }
 
 /// Makes the list that one opening of `vpids` shows.

@@ -4,7 +4,10 @@
 
 use crate::{
     bindings,
-    kvm::cpu,
+    kvm::{
+        asid_follow,
+        cpu, //
+    },
     policy::{
         Policy,
         Switches, //
@@ -102,6 +105,8 @@ extern "C" fn vmx_vpid_switch_get(which: bindings::vmx_vpid_switch) -> u64 {
     match which {
         bindings::vmx_vpid_switch_VMX_VPID_FORCE_FLUSH => switches.force_flush.into(),
         bindings::vmx_vpid_switch_VMX_VPID_FLUSH_CONTEXT => switches.flush_context.into(),
+        bindings::vmx_vpid_switch_VMX_VPID_ASID_FOLLOW => asid_follow::following().into(),
+        bindings::vmx_vpid_switch_VMX_VPID_ASID_TWIST => asid_follow::twist_number(),
         _ => switches.caps_mask,
     }
 }
@@ -127,6 +132,10 @@ extern "C" fn vmx_vpid_switch_set(which: bindings::vmx_vpid_switch, value: u64) 
                 let flush_context = boolean("flush_context")?;
                 set(|all| all.flush_context = flush_context)?;
             }
+            bindings::vmx_vpid_switch_VMX_VPID_ASID_FOLLOW => {
+                asid_follow::follow(boolean("asid_follow")?)?;
+            }
+            bindings::vmx_vpid_switch_VMX_VPID_ASID_TWIST => asid_follow::set_twist(value)?,
             _ => set(|all| all.caps_mask = value)?,
         }
         Ok(0)
