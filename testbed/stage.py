@@ -47,8 +47,8 @@ def stage(target, variant="test"):
     for source in SELFTESTS.glob("modules/*.c"):
         name = source.relative_to(TOP).with_suffix(".ko")
         shutil.copy(TOP / "build" / variant / name, target)
-    # A guest is one file, or a folder of them.
-    for source in SELFTESTS.glob("guests/*"):
+    # A guest is one file, or a folder of them; a program is one file.
+    for source in [*SELFTESTS.glob("guests/*"), *SELFTESTS.glob("*.c")]:
         name = source.relative_to(SELFTESTS).with_suffix("")
         copy_program(BUILT / name, target / name)
     for name in upstream():
