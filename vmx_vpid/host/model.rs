@@ -14,6 +14,7 @@ use crate::{
             Fault,
             Faults, //
         },
+        host,
         machine::{
             Backend,
             Config,
@@ -272,6 +273,14 @@ pub fn faults() -> Vec<(&'static str, &'static str, bool, Vec<MachineType>)> {
             (fault.name(), fault.words(), fault.is_harmless(), machines)
         })
         .collect()
+}
+
+/// A fault of the model of the host: its name, and what finds it, as [`host::Mutant`] says.
+pub type HostFault = (&'static str, fn(u32) -> Option<u32>);
+
+/// The faults that can be switched on in the model of the host.
+pub fn host_faults() -> &'static [HostFault] {
+    host::mutants()
 }
 
 /// A sequence that went wrong elsewhere.

@@ -136,6 +136,17 @@ fn faults(arguments: &Arguments) -> Result<bool, String> {
             }
         }
     }
+    // The host's own processes have a model of their own.
+    let steps = u32::try_from(arguments.steps).unwrap_or(u32::MAX);
+    for (name, find) in model::host_faults() {
+        match find(steps) {
+            Some(step) => println!("ok - {name}: found in step {step} of the host"),
+            None => {
+                sound = false;
+                println!("not ok - {name}: not found in {steps} steps of the host");
+            }
+        }
+    }
     // Those that would hardly ever be met at random have sequences of their own.
     for story in model::stories()? {
         sound &= story.good;
