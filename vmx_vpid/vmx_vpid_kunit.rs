@@ -36,6 +36,7 @@ mod permission;
 mod phase;
 mod policy;
 mod segment;
+mod shadow;
 mod stats;
 mod table;
 mod truth;
