@@ -91,6 +91,7 @@ host-test: host-source ## run the unit tests on this machine, without a kernel
 model: host-source ## try to refute the flushes: ten million steps at random, all short sequences
 	@$(call cargo,host,build) -q -p model
 	@build/host/debug/model random --steps 10000000 $(if $(SEED),--seed $(SEED))
+	@build/host/debug/model shadow --steps 5000000 $(if $(SEED),--seed $(SEED))
 	@for machine in ept shadow ept,context shadow,context; do \
 		build/host/debug/model all --length 5 --machine $$machine || exit; done
 

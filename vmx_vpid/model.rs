@@ -24,7 +24,8 @@
 //! - [`step`], [`course`], [`run`], [`stories`]: what happens, and in which order.
 //! - [`story`]: all of that as sentences.
 //!
-//! [`host`] is another model, of the host's own processes and their ASIDs.
+//! [`host`] is another model, of the host's own processes and their ASIDs; [`shadow`] one of shadow
+//! pages.
 
 mod access;
 mod cached;
@@ -46,6 +47,7 @@ mod physical;
 mod promise;
 mod references;
 pub(crate) mod run;
+pub(crate) mod shadow;
 pub(crate) mod step;
 pub(crate) mod stories;
 pub(crate) mod story;

@@ -14,6 +14,7 @@ use vmx_vpid::host::model::{
 const USAGE: &str = "\
 usage: model random [--seed N] [--steps N] [--machine NAME] [--fault NAME] [--first]
        model all --length N [--machine NAME]
+       model shadow [--seed N] [--steps N] [--fault NAME]
        model faults [--seed N] [--steps N]";
 
 /// What the command line says.
@@ -87,6 +88,23 @@ fn random(arguments: &Arguments) -> Result<bool, String> {
         }
     }
     Ok(sound)
+}
+
+/// Goes steps at random on shadow pages.
+fn shadow(arguments: &Arguments) -> Result<bool, String> {
+    let &Arguments { seed, steps, .. } = arguments;
+    let found = model::shadow(arguments.fault.as_deref(), seed, steps)?;
+    match &found {
+        None => println!("ok - shadow pages: {steps} steps from seed {seed}"),
+        Some(report) => {
+            println!(
+                "not ok - shadow pages: after {} steps, seed {}",
+                report.steps, report.seed
+            );
+            print!("{}", report.story);
+        }
+    }
+    Ok(found.is_none())
 }
 
 /// Goes all sequences of a length, of guests alone and of hypervisors.
@@ -166,6 +184,7 @@ fn main() -> ExitCode {
     let result = match arguments.command.as_str() {
         "random" => random(&arguments),
         "all" => all(&arguments),
+        "shadow" => shadow(&arguments),
         "faults" => faults(&arguments),
         _ => Err(USAGE.into()),
     };
