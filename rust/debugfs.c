@@ -32,6 +32,12 @@ static int asid_show(struct seq_file *file, void *data)
 }
 DEFINE_SHOW_ATTRIBUTE(asid);
 
+static int roots_show(struct seq_file *file, void *data)
+{
+	return vmx_vpid_show_roots(file);
+}
+DEFINE_SHOW_ATTRIBUTE(roots);
+
 /* The file "vpids" shows one list from its opening on, however it is read. */
 static void *vpids_start(struct seq_file *file, loff_t *pos)
 {
@@ -120,6 +126,7 @@ void vmx_vpid_debugfs_create(void)
 	dir = debugfs_create_dir("vmx_vpid", NULL);
 	debugfs_create_file("stats", 0400, dir, NULL, &stats_fops);
 	debugfs_create_file("status", 0400, dir, NULL, &status_fops);
+	debugfs_create_file("roots", 0400, dir, NULL, &roots_fops);
 	debugfs_create_file("vpids", 0400, dir, NULL, &vpids_fops);
 	debugfs_create_file("asid", 0400, dir, NULL, &asid_fops);
 	create_switch("force_flush", VMX_VPID_FORCE_FLUSH, &switch_fops);

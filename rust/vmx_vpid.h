@@ -106,6 +106,7 @@ void vmx_vpid_debugfs_remove(void);
 void vmx_vpid_show_stats(struct seq_file *file);
 void vmx_vpid_show_status(struct seq_file *file);
 void vmx_vpid_show_asid(struct seq_file *file);
+int vmx_vpid_show_roots(struct seq_file *file);
 
 /* The list of VPIDs in use, as it was when its file was opened. */
 int vmx_vpid_list_take(void **list);
@@ -145,6 +146,37 @@ struct vmx_vpid_claim {
 };
 
 size_t vmx_vpid_claims(struct vmx_vpid_claim *list, size_t room);
+
+/* mmus.c */
+struct vmx_vpid_root {
+	hpa_t hpa;
+	gpa_t pgd;	/* CR3, or L1's EPT pointer, that it was made for */
+	bool valid;	/* there is one */
+	bool dummy;	/* it is the one for tables that the guest has no memory for */
+};
+
+struct vmx_vpid_mmu {
+	pid_t pid;	/* of the process that created the VM */
+	int vcpu;	/* its number in the VM */
+
+	/* How the vCPU is set up. */
+	u8 levels;	/* of the paging of the guest that runs; 0 for none */
+	bool pcids;	/* CR4.PCIDE of that guest */
+	bool l2;	/* that guest is L2 */
+	bool ept12;	/* and has an EPT of L1's */
+
+	/* What KVM has for it. */
+	bool guest_mmu;	/* the second set of roots is in use */
+	bool ngpa_walk;	/* which goes by L1's EPT */
+	bool direct;	/* the tables are made from memslots, not from others */
+	bool guest_mode;	/* they are for L2 */
+	u8 level;	/* of the root */
+	struct vmx_vpid_root root;
+	struct vmx_vpid_root prev[KVM_MMU_NUM_PREV_ROOTS];
+	struct vmx_vpid_root other;	/* the root of the set not in use */
+};
+
+size_t vmx_vpid_mmus(struct vmx_vpid_mmu *list, size_t room);
 
 /* helpers.c */
 #define VMX_VPID_NR_COUNTERS	64

@@ -2,18 +2,23 @@
 
 //! What the module shows under `vmx_vpid/` in debugfs.
 //!
-//! `stats` and `status` have one `name value` per line, `vpids` one VPID per line; names are
-//! stable, see Documentation/ABI/testing/debugfs-vmx-vpid.  The files themselves are made in C, see
-//! [`crate::kvm::files`].
+//! `stats` and `status` have one `name value` per line, `vpids` one VPID and `roots` one vCPU per
+//! line; names are stable, see Documentation/ABI/testing/debugfs-vmx-vpid.  The files themselves
+//! are made in C, see [`crate::kvm::files`].
 
 use crate::{
     invvpid::Vpid,
     kvm::{
         cpu,
         handover,
+        mmus::{
+            Line as MmuLine,
+            Root, //
+        },
         percpu,
         switches, //
     },
+    mmu::Choice,
     ownership::{
         Line,
         Verdict, //
@@ -165,4 +170,80 @@ fn show_vpid(line: &Line, cpus: &[u32], file: &SeqFile) {
         None => seq_print!(file, "-"),
     }
     seq_print!(file, "\n");
+}
+
+/// `roots`: what KVM translates each vCPU's addresses by, and the roots that it keeps.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn show_roots(file: &SeqFile) -> Result {
+    match handover::mmus()? {
+        Ok(lines) => {
+            for (line, choice) in &lines {
+                show_mmu(line, *choice, file);
+            }
+        }
+        Err(live) => seq_print!(file, "{}\n", absence(live)),
+    }
+    Ok(())
+}
+
+/// Shows one vCPU's.
+fn show_mmu(line: &MmuLine, choice: Choice, file: &SeqFile) {
+    let (pid, vcpu) = line.owner();
+    let guest = if line.is_in_l2() { "l2" } else { "l1" };
+    let seen = line.seen();
+    let set = if seen.guest_mmu {
+        "guest_mmu"
+    } else {
+        "root_mmu"
+    };
+    let kvm = seen.mmu().map_or("unclear", |mmu| mmu.name());
+    let agrees = if seen.agrees(choice) { "yes" } else { "no" };
+    seq_print!(
+        file,
+        "pid={pid} vcpu={vcpu} guest={guest} mmu={}",
+        choice.mmu.name()
+    );
+    seq_print!(
+        file,
+        " kvm={kvm} agrees={agrees} set={set} level={}",
+        seen.level
+    );
+    seq_print!(file, " root=");
+    match line.root() {
+        Some(root) => show_root(root, file),
+        None => seq_print!(file, "-"),
+    }
+    seq_print!(file, " prev=");
+    let mut separator = "";
+    for root in line.previous() {
+        seq_print!(file, "{separator}");
+        show_root(root, file);
+        separator = ",";
+    }
+    if separator.is_empty() {
+        seq_print!(file, "-");
+    }
+    match line.other() {
+        Some(other) => seq_print!(file, " other={other:#x}\n"),
+        None => seq_print!(file, " other=-\n"),
+    }
+}
+
+/// Shows a root: its address, what it was made for, and the PCID in that.
+fn show_root(root: Root, file: &SeqFile) {
+    match root.hpa {
+        Some(hpa) => seq_print!(file, "{hpa:#x}"),
+        None => seq_print!(file, "dummy"),
+    }
+    match root.pgd {
+        Some(pgd) => seq_print!(file, ":{pgd:#x}"),
+        None => seq_print!(file, ":-"),
+    }
+    match root.pcid {
+        Some(pcid) => seq_print!(file, ":{pcid}"),
+        None => seq_print!(file, ":-"),
+    }
 }

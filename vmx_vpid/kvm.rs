@@ -11,6 +11,7 @@ pub(crate) mod cpu;
 pub(crate) mod files;
 pub(crate) mod handover;
 pub(crate) mod hooks;
+pub(crate) mod mmus;
 pub(crate) mod percpu;
 pub(crate) mod switches;
 

@@ -27,6 +27,7 @@ mod invpcid;
 mod invvpid;
 mod issue;
 mod lease;
+mod mmu;
 mod mode;
 mod model;
 mod operand;

@@ -38,6 +38,7 @@ mod invvpid;
 mod issue;
 mod kvm;
 mod lease;
+mod mmu;
 mod mode;
 mod operand;
 mod ownership;

@@ -81,6 +81,20 @@ unsafe extern "C" fn vmx_vpid_show_asid(file: *mut bindings::seq_file) {
     show_asid::show(unsafe { SeqFile::from_raw(file.cast()) });
 }
 
+/// Shows `roots`.
+///
+/// # Safety
+///
+/// `file` is being read by this task, and by no other.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_show_roots(file: *mut bindings::seq_file) -> c_int {
+    from_result(|| {
+        // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+        debugfs::show_roots(unsafe { SeqFile::from_raw(file.cast()) })?;
+        Ok(0)
+    })
+}
+
 /// Makes the list that one opening of `vpids` shows.
 ///
 /// # Safety

@@ -17,6 +17,10 @@ use crate::{
         exit_table,
         fastpath,
         hooks,
+        mmus::{
+            self,
+            Lines, //
+        },
         owners,
         record::{
             self,
@@ -278,6 +282,21 @@ pub(crate) fn vpid_list() -> Result<VpidList> {
     // SAFETY: This is a reading of debugfs, whose files are gone before the record is.
     let flushed = unsafe { record::flushed() };
     VpidList::new(lines, |vpid| flushed.cpus(vpid))
+}
+
+/// Returns what KVM translates each vCPU's addresses by now; when there is no KVM to be asked,
+/// whether kvm_intel is there in its place.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn mmus() -> Result<Result<Lines, bool>> {
+    let handover = HANDOVER.lock();
+    if handover.phase == Phase::Detached {
+        return Ok(Err(handover.live));
+    }
+    // SAFETY: As in `status()`.
+    unsafe { mmus::lines() }.map(Ok)
 }
 
 /// A registered backend, and the notifier that goes with it.

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What KVM translates each vCPU's addresses by, asked of KVM's own structures.
+
+use crate::{
+    bindings,
+    kvm::symbols,
+    mmu::{
+        Choice,
+        Mmu,
+        Seen,
+        Setup, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+/// How often all is read before what does not agree is shown as such.
+///
+/// A vCPU that enters or leaves L2 meanwhile has one half of each: that passes.
+const TRIES: u32 = 4;
+
+/// How long it is waited for that.
+const PAUSE: Delta = Delta::from_millis(2);
+
+/// Bits 11:0 of CR3, if CR4.PCIDE is set.
+const PCID: u64 = 0xfff;
+
+/// A root that KVM keeps.
+#[derive(Clone, Copy)]
+pub(crate) struct Root {
+    /// The address of its table; `None` for the root of a guest without memory where its own table
+    /// should be.
+    pub(crate) hpa: Option<u64>,
+    /// The CR3 of the guest's that it was made for, or the EPT pointer of L1's; `None` for one that
+    /// was made for no such thing.
+    pub(crate) pgd: Option<u64>,
+    /// The PCID in it, if that is a CR3 and the guest uses PCIDs.
+    pub(crate) pcid: Option<u64>,
+}
+
+/// What KVM translates a vCPU's addresses by, and the roots that it keeps for it.
+pub(crate) struct Line(bindings::vmx_vpid_mmu);
+
+impl Line {
+    /// Returns the process that created the VM, and the vCPU's number in it.
+    pub(crate) fn owner(&self) -> (i32, i32) {
+        (self.0.pid, self.0.vcpu)
+    }
+
+    /// Returns whether the vCPU runs L2.
+    pub(crate) fn is_in_l2(&self) -> bool {
+        self.0.l2
+    }
+
+    /// Returns what its setup leads to.
+    ///
+    /// # Safety
+    ///
+    /// kvm_intel's symbols are resolved.
+    unsafe fn choice(&self) -> Choice {
+        Choice::of(Setup {
+            // SAFETY: The contract of this function.
+            ept: unsafe { symbols::enable_ept() },
+            l2: self.0.l2,
+            ept12: self.0.ept12,
+            levels: self.0.levels,
+        })
+    }
+
+    /// Returns what KVM has set up.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen {
+            guest_mmu: self.0.guest_mmu,
+            ngpa_walk: self.0.ngpa_walk,
+            direct: self.0.direct,
+            guest_mode: self.0.guest_mode,
+            level: self.0.level,
+        }
+    }
+
+    /// Names a root of the set in use.
+    fn root_of(&self, raw: &bindings::vmx_vpid_root) -> Option<Root> {
+        if !raw.valid {
+            return None;
+        }
+        let pgd = (!self.0.direct).then_some(raw.pgd);
+        let has_pcid = self.0.pcids && self.seen().mmu().is_some_and(Mmu::is_shadow);
+        Some(Root {
+            hpa: (!raw.dummy).then_some(raw.hpa),
+            pgd,
+            pcid: pgd.filter(|_| has_pcid).map(|pgd| pgd & PCID),
+        })
+    }
+
+    /// Returns the root in use; `None` if there is none, as before the vCPU runs for the first
+    /// time.
+    pub(crate) fn root(&self) -> Option<Root> {
+        self.root_of(&self.0.root)
+    }
+
+    /// Returns the cached previous roots, the last used first.
+    pub(crate) fn previous(&self) -> impl Iterator<Item = Root> + '_ {
+        self.0.prev.iter().filter_map(|raw| self.root_of(raw))
+    }
+
+    /// Returns the address of the current root of the set that is not in use, if it has one.
+    pub(crate) fn other(&self) -> Option<u64> {
+        let other = &self.0.other;
+        (other.valid && !other.dummy).then_some(other.hpa)
+    }
+}
+
+/// A line for each vCPU, with what its setup leads to.
+pub(crate) type Lines = KVVec<(Line, Choice)>;
+
+/// Returns what KVM translates each vCPU's addresses by.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+///
+/// # Safety
+///
+/// kvm_intel's symbols are resolved until this returns.
+pub(super) unsafe fn lines() -> Result<Lines> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        // SAFETY: The contract of this function.
+        let raw = unsafe { read() }?;
+        let mut lines = KVVec::with_capacity(raw.len(), GFP_KERNEL)?;
+        for raw in raw {
+            let line = Line(raw);
+            // SAFETY: The contract of this function.
+            let choice = unsafe { line.choice() };
+            lines.push((line, choice), GFP_KERNEL)?;
+        }
+        let agree = |(line, choice): &(Line, Choice)| line.seen().agrees(*choice);
+        if tries == TRIES || lines.iter().all(agree) {
+            return Ok(lines);
+        }
+        fsleep(PAUSE);
+    }
+}
+
+/// Reads what there is of each vCPU.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+///
+/// # Safety
+///
+/// kvm_intel's symbols are resolved until this returns.
+unsafe fn read() -> Result<KVVec<bindings::vmx_vpid_mmu>> {
+    let mut room = 64;
+    loop {
+        // Memory is not to be asked for with KVM's lock held: hence the room in advance.
+        let mut raw = KVVec::<bindings::vmx_vpid_mmu>::with_capacity(room, GFP_KERNEL)?;
+        // SAFETY: By the contract; the vector has the room.
+        let count = unsafe { bindings::vmx_vpid_mmus(raw.as_mut_ptr(), room) };
+        if count > room {
+            room = count.saturating_add(count / 4);
+            continue;
+        }
+        // SAFETY: So many were written.
+        unsafe { raw.inc_len(count) };
+        return Ok(raw);
+    }
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What KVM translates a guest's addresses by.
+//!
+//! There are four ways, and which one is taken follows from how kvm_intel and the vCPU are set up:
+//! that is [`Choice::of()`].  What KVM has really set up for a vCPU is [`Seen`], read off its
+//! pointers and the role of its root, of which the choice knows nothing.  Both have to say the
+//! same.
+//!
+//! | EPT on | runs | L1 gave an EPT | translated by        | set of roots | role        |
+//! |--------|------|----------------|----------------------|--------------|-------------|
+//! | yes    | L1   |                | [`Mmu::Tdp`]         | `root_mmu`   | direct      |
+//! | yes    | L2   | no             | [`Mmu::Tdp`]         | `root_mmu`   | direct, L2  |
+//! | yes    | L2   | yes            | [`Mmu::NestedTdp`]   | `guest_mmu`  | L2          |
+//! | no     | L1   |                | [`Mmu::Shadow`]      | `root_mmu`   |             |
+//! | no     | L2   | never          | [`Mmu::NestedShadow`] | `root_mmu`  | L2          |
+//!
+//! With EPT off and the guest's paging off there is nothing to shadow: the tables are direct then,
+//! and have three levels, as for each guest that does not page with four or more.
+//!
+//! Source: `kvm_init_mmu()` and what it calls in `mmu/mmu.c`; `nested_ept_init_mmu_context()` in
+//! `vmx/nested.c`.
+
+/// What KVM translates a guest's addresses by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mmu {
+    /// By the guest's page tables, and by an EPT that KVM made of the VM's memory: two-dimensional
+    /// paging.
+    Tdp,
+    /// By L2's page tables, and by KVM's shadow of the EPT that L1 gave it.
+    NestedTdp,
+    /// By KVM's shadow of L1's page tables.
+    Shadow,
+    /// By KVM's shadow of L2's page tables.
+    NestedShadow,
+}
+
+impl Mmu {
+    /// Returns its name in debugfs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tdp => "tdp",
+            Self::NestedTdp => "nested-tdp",
+            Self::Shadow => "shadow",
+            Self::NestedShadow => "nested-shadow",
+        }
+    }
+
+    /// Whether its roots are made for one CR3 of the guest's each.
+    pub(crate) fn is_shadow(self) -> bool {
+        matches!(self, Self::Shadow | Self::NestedShadow)
+    }
+}
+
+/// How kvm_intel and a vCPU are set up, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setup {
+    /// kvm_intel uses EPT.
+    pub(crate) ept: bool,
+    /// The vCPU runs L2.
+    pub(crate) l2: bool,
+    /// L1 gave that L2 an EPT; without EPT of its own KVM does not offer one to L1.
+    pub(crate) ept12: bool,
+    /// The levels of the paging of the guest that runs, 2 to 5; 0 while it is off.
+    pub(crate) levels: u8,
+}
+
+/// What KVM has to have set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// What addresses are translated by.
+    pub(crate) mmu: Mmu,
+    /// The roots are for L2.
+    pub(crate) guest_mode: bool,
+    /// Tables are made of the VM's memory alone, from no others.
+    pub(crate) direct: bool,
+    /// The levels below a root and with it; `None` where an EPT decides: four or five.
+    pub(crate) level: Option<u8>,
+}
+
+impl Choice {
+    /// The levels of tables that a CPU in 64-bit mode with EPT off walks for a guest that does not
+    /// page with as many: those of PAE.
+    const LEAST: u8 = 3;
+
+    /// Says what KVM translates a guest's addresses by.
+    pub(crate) fn of(setup: Setup) -> Self {
+        let Setup {
+            ept,
+            l2,
+            ept12,
+            levels,
+        } = setup;
+        let mmu = match (ept, l2) {
+            (true, true) if ept12 => Mmu::NestedTdp,
+            (true, _) => Mmu::Tdp,
+            (false, false) => Mmu::Shadow,
+            (false, true) => Mmu::NestedShadow,
+        };
+        Self {
+            mmu,
+            guest_mode: l2,
+            direct: mmu == Mmu::Tdp || mmu.is_shadow() && levels == 0,
+            level: mmu.is_shadow().then_some(levels.max(Self::LEAST)),
+        }
+    }
+}
+
+/// What KVM has set up for a vCPU: its pointers, and the role of its root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The set of roots in use is `guest_mmu`, else `root_mmu`.
+    pub(crate) guest_mmu: bool,
+    /// The walk that it goes by is that of L1's EPT, else that of the guest's page tables.
+    pub(crate) ngpa_walk: bool,
+    /// The role says that tables are direct.
+    pub(crate) direct: bool,
+    /// The role says that they are for L2.
+    pub(crate) guest_mode: bool,
+    /// The level of the root.
+    pub(crate) level: u8,
+}
+
+impl Seen {
+    /// Says what KVM translates by, as its pointers and the role tell; `None` if these contradict
+    /// each other, as they may while L2 is entered or left.
+    pub(crate) fn mmu(self) -> Option<Mmu> {
+        match (self.guest_mmu, self.ngpa_walk, self.direct) {
+            (true, true, false) if self.guest_mode => Some(Mmu::NestedTdp),
+            // No EPT has as few.
+            (false, false, true) if self.level > Choice::LEAST => Some(Mmu::Tdp),
+            (false, false, _) if self.guest_mode => Some(Mmu::NestedShadow),
+            (false, false, _) => Some(Mmu::Shadow),
+            _ => None,
+        }
+    }
+
+    /// Whether all of it is what a setup asks for.
+    pub(crate) fn agrees(self, choice: Choice) -> bool {
+        let level = choice.level.unwrap_or(if self.level == 5 { 5 } else { 4 });
+        self.mmu() == Some(choice.mmu)
+            && (self.guest_mode, self.direct) == (choice.guest_mode, choice.direct)
+            && self.level == level
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_mmu)]
+mod tests {
+    use super::*;
+
+    const YES: bool = true;
+    const NO: bool = false;
+
+    /// EPT, L2, L1's EPT, levels.
+    type Given = (bool, bool, bool, u8);
+    /// What that leads to: kind, for L2, direct, level.
+    type Wanted = (Mmu, bool, bool, Option<u8>);
+
+    #[rustfmt::skip]
+    const TABLE: [(Given, Wanted); 19] = [
+        ((YES, NO,  NO,  0), (Mmu::Tdp, NO, YES, None)),
+        ((YES, NO,  NO,  2), (Mmu::Tdp, NO, YES, None)),
+        ((YES, NO,  NO,  4), (Mmu::Tdp, NO, YES, None)),
+        ((YES, NO,  NO,  5), (Mmu::Tdp, NO, YES, None)),
+        ((YES, YES, NO,  0), (Mmu::Tdp, YES, YES, None)),
+        ((YES, YES, NO,  4), (Mmu::Tdp, YES, YES, None)),
+        ((YES, YES, YES, 0), (Mmu::NestedTdp, YES, NO, None)),
+        ((YES, YES, YES, 3), (Mmu::NestedTdp, YES, NO, None)),
+        ((YES, YES, YES, 5), (Mmu::NestedTdp, YES, NO, None)),
+        ((NO,  NO,  NO,  0), (Mmu::Shadow, NO, YES, Some(3))),
+        ((NO,  NO,  NO,  2), (Mmu::Shadow, NO, NO, Some(3))),
+        ((NO,  NO,  NO,  3), (Mmu::Shadow, NO, NO, Some(3))),
+        ((NO,  NO,  NO,  4), (Mmu::Shadow, NO, NO, Some(4))),
+        ((NO,  NO,  NO,  5), (Mmu::Shadow, NO, NO, Some(5))),
+        ((NO,  YES, NO,  0), (Mmu::NestedShadow, YES, YES, Some(3))),
+        ((NO,  YES, NO,  2), (Mmu::NestedShadow, YES, NO, Some(3))),
+        ((NO,  YES, NO,  3), (Mmu::NestedShadow, YES, NO, Some(3))),
+        ((NO,  YES, NO,  4), (Mmu::NestedShadow, YES, NO, Some(4))),
+        ((NO,  YES, NO,  5), (Mmu::NestedShadow, YES, NO, Some(5))),
+    ];
+
+    fn choices() -> impl Iterator<Item = (Choice, Choice)> {
+        TABLE.into_iter().map(|(setup, wanted)| {
+            let (ept, l2, ept12, levels) = setup;
+            let (mmu, guest_mode, direct, level) = wanted;
+            let setup = Setup {
+                ept,
+                l2,
+                ept12,
+                levels,
+            };
+            let wanted = Choice {
+                mmu,
+                guest_mode,
+                direct,
+                level,
+            };
+            (Choice::of(setup), wanted)
+        })
+    }
+
+    /// What KVM has where all is as it should be.
+    fn seen(choice: Choice) -> Seen {
+        let nested = choice.mmu == Mmu::NestedTdp;
+        Seen {
+            guest_mmu: nested,
+            ngpa_walk: nested,
+            direct: choice.direct,
+            guest_mode: choice.guest_mode,
+            level: choice.level.unwrap_or(4),
+        }
+    }
+
+    #[test]
+    fn each_setup_leads_to_what_the_table_says() {
+        for (is, wanted) in choices() {
+            assert_eq!(is, wanted);
+        }
+    }
+
+    #[test]
+    fn what_kvm_has_says_the_same() {
+        for (choice, _) in choices() {
+            assert_eq!(seen(choice).mmu(), Some(choice.mmu));
+            assert!(seen(choice).agrees(choice));
+            let five = Seen {
+                level: 5,
+                ..seen(choice)
+            };
+            assert_eq!(
+                five.agrees(choice),
+                choice.level.is_none_or(|level| level == 5)
+            );
+        }
+    }
+
+    /// A choice agrees with what KVM has for it and with nothing else.
+    #[test]
+    fn nothing_else_agrees() {
+        for (choice, _) in choices() {
+            for bits in 0..16u8 {
+                let bit = |number: u8| bits >> number & 1 != 0;
+                for level in 0..=6 {
+                    let other = Seen {
+                        guest_mmu: bit(0),
+                        ngpa_walk: bit(1),
+                        direct: bit(2),
+                        guest_mode: bit(3),
+                        level,
+                    };
+                    let right = seen(choice);
+                    let either = choice.level.is_none() && matches!(level, 4 | 5);
+                    let same = Seen { level, ..right } == other && (either || level == right.level);
+                    assert_eq!(other.agrees(choice), same);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_has_a_name_of_its_own() {
+        let names = [Mmu::Tdp, Mmu::NestedTdp, Mmu::Shadow, Mmu::NestedShadow].map(Mmu::name);
+        for (number, name) in names.iter().enumerate() {
+            assert!(!names[..number].contains(name));
+        }
+    }
+}
