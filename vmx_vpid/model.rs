@@ -19,15 +19,16 @@
 //! - [`tables`], [`fill`], [`zap`]: KVM's tables, how they are filled and changed.
 //! - [`cached`], [`tlb`], [`access`], [`physical`]: what a CPU caches, drops and uses.
 //! - [`vcpu`], [`kvm`], [`nested`], [`kvm_policy`]: KVM's core, and its own answers to requests.
-//! - [`guest`], [`exit`]: what guests do, and how the handlers see them.
+//! - [`guest`], [`registers`], [`exit`]: what guests do, and how the handlers see them.
 //! - [`promise`], [`oracle`]: what must not be.
-//! - [`step`], [`course`], [`run`], [`stories`]: what happens, and in which order.
+//! - [`step`], [`course`], [`alphabet`], [`run`], [`stories`]: what happens, in which order.
 //! - [`story`]: all of that as sentences.
 //!
 //! [`host`] is another model, of the host's own processes and their ASIDs; [`shadow`] one of shadow
 //! pages.
 
 mod access;
+pub(crate) mod alphabet;
 mod cached;
 pub(crate) mod course;
 mod edit;
@@ -46,6 +47,7 @@ mod oracle;
 mod physical;
 mod promise;
 mod references;
+mod registers;
 pub(crate) mod run;
 pub(crate) mod shadow;
 pub(crate) mod step;

@@ -5,6 +5,7 @@
 
 use crate::{
     model::{
+        alphabet,
         course::{
             Choice,
             Course,
@@ -23,10 +24,7 @@ use crate::{
         },
         run,
         shadow,
-        step::{
-            self,
-            Step, //
-        },
+        step::Step,
         stories,
         vpids::Vpids, //
     },
@@ -151,7 +149,7 @@ pub enum Who {
     Epts,
 }
 
-impl From<Who> for step::Who {
+impl From<Who> for alphabet::Who {
     fn from(who: Who) -> Self {
         match who {
             Who::Guests => Self::Guests,
@@ -357,7 +355,7 @@ pub fn exhaustive(
     length: usize,
 ) -> Result<Result<u64, String>, String> {
     let config = machine_type.0;
-    let letters: Vec<Step> = step::alphabet(config.ept, who.into()).collect();
+    let letters: Vec<Step> = alphabet::alphabet(config.ept, who.into()).collect();
     // One machine for each depth: that of a depth is where all longer sequences begin.
     let mut machines = Vec::new();
     for _ in 0..=length {

@@ -23,7 +23,10 @@ use super::{
         WRITABLE, //
     },
     fault::Fault,
-    guest_walk,
+    guest_walk::{
+        self,
+        Leaf, //
+    },
     machine::Machine,
     memory::{
         read_at,
@@ -33,6 +36,7 @@ use super::{
         Table,
         PAGES, //
     },
+    physical::Physical,
     promise,
     tables::{
         frame_of,
@@ -65,8 +69,8 @@ pub(super) struct Context {
     pub(super) pcid: Pcid,
     /// The tree that KVM runs it on.
     pub(super) tree: Tree,
-    /// The guest's root table.
-    pub(super) root: Gfn,
+    /// The guest's root table; `None` with paging off.
+    pub(super) root: Option<Gfn>,
     /// For whom its tables are read.
     pub(super) reader: Reader,
     /// Which of the readers of its life that is.
@@ -138,6 +142,9 @@ impl Machine<'_> {
     /// Makes an access.
     pub(super) fn access(&mut self, context: &Context, page: u16, write: bool) -> Access {
         let ep4ta = context.ep4ta();
+        let Some(root) = context.root.or(ep4ta.is_none().then_some(NO_TABLE)) else {
+            return self.unpaged(context, page, write);
+        };
         let mut starts = [None; PAGES as usize];
         let mut free = starts.iter_mut();
         let kind = context.kind();
@@ -160,7 +167,7 @@ impl Machine<'_> {
         });
         let top = Start {
             level: 4,
-            gfn: context.root,
+            gfn: root,
             hfn: None,
             root: context.tree.root,
             nested_time: 0,
@@ -284,33 +291,54 @@ impl Machine<'_> {
                     self.cpus[context.cpu].drop(what);
                 }
             });
-            let target = target?;
-            let guest_span = level - 1;
-            let span = guest_span.min(target.level - 1);
-            let back = offset(span, page);
-            let key = Key {
-                first: page >> span << span,
-                span,
-                guest_span,
-                global: entry & GLOBAL != 0,
-                ..key
-            };
-            self.cpus[context.cpu].keep(Cached {
-                key,
-                gfn: Gfn(frame.0 - back),
-                hfn: Hfn(target.hfn.0 - u32::from(back)),
-                root: context.tree.root,
-                guest: Rights {
+            let leaf = Leaf {
+                gfn: frame,
+                level,
+                rights: Rights {
                     write: entry & WRITABLE != 0,
                     dirty: entry & DIRTY != 0,
                 },
-                host: target.rights,
-                time,
-                nested_time: target.nested_time,
-                reader: context.reader,
-            });
+                global: entry & GLOBAL != 0,
+                path: [NO_TABLE; 5],
+            };
+            self.keep_combined(context, page, &leaf, &target?);
             return Ok(());
         }
+    }
+
+    /// Keeps that a page is in a frame, by the guest, and where the frame is, by an EPT.
+    pub(super) fn keep_combined(
+        &self,
+        context: &Context,
+        page: u16,
+        leaf: &Leaf,
+        target: &Physical,
+    ) {
+        let guest_span = leaf.level - 1;
+        let span = guest_span.min(target.level - 1);
+        let back = offset(span, page);
+        let key = Key {
+            kind: Kind::Combined,
+            level: 0,
+            vpid: context.vpid,
+            pcid: context.pcid,
+            ep4ta: context.ep4ta(),
+            global: leaf.global,
+            first: page >> span << span,
+            span,
+            guest_span,
+        };
+        self.cpus[context.cpu].keep(Cached {
+            key,
+            gfn: Gfn(leaf.gfn.0 - back),
+            hfn: Hfn(target.hfn.0 - u32::from(back)),
+            root: context.tree.root,
+            guest: leaf.rights,
+            host: target.rights,
+            time: self.now,
+            nested_time: target.nested_time,
+            reader: context.reader,
+        });
     }
 
     /// Goes one way to a page, with EPT off: through KVM's shadows.

@@ -14,13 +14,16 @@ use super::{
         PAGES, //
     },
     promise::PCIDS,
+    registers::{
+        Bit,
+        Registers, //
+    },
     step::{
         Op,
         Step, //
     },
     vcpu::{
         Ept12,
-        Registers,
         L2, //
     }, //
 };
@@ -56,13 +59,15 @@ impl Choice for Random {
 }
 
 /// What a guest can do, for a run to leave some of it out.
-const OPS: [(Kind, u32); 14] = [
+const OPS: [(Kind, u32); 16] = [
     (Kind::Access, 16),
     (Kind::Edit, 8),
     (Kind::Invlpg, 2),
     (Kind::Invpcid, 3),
     (Kind::MovCr3, 4),
     (Kind::TogglePge, 1),
+    (Kind::Toggle, 3),
+    (Kind::Init, 1),
     (Kind::Smm, 1),
     (Kind::VmxOn, 3),
     (Kind::VmxOff, 1),
@@ -82,6 +87,8 @@ enum Kind {
     Invpcid,
     MovCr3,
     TogglePge,
+    Toggle,
+    Init,
     Smm,
     VmxOn,
     VmxOff,
@@ -138,20 +145,28 @@ impl Course {
         let nested = nested.iter().fold(0, |mask, &kind| mask | 1 << kind as u32);
         let without = choice.below(1 << OPS.len() as u32) & !needed;
         // Some are of a hypervisor that does little else but to run L2 and to invalidate.
-        let few = nested | needed | 1 << Kind::Invvpid as u32 | 1 << Kind::Invept as u32;
-        let hypervisor = choice.below(4) == 0;
+        let few = [Kind::BounceL2, Kind::Invvpid, Kind::Invept];
+        let few = few
+            .iter()
+            .fold(nested | needed, |mask, &kind| mask | 1 << kind as u32);
+        // Others are of a guest that goes from one mode to another; most do without.
+        let modes = 1 << Kind::Toggle as u32 | 1 << Kind::Init as u32;
+        let kept = if choice.below(4) == 0 { 0 } else { modes };
+        let about = choice.below(8);
+        let (hypervisor, moded) = (about < 2, about == 2);
         let without = match choice.below(3) {
             _ if hypervisor => !few,
-            0 => 0,
-            1 => without | nested,
-            _ => without & !nested,
+            _ if moded => !(needed | modes | 1 << Kind::MovCr3 as u32),
+            0 => kept,
+            1 => without | nested | kept,
+            _ => without & !nested | kept,
         };
         Self {
             vcpu: choice.below(VCPUS as u32) as u8,
             cpus: [0; VCPUS],
             without,
             without_host: match choice.below(3) {
-                _ if hypervisor => u32::MAX,
+                _ if hypervisor || moded => u32::MAX,
                 0 => 0,
                 1 => u32::MAX,
                 _ => choice.below(1 << 12),
@@ -162,8 +177,13 @@ impl Course {
                 [1, 2, PAGES.into()][choice.below(3) as usize]
             },
             invvpid: hypervisor.then(|| choice.below(4) as u8),
-            edits: [Edits::All, Edits::OnePage, Edits::Epts, Edits::OneEpt]
-                [choice.below(4) as usize],
+            edits: match choice.below(4) {
+                _ if moded => Edits::OnePage,
+                0 => Edits::All,
+                1 => Edits::OnePage,
+                2 => Edits::Epts,
+                _ => Edits::OneEpt,
+            },
             other_vcpu: [3, 8, 40][choice.below(3) as usize],
             other_cpu: [3, 12, 60][choice.below(3) as usize],
             same_l2: hypervisor || choice.below(2) == 0,
@@ -298,6 +318,8 @@ impl Course {
                 keep: flag,
             },
             Kind::TogglePge => Op::TogglePge,
+            Kind::Toggle => Op::Toggle(Bit::ALL[choice.below(Bit::ALL.len() as u32) as usize]),
+            Kind::Init => Op::Init,
             Kind::Smm => Op::Smm,
             Kind::VmxOn => Op::VmxOn,
             Kind::VmxOff => Op::VmxOff,

@@ -114,7 +114,7 @@ impl crate::mode::Machine for Exited<'_, '_> {
         self.machine.vcpus[self.id].registers().cr3()
     }
     fn cr4(&self) -> Cr4 {
-        self.machine.config.cr4()
+        self.machine.vcpus[self.id].cr4()
     }
 }
 
@@ -189,7 +189,7 @@ impl Translations for Exited<'_, '_> {
     }
     fn pcids(&self) -> [Option<Pcid>; Roots::COUNT] {
         let vcpu = &self.machine.vcpus[self.id];
-        let cr4 = self.machine.config.cr4();
+        let cr4 = vcpu.cr4();
         vcpu.mmus[vcpu.mmu()]
             .0
             .map(|root| root.map(|root| Pcid::of(Cr3::from(root.pgd), cr4)))

@@ -66,8 +66,6 @@ pub(crate) enum Needs {
     ShadowByContext,
     /// As the one before, where KVM keeps no page for some roots.
     UnknownRoots,
-    /// With EPT off, and with one VPID only.
-    ShadowOneVpid,
     /// On none: a control.
     Nothing,
     /// In a sequence of its own ([`super::stories`]): at random it hardly ever does.
@@ -127,6 +125,25 @@ faults! {
     Vpid12NotStored = Nothing,
     /// It asks for nothing when L2 runs with L1's VPID.
     NoFlushOnSharedVpid = Both,
+    /// CR0.PG is cleared without a request to flush what the guest has cached: every root is loaded
+    /// anew, which flushes.
+    NoFlushOnPagingOff = Nothing,
+    /// CR0.PG changes, and no root is let go of.
+    RootsKeptOnPaging = Both,
+    /// CR4.PCIDE is cleared without a flush.
+    NoFlushOnPcideOff = Both,
+    /// CR4.PCIDE is set, and cached roots are kept that only MOV to CR3 would have flushed.
+    RootsKeptOnPcideOn = Told,
+    /// CR4.SMEP is set, or CR4.PAE changed, without a request: every root is loaded anew.
+    NoFlushOnCr4 = Nothing,
+    /// CR4.SMEP or CR4.PAE changes, and no root is let go of.
+    RootsKeptOnCr4 = Shadow,
+    /// At INIT nothing is requested: roots are loaded anew, and there is an INVVPID.
+    NoFlushOnInit = Nothing,
+    /// At INIT no root is let go of.
+    RootsKeptOnInit = Shadow,
+    /// At INIT nothing is flushed, and no root let go of.
+    InitDropsNothing = Both,
     /// Requests are lost at a nested entry or exit.
     TransitionLosesRequests = Both,
     /// `kvm_set_cr3()` does not have the root brought up to date.
@@ -176,7 +193,7 @@ faults! {
     /// INVVPID of all contexts is issued in the place of INVEPT.
     InvvpidForInvept = Ept,
     /// The record is written without keeping the task where it is.
-    RecordsUnpinned = ShadowOneVpid,
+    RecordsUnpinned = Told,
     /// The CPU keeps what the guest's own instructions drop: as if they were not executed.
     CpuKeepsAll = Ept,
     /// A guest's INVLPG is not carried out on this CPU.

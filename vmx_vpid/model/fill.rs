@@ -55,6 +55,13 @@ impl Machine<'_> {
                 };
                 self.install(tree, number, level, leaf, 0)?;
             }
+            Role::Unpaged { .. } => {
+                let Ok(leaf) = guest_walk::unpaged(number) else {
+                    return Ok(Fixed::GuestFault);
+                };
+                self.note_write(tree.vm, leaf.gfn, write);
+                self.install(tree, number, 1, leaf, 0)?;
+            }
             Role::Shadow { root, .. } => {
                 let memory = &self.memories[tree.vm];
                 let read = |gfn, index| Some(memory.read(gfn, index));
@@ -186,7 +193,7 @@ impl Machine<'_> {
     /// the page of its root loads it as a root first, and with it goes the tag of all below.
     pub(super) fn free_tree(&mut self, number: usize) {
         if let Some(tree) = self.trees[number].take() {
-            if tree.role.shadowed().is_some() && !self.faults.has(Fault::NoFlushOnFree) {
+            if !tree.role.is_tdp() && !self.faults.has(Fault::NoFlushOnFree) {
                 self.flush_remote(tree.vm);
             }
             tree.free_table(&mut self.tables, tree.root, 4);
@@ -199,7 +206,7 @@ impl Machine<'_> {
             let Some(tree) = self.trees[number] else {
                 continue;
             };
-            let useless = tree.obsolete || tree.role.shadowed().is_none();
+            let useless = tree.obsolete || tree.role.is_tdp();
             if useless && !self.is_kept(number) {
                 self.free_tree(number);
             }

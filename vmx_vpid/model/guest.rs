@@ -22,13 +22,10 @@ use super::{
         self,
         Dropped, //
     },
+    registers::Registers,
     step::Op,
     tlb::address_of,
-    vcpu::{
-        Ept12,
-        Registers,
-        Roots, //
-    }, //
+    vcpu::Ept12, //
 };
 use crate::{
     emulate,
@@ -83,7 +80,7 @@ impl Machine<'_> {
     }
 
     /// Notes that a guest dropped something of its own.
-    fn promise(&mut self, context: &Context, what: Dropped) {
+    pub(super) fn promise(&mut self, context: &Context, what: Dropped) {
         let now = self.now;
         self.vcpus[context.id].promises[context.reader_index].note(what, now);
     }
@@ -121,10 +118,11 @@ impl Machine<'_> {
                 }
                 self.promise(context, Dropped::All);
             }
+            Op::Toggle(bit) => self.toggle(context, bit),
+            Op::Init => self.init(context)?,
             Op::Smm if !in_l2 => {
-                // kvm_mmu_reset_context() lets go of every root.
                 self.vcpus[id].smm ^= true;
-                self.vcpus[id].mmus[0] = Roots::default();
+                self.reset_context(id);
             }
             Op::VmxOn if !in_l2 => self.vmx_on(id),
             Op::VmxOff => self.vmx_off(id)?,
@@ -169,12 +167,13 @@ impl Machine<'_> {
 
     /// Executes INVPCID.
     fn invpcid(&mut self, context: &Context, kind: u8, pcid: u8, page: u16) {
-        let number = if self.config.pcids { pcid } else { 0 };
+        let cr4 = self.vcpus[context.id].cr4();
+        let number = if cr4.pcide() { pcid } else { 0 };
         let which = Registers {
             root: 0,
             pcid: number,
         };
-        let pcid = which.pcid(&self.config);
+        let pcid = which.pcid(cr4);
         let vpid = context.vpid;
         if self.config.ept {
             self.guest_drops(
@@ -211,12 +210,13 @@ impl Machine<'_> {
     fn mov_cr3(&mut self, context: &Context, registers: Registers, keep: bool) {
         let id = context.id;
         let level = self.vcpus[id].level();
+        let cr4 = self.vcpus[id].cr4();
         let registers = Registers {
-            pcid: if self.config.pcids { registers.pcid } else { 0 },
+            pcid: if cr4.pcide() { registers.pcid } else { 0 },
             ..registers
         };
-        let keep = keep && self.config.pcids;
-        let pcid = registers.pcid(&self.config);
+        let keep = keep && cr4.pcide();
+        let pcid = registers.pcid(cr4);
         let changed = self.vcpus[id].registers[level] != registers;
         self.vcpus[id].registers[level] = registers;
         if self.config.ept {
@@ -238,17 +238,18 @@ impl Machine<'_> {
 
     /// Answers to `kvm_invalidate_pcid()`, of the PCID that was just loaded.
     fn invalidate_pcid(&mut self, id: usize, pcid: Pcid) {
-        let (config, faults) = (self.config, self.faults);
+        let faults = self.faults;
         let vcpu = &mut self.vcpus[id];
+        let cr4 = vcpu.cr4();
         vcpu.pending.sync |= !faults.has(Fault::NoSyncOnCr3);
         vcpu.pending.current |= !faults.has(Fault::NoFlushOnCr3);
-        if !config.pcids || faults.has(Fault::RootsKeptOnCr3) {
+        if !cr4.pcide() || faults.has(Fault::RootsKeptOnCr3) {
             return;
         }
         let mmu = vcpu.mmu();
         let current = vcpu.mmus[mmu].0[0];
         vcpu.mmus[mmu].keep(|root| {
-            let of = Pcid::of(crate::control::Cr3::from(root.pgd), config.cr4());
+            let of = Pcid::of(crate::control::Cr3::from(root.pgd), cr4);
             Some(root) == current || of != pcid
         });
     }

@@ -15,7 +15,8 @@ use super::{
         Gfn,
         Memory,
         FRAMES, //
-    }, //
+    },
+    tables::NO_TABLE, //
 };
 
 /// Where a walk through a guest's tables ended.
@@ -50,6 +51,22 @@ pub(super) fn frame(entry: u64, level: u8, page: u16) -> Gfn {
         2 => Gfn::of_entry(entry).plus(below(1)),
         _ => Gfn::of_entry(entry).plus(below(1) + (below(2) << 9)),
     }
+}
+
+/// Translates a page with paging off, where a linear address is a physical one; on an error, there
+/// is no memory.
+pub(super) fn unpaged(page: u16) -> Result<Leaf, Path> {
+    let path = [NO_TABLE; 5];
+    if page >> 2 != 0 {
+        return Err(path);
+    }
+    Ok(Leaf {
+        gfn: frame(0, 3, page),
+        level: 3,
+        rights: Rights::ALL,
+        global: false,
+        path,
+    })
 }
 
 /// Walks through a guest's page tables; on an error, how far that got.

@@ -14,6 +14,7 @@ use super::{
         Wrong, //
     },
     promise::Promise,
+    registers::Controls,
     tables::{
         Role,
         Tree,
@@ -53,6 +54,7 @@ impl Machine<'_> {
             vmcs: [loaded_before.then_some(0), None],
             promises: [Promise::from(self.now); READERS],
             ept12_dropped: [self.now; 2],
+            controls: [Controls::usual(&self.config); 2],
             ..Vcpu::default()
         };
     }
@@ -290,13 +292,17 @@ impl Machine<'_> {
             Some(_) => {}
         }
         let root = vcpu.root().ok_or(Wrong::Stuck)?;
+        let tree = self.tree(root.tree).ok_or(Wrong::Stuck)?;
+        if tree.role != vcpu.wanted(&self.config).0 {
+            return Err(Wrong::OtherMode);
+        }
         let context = Context {
             id,
             cpu,
             vpid,
-            pcid: vcpu.registers().pcid(&self.config),
-            tree: self.tree(root.tree).ok_or(Wrong::Stuck)?,
-            root: vcpu.registers().table(),
+            pcid: vcpu.registers().pcid(vcpu.cr4()),
+            tree,
+            root: vcpu.table(),
             reader: vcpu.reader(),
             reader_index: vcpu.reader_index(),
             ept12: vcpu.ept12(),

@@ -38,7 +38,7 @@ mod bit {
 }
 
 /// Covers a VPID: `vpid_sync_context()`.
-fn context(vpid: Option<Vpid>, lacking: u64) -> Option<Invalidation> {
+pub(super) fn context(vpid: Option<Vpid>, lacking: u64) -> Option<Invalidation> {
     let vpid = vpid?;
     Some(Invalidation::Invvpid(
         if lacking & bit::INVVPID_CONTEXT == 0 {

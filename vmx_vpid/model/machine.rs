@@ -58,7 +58,7 @@ pub(crate) struct Config {
     pub(crate) vpid: bool,
     /// The CPU keeps accessed and dirty flags in EPTs.
     pub(crate) accessed_dirty: bool,
-    /// Guests run with CR4.PCIDE set.
+    /// There are PCIDs, and guests begin with CR4.PCIDE set.
     pub(crate) pcids: bool,
     /// KVM keeps no page for every second root.
     pub(crate) unknown_roots: bool,
@@ -116,6 +116,8 @@ pub(crate) enum Wrong {
         /// What is wrong with it.
         how: Stale,
     },
+    /// A guest would run on tables that KVM made for another mode.
+    OtherMode,
     /// A guest would run with a VPID that was not flushed on the CPU since it was taken.
     Dirty(Vpid),
     /// A VPID is recorded as clean on a CPU that has something of an earlier holder's.

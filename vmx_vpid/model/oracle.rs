@@ -161,7 +161,10 @@ impl Machine<'_> {
 
     /// Walks through the guest's tables as they are.
     pub(super) fn fresh_guest(&self, context: &Context, page: u16) -> Result<Leaf, Path> {
-        guest_walk::walk(context.root, page, |gfn, index| {
+        let Some(root) = context.root else {
+            return guest_walk::unpaged(page);
+        };
+        guest_walk::walk(root, page, |gfn, index| {
             let hfn = self.resolve(context, gfn)?;
             Some(super::memory::read_at(&self.memories, hfn, index))
         })
@@ -176,6 +179,7 @@ impl Machine<'_> {
                 return true;
             }
             let walk = self.fresh_guest(context, key.first);
+            // With paging off there are no tables that it could lead to.
             let path = walk.map_or_else(|path| path, |leaf| leaf.path);
             return path[usize::from(key.level)] == entry.gfn;
         }

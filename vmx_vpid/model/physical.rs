@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a CPU looks up a guest-physical frame in an EPT.
+//! How a CPU looks up a guest-physical frame in an EPT, and what it keeps of that with paging off.
 
 use super::{
     access::{
@@ -9,11 +9,13 @@ use super::{
     },
     cached::{
         Cached,
+        Drop,
         Key,
         Kind,
         Rights, //
     },
     edit::WRITABLE,
+    guest_walk,
     machine::Machine,
     memory::{
         Gfn,
@@ -120,5 +122,31 @@ impl Machine<'_> {
             rights,
             nested_time: meta.time,
         })
+    }
+
+    /// Makes an access with EPT on and paging off: the address is a guest-physical one.
+    ///
+    /// It is cached as a combined mapping all the same, in PCID 0; of paging structures there is
+    /// nothing to be cached.
+    pub(super) fn unpaged(&mut self, context: &Context, page: u16, write: bool) -> Access {
+        let Ok(mut leaf) = guest_walk::unpaged(page) else {
+            return Access::Done;
+        };
+        match self.physical(context, leaf.gfn, write) {
+            Ok(target) => {
+                leaf.level = target.level;
+                self.keep_combined(context, page, &leaf, &target);
+                Access::Done
+            }
+            Err(stop) => {
+                if let Some(ep4ta) = context.ep4ta() {
+                    let cpu = &self.cpus[context.cpu];
+                    let (vpid, pcid) = (context.vpid, context.pcid);
+                    cpu.drop(Drop::ViolationFrame(ep4ta, leaf.gfn.0));
+                    cpu.drop(Drop::ViolationPage(vpid, pcid, ep4ta, page));
+                }
+                stop
+            }
+        }
     }
 }

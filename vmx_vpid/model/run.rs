@@ -109,13 +109,6 @@ pub(crate) fn machines_for(fault: Fault) -> impl Iterator<Item = Config> {
         ),
         Needs::Nothing => (with(true, by_context), Some(with(false, by_context))),
         Needs::Told => return [None, None].into_iter().flatten(),
-        Needs::ShadowOneVpid => (
-            Config {
-                vpids: 1,
-                ..with(false, plain)
-            },
-            None,
-        ),
     };
     [Some(first), second].into_iter().flatten()
 }

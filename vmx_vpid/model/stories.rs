@@ -5,6 +5,8 @@
 //! Documentation/regressions.rst says where.  Each has to go well, and to go wrong with the fault
 //! that it was about: some of these would hardly ever be met at random.
 
+mod modes;
+
 use super::{
     edit,
     fault::Fault,
@@ -14,13 +16,13 @@ use super::{
         Wrong, //
     },
     memory::frames,
+    registers::Registers,
     step::{
         Op,
         Step, //
     },
     vcpu::{
         Ept12,
-        Registers,
         L2, //
     }, //
 };
@@ -81,6 +83,15 @@ fn l2(vpid12: u16, accessed_dirty: bool) -> Op {
     let ept12 = Some(Ept12 {
         number: 0,
         accessed_dirty,
+    });
+    Op::EnterL2(L2 { vpid12, ept12 })
+}
+
+/// An L2 with a VPID and one of two EPTs.
+fn l2_on(vpid12: u16, number: u8) -> Op {
+    let ept12 = Some(Ept12 {
+        number,
+        accessed_dirty: false,
     });
     Op::EnterL2(L2 { vpid12, ept12 })
 }
@@ -237,6 +248,21 @@ fn record_is_of_another_cpu(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// Makes a story of its parts.
+fn story(
+    name: &'static str,
+    faults: &'static [Fault],
+    config: Config,
+    tell: fn(&mut Machine<'_>) -> Result<(), Wrong>,
+) -> Story {
+    Story {
+        name,
+        faults,
+        config,
+        tell,
+    }
+}
+
 /// Returns all of them.
 pub(crate) fn all() -> impl Iterator<Item = Story> {
     let usual = Config::usual;
@@ -251,13 +277,7 @@ pub(crate) fn all() -> impl Iterator<Item = Story> {
         },
         ..usual(ept)
     };
-    let story = |name, faults, config, tell| Story {
-        name,
-        faults,
-        config,
-        tell,
-    };
-    [
+    let own = [
         story(
             "vpid02 is reused",
             &[Fault::NoFlushOnVmxon],
@@ -313,8 +333,8 @@ pub(crate) fn all() -> impl Iterator<Item = Story> {
             with_vpids(false, 1),
             record_is_of_another_cpu,
         ),
-    ]
-    .into_iter()
+    ];
+    Iterator::chain(own.into_iter(), modes::all())
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]

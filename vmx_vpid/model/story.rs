@@ -11,6 +11,7 @@ use super::{
         Stale,
         Wrong, //
     },
+    registers::Bit,
     step::{
         Op,
         Step, //
@@ -49,6 +50,17 @@ impl fmt::Display for Op {
                 if keep { ", keeping translations" } else { "" }
             ),
             Self::TogglePge => write!(f, "toggles CR4.PGE"),
+            Self::Toggle(bit) => write!(
+                f,
+                "toggles {}",
+                match bit {
+                    Bit::Paging => "CR0.PG",
+                    Bit::Pcide => "CR4.PCIDE",
+                    Bit::Pae => "CR4.PAE",
+                    Bit::Smep => "CR4.SMEP",
+                }
+            ),
+            Self::Init => write!(f, "gets an INIT"),
             Self::Smm => write!(f, "enters or leaves system-management mode"),
             Self::VmxOn => write!(f, "executes VMXON"),
             Self::VmxOff => write!(f, "executes VMXOFF"),
@@ -193,6 +205,7 @@ impl fmt::Display for Wrong {
             Self::StaleTable { number, how } => {
                 write!(f, "KVM's table for {number} could be used: {how}")
             }
+            Self::OtherMode => write!(f, "a guest would run on tables for another mode"),
             Self::Dirty(vpid) => {
                 write!(
                     f,

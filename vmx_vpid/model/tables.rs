@@ -42,7 +42,15 @@ pub(super) enum Role {
     Shadow {
         /// The guest's root table.
         root: Gfn,
+        /// It is read as with CR4.PAE set.
+        pae: bool,
         /// They are of L2.
+        l2: bool,
+    },
+    /// What a guest runs on that has paging off, with EPT off: page tables that map each address to
+    /// itself.
+    Unpaged {
+        /// They are for L2.
         l2: bool,
     },
     /// Shadows of an EPT of L1's, for L2.
@@ -57,15 +65,20 @@ pub(super) enum Role {
 impl Role {
     /// Whether the entries are those of an EPT.
     pub(super) fn is_ept(self) -> bool {
-        !matches!(self, Self::Shadow { .. })
+        !matches!(self, Self::Shadow { .. } | Self::Unpaged { .. })
     }
 
     /// The root table of the guest's that it shadows, if it does.
     pub(super) fn shadowed(self) -> Option<Gfn> {
         match self {
-            Self::Direct { .. } => None,
+            Self::Direct { .. } | Self::Unpaged { .. } => None,
             Self::Shadow { root, .. } | Self::Nested { root, .. } => Some(root),
         }
+    }
+
+    /// Whether KVM has its TDP MMU keep them, which frees what nobody uses and flushes nothing.
+    pub(super) fn is_tdp(self) -> bool {
+        matches!(self, Self::Direct { .. })
     }
 
     /// The bit of an entry that is its dirty flag.

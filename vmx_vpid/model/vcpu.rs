@@ -13,6 +13,10 @@ use super::{
         Gfn, //
     },
     promise::Promise,
+    registers::{
+        Controls,
+        Registers, //
+    },
     tables::{
         Role,
         Tree,
@@ -20,10 +24,7 @@ use super::{
     }, //
 };
 use crate::{
-    control::{
-        Cr3,
-        Cr4, //
-    },
+    control::Cr4,
     ept::{
         Eptp,
         Levels, //
@@ -33,10 +34,8 @@ use crate::{
         Tags,
         ROOTS, //
     },
-    invpcid::Pcid,
     invvpid::Vpid, //
 };
-use kernel::prelude::Zeroable;
 
 /// A root that a vCPU keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,32 +108,6 @@ impl Ept12 {
     }
 }
 
-/// Registers of a guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Registers {
-    /// Which of its two page-map level-4 tables CR3 refers to, 0 or 1.
-    pub(super) root: u8,
-    /// The PCID, 0 or 1.
-    pub(super) pcid: u8,
-}
-
-impl Registers {
-    /// Returns the frame of the table that CR3 refers to.
-    pub(super) fn table(self) -> Gfn {
-        frames::PML4.plus(self.root.into())
-    }
-
-    /// Returns CR3.
-    pub(super) fn cr3(self) -> Cr3 {
-        Cr3::from(self.table().address() | u64::from(self.pcid))
-    }
-
-    /// Returns the PCID.
-    pub(super) fn pcid(self, config: &Config) -> Pcid {
-        Pcid::of(self.cr3(), config.cr4())
-    }
-}
-
 /// What KVM was asked to do before the vCPU runs on.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Pending {
@@ -182,8 +155,10 @@ pub(super) struct Vcpu {
     pub(super) vmcs: [Option<usize>; 2],
     /// `root_mmu` and `guest_mmu`.
     pub(super) mmus: [Roots; 2],
-    /// The registers of L1, and those of L2.
+    /// CR3 of L1, and that of L2.
     pub(super) registers: [Registers; 2],
+    /// CR0 and CR4 likewise.
+    pub(super) controls: [Controls; 2],
     /// L1 is in system-management mode: a role of its own.
     pub(super) smm: bool,
     /// What is to be done before it runs on.
@@ -219,9 +194,19 @@ impl Vcpu {
         self.mmus[self.mmu()].0[0]
     }
 
-    /// The registers in use.
+    /// CR3 in use.
     pub(super) fn registers(&self) -> Registers {
         self.registers[self.level()]
+    }
+
+    /// CR4 in use.
+    pub(super) fn cr4(&self) -> Cr4 {
+        self.controls[self.level()].cr4()
+    }
+
+    /// The frame of the guest's root table; `None` with paging off.
+    pub(super) fn table(&self) -> Option<Gfn> {
+        self.controls[self.level()].table(self.registers())
     }
 
     /// Which of the readers of its life it is.
@@ -253,17 +238,14 @@ impl Vcpu {
             let smm = self.smm && !l2;
             return (Role::Direct { smm, l2 }, 0);
         }
-        let registers = self.registers();
-        let role = Role::Shadow {
-            root: registers.table(),
-            l2,
+        let Some(root) = self.table() else {
+            return (Role::Unpaged { l2 }, 0);
         };
-        let cr3 = if config.pcids {
-            registers.cr3().into_raw()
-        } else {
-            registers.table().address()
-        };
-        (role, cr3)
+        let pae = self.controls[self.level()].pae;
+        (
+            Role::Shadow { root, pae, l2 },
+            self.registers().cr3().into_raw(),
+        )
     }
 
     /// The trees that it keeps.
@@ -374,12 +356,5 @@ impl Tags for Seen<'_> {
             }
         }
         roots
-    }
-}
-
-impl Config {
-    /// Returns CR4 of the guests.
-    pub(super) fn cr4(&self) -> Cr4 {
-        Cr4::zeroed().with_pcide(self.pcids)
     }
 }
