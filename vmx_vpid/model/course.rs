@@ -59,7 +59,7 @@ impl Choice for Random {
 }
 
 /// What a guest can do, for a run to leave some of it out.
-const OPS: [(Kind, u32); 16] = [
+const OPS: [(Kind, u32); 17] = [
     (Kind::Access, 16),
     (Kind::Edit, 8),
     (Kind::Invlpg, 2),
@@ -74,6 +74,7 @@ const OPS: [(Kind, u32); 16] = [
     (Kind::EnterL2, 6),
     (Kind::BounceL2, 2),
     (Kind::LeaveL2, 4),
+    (Kind::Vmfunc, 2),
     (Kind::Invvpid, 4),
     (Kind::Invept, 4),
 ];
@@ -95,6 +96,7 @@ enum Kind {
     EnterL2,
     BounceL2,
     LeaveL2,
+    Vmfunc,
     Invvpid,
     Invept,
 }
@@ -145,7 +147,7 @@ impl Course {
         let nested = nested.iter().fold(0, |mask, &kind| mask | 1 << kind as u32);
         let without = choice.below(1 << OPS.len() as u32) & !needed;
         // Some are of a hypervisor that does little else but to run L2 and to invalidate.
-        let few = [Kind::BounceL2, Kind::Invvpid, Kind::Invept];
+        let few = [Kind::BounceL2, Kind::Vmfunc, Kind::Invvpid, Kind::Invept];
         let few = few
             .iter()
             .fold(nested | needed, |mask, &kind| mask | 1 << kind as u32);
@@ -326,6 +328,10 @@ impl Course {
             Kind::EnterL2 => Op::EnterL2(l2),
             Kind::BounceL2 => Op::BounceL2(l2),
             Kind::LeaveL2 => Op::LeaveL2,
+            Kind::Vmfunc => Op::Vmfunc(Ept12 {
+                number: choice.below(2) as u8,
+                ..ept12
+            }),
             Kind::Invvpid => Op::Invvpid {
                 kind: self.invvpid.unwrap_or(choice.below(4) as u8),
                 vpid12,

@@ -144,6 +144,8 @@ faults! {
     RootsKeptOnInit = Shadow,
     /// At INIT nothing is flushed, and no root let go of.
     InitDropsNothing = Both,
+    /// VMFUNC of an L2 without a VPID asks for no flush.
+    NoFlushOnVmfunc = Told,
     /// Requests are lost at a nested entry or exit.
     TransitionLosesRequests = Both,
     /// `kvm_set_cr3()` does not have the root brought up to date.

@@ -132,6 +132,7 @@ impl Machine<'_> {
                 self.leave_l2(id)?;
             }
             Op::LeaveL2 => self.leave_l2(id)?,
+            Op::Vmfunc(ept12) => self.switch_ept12(id, ept12),
             Op::Invvpid { kind, vpid12, page } if !in_l2 && self.vcpus[id].vmxon => {
                 self.invvpid(id, kind, vpid12, page);
             }

@@ -10,6 +10,7 @@ use super::{
     },
     promise::Dropped,
     vcpu::{
+        Ept12,
         Roots,
         L2, //
     }, //
@@ -109,6 +110,37 @@ impl Machine<'_> {
                 vcpu.ran_on |= 1 << ept12.number;
                 vcpu.ept12_dropped[usize::from(ept12.number)] = now;
             }
+        }
+    }
+
+    /// L2 turns to another EPT of L1's by VMFUNC: `nested_vmx_eptp_switching()`.
+    ///
+    /// To the one in use it turns by doing nothing, as KVM has it.
+    pub(super) fn switch_ept12(&mut self, id: usize, ept12: Ept12) {
+        let vcpu = &mut self.vcpus[id];
+        let Some(L2 {
+            vpid12,
+            ept12: Some(old),
+        }) = vcpu.l2
+        else {
+            return;
+        };
+        if old == ept12 {
+            return;
+        }
+        vcpu.l2 = Some(L2 {
+            vpid12,
+            ept12: Some(ept12),
+        });
+        self.begin(id);
+        self.new_root(id);
+        // What an L2 without a VPID has cached goes.
+        if vpid12 == 0 {
+            let (now, flush) = (self.now, !self.faults.has(Fault::NoFlushOnVmfunc));
+            let vcpu = &mut self.vcpus[id];
+            vcpu.pending.guest |= flush;
+            let reader = vcpu.reader_index();
+            vcpu.promises[reader].note(Dropped::All, now);
         }
     }
 

@@ -74,6 +74,8 @@ pub(crate) enum Op {
     BounceL2(L2),
     /// VM exit from L2.
     LeaveL2,
+    /// VMFUNC: L2 turns to another EPT of L1's.
+    Vmfunc(Ept12),
     /// INVVPID.
     Invvpid {
         /// The type, 0 to 3.

@@ -96,6 +96,14 @@ fn l2_on(vpid12: u16, number: u8) -> Op {
     Op::EnterL2(L2 { vpid12, ept12 })
 }
 
+/// VMFUNC to one of two EPTs.
+fn vmfunc(number: u8) -> Op {
+    Op::Vmfunc(Ept12 {
+        number,
+        accessed_dirty: false,
+    })
+}
+
 /// MOV to CR3 that keeps translations.
 fn keep(root: u8, pcid: u8) -> Op {
     Op::MovCr3 {

@@ -80,6 +80,13 @@ impl fmt::Display for Op {
                 }
             }
             Self::LeaveL2 => write!(f, "leaves L2"),
+            Self::Vmfunc(ept12) => {
+                write!(f, "turns to EPT {} by VMFUNC", ept12.number)?;
+                if ept12.accessed_dirty {
+                    write!(f, ", with accessed and dirty flags")?;
+                }
+                Ok(())
+            }
             Self::Invvpid {
                 kind: 0,
                 vpid12,

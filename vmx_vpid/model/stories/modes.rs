@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sequences in which a guest writes CR0 or CR4, or is reset.
+//! Sequences in which a guest writes CR0 or CR4, or turns to another EPT.
 //!
 //! What the guest dropped by that is up to KVM, and where KVM asks for no flush, it lets go of
 //! roots: to load them anew does it.
@@ -11,6 +11,7 @@ use super::{
     l2_on,
     remap,
     story,
+    vmfunc,
     Story,
     READ, //
 };
@@ -78,6 +79,17 @@ fn smep_is_set_on_another_ept(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, l2_on(1, 0))
 }
 
+/// An L2 without a VPID turns to another EPT and back, which drops what it had cached of the first.
+fn l2_turns_to_another_ept(machine: &mut Machine<'_>) -> Result<(), Wrong> {
+    machine.step(Step::Create(0))?;
+    guest(machine, 0, 0, Op::VmxOn)?;
+    guest(machine, 0, 0, l2_on(0, 0))?;
+    guest(machine, 0, 0, READ)?;
+    guest(machine, 0, 0, remap(2))?;
+    guest(machine, 0, 0, vmfunc(1))?;
+    guest(machine, 0, 0, vmfunc(0))
+}
+
 /// Returns all of these.
 pub(super) fn all() -> impl Iterator<Item = Story> {
     [
@@ -98,6 +110,12 @@ pub(super) fn all() -> impl Iterator<Item = Story> {
             &[Fault::RootsKeptOnCr4],
             Config::usual(true),
             smep_is_set_on_another_ept,
+        ),
+        story(
+            "L2 turns to another EPT",
+            &[Fault::NoFlushOnVmfunc],
+            Config::usual(true),
+            l2_turns_to_another_ept,
         ),
     ]
     .into_iter()
