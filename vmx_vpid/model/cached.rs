@@ -74,6 +74,9 @@ pub(super) struct Key {
     pub(super) guest_span: u8,
 }
 
+/// For whom an entry is that some other hypervisor left.
+pub(super) const STRANGER: u32 = u32::MAX;
+
 /// An entry that a CPU has cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cached {
@@ -95,6 +98,13 @@ pub(crate) struct Cached {
     pub(super) nested_time: u32,
     /// For whom the guest's tables were read; see [`super::vcpu::Context`].
     pub(super) reader: u32,
+}
+
+impl Cached {
+    /// Makes it what another hypervisor left under the same tags: it leads to memory of nobody's.
+    pub(super) fn estrange(&mut self) {
+        (self.hfn, self.reader) = (Hfn(0), STRANGER);
+    }
 }
 
 impl Key {

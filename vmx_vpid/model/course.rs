@@ -228,6 +228,9 @@ impl Course {
                 0 if choice.below(3) == 0 => return Step::Shrink(vm),
                 10 if choice.below(8) == 0 => {
                     let cpu = choice.below(CPUS as u32) as u8;
+                    if choice.below(3) == 0 {
+                        return Step::Replug(cpu);
+                    }
                     let random = choice.below(u32::MAX);
                     return Step::Forget { cpu, random };
                 }

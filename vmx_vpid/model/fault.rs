@@ -83,6 +83,8 @@ faults! {
     NoFlushOnVmxon = Both,
     /// `free_nested()` does not give vpid02 back.
     Vpid02Leaked = Both,
+    /// A CPU goes offline, and each VMCS counts as loaded there when it is back.
+    VmcsKeptOffline = Both,
     /// `kvm_mmu_load()` asks for nothing for a new root.
     NoFlushOnRootLoad = Ept,
     /// It flushes before the new root is in place: what was current.

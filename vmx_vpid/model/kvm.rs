@@ -83,6 +83,17 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Takes a CPU offline, and back, when another hypervisor had it:
+    /// `vmx_disable_virtualization_cpu()`, which puts away each VMCS that was loaded there.
+    pub(crate) fn replug(&mut self, cpu: usize) {
+        if !self.faults.has(Fault::VmcsKeptOffline) {
+            for vmcs in self.vcpus.iter_mut().flat_map(|vcpu| &mut vcpu.vmcs) {
+                *vmcs = vmcs.filter(|&on| on != cpu);
+            }
+        }
+        self.cpus[cpu].estrange();
+    }
+
     /// Answers a flush; the task may be moved before, meanwhile and after.
     pub(super) fn flush(&mut self, id: usize, request: Request) -> Result<(), Wrong> {
         let rust = self.is_rust();

@@ -3,6 +3,7 @@
 //! All there is: CPUs, VMs with their memory and tables, vCPUs, VPIDs, and who answers requests.
 
 use super::{
+    cached::STRANGER,
     fault::Faults,
     memory::{
         Memory,
@@ -354,7 +355,8 @@ impl<'a> Machine<'a> {
         }
         for (number, cpu) in (0..).zip(&self.cpus) {
             let wrong = cpu.find(|entry| {
-                let vpid = entry.key.vpid?;
+                // What some other hypervisor left is nothing that the record tells of.
+                let vpid = entry.key.vpid.filter(|_| entry.reader != STRANGER)?;
                 let mut vcpus = self.vcpus.iter();
                 let holder = vcpus.find(|vcpu| {
                     let vpid02 = vcpu.vpid02.filter(|_| vcpu.vmxon);

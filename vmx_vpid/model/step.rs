@@ -153,6 +153,8 @@ pub(crate) enum Step {
         /// What it forgets.
         random: u32,
     },
+    /// A CPU goes offline, and comes back.
+    Replug(u8),
     /// An attach or a detach begins.
     Transition,
     /// It ends: Rust serves.
@@ -181,6 +183,7 @@ impl Machine<'_> {
             Step::ZapAll(vm) => self.zap_all(vm.into()),
             Step::Shrink(vm) => self.shrink(vm.into()),
             Step::Forget { cpu, random } => self.cpus[usize::from(cpu)].forget(random),
+            Step::Replug(cpu) => self.replug(cpu.into()),
             Step::Transition => self.transfer(Backend::Both),
             Step::Attached => self.transfer(Backend::Rust),
             Step::Detached => self.transfer(Backend::C),

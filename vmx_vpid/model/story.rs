@@ -146,6 +146,10 @@ impl fmt::Display for Step {
             Self::ZapAll(vm) => write!(f, "the host gives up all tables of VM {vm}"),
             Self::Shrink(vm) => write!(f, "the host frees tables of VM {vm} that are not in use"),
             Self::Forget { cpu, .. } => write!(f, "CPU {cpu} forgets some entries"),
+            Self::Replug(cpu) => write!(
+                f,
+                "CPU {cpu} goes offline, runs something else, and is back"
+            ),
             Self::Transition => write!(f, "an attach or detach begins: C and Rust serve"),
             Self::Attached => write!(f, "Rust serves"),
             Self::Detached => write!(f, "C serves"),

@@ -124,6 +124,12 @@ impl Cpu {
         self.next.set(0);
     }
 
+    /// Has another hypervisor run on it: VMXOFF and VMXON need not drop anything, and by chance it
+    /// used the same tags.
+    pub(super) fn estrange(&self) {
+        self.with(|cached| cached.iter_mut().for_each(Cached::estrange));
+    }
+
     /// Forgets one entry in two, by a number: a CPU may at any time.
     pub(super) fn forget(&self, mut random: u32) {
         self.with(|cached| {
