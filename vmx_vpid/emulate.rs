@@ -95,7 +95,10 @@ impl Roots {
 
     /// Returns those of which a predicate holds; number 0 is the current one.
     #[inline]
-    fn matching<T>(roots: [Option<T>; Self::COUNT], is_meant: impl Fn(T) -> bool) -> Self {
+    pub(crate) fn matching<T>(
+        roots: [Option<T>; Self::COUNT],
+        is_meant: impl Fn(T) -> bool,
+    ) -> Self {
         roots
             .into_iter()
             .zip([1, 2, 4, 8])

@@ -18,7 +18,8 @@
 //! - [`memory`], [`edit`], [`guest_walk`]: the guests' memory, and their tables in it.
 //! - [`tables`], [`fill`], [`zap`]: KVM's tables, how they are filled and changed.
 //! - [`cached`], [`tlb`], [`access`], [`physical`]: what a CPU caches, drops and uses.
-//! - [`vcpu`], [`kvm`], [`nested`], [`kvm_policy`]: KVM's core, and its own answers to requests.
+//! - [`vcpu`], [`kvm`], [`nested`]: KVM's core.
+//! - [`kvm_policy`], [`kvm_exits`]: its own answers to requests, its own handlers of exits.
 //! - [`guest`], [`registers`], [`exit`]: what guests do, and how the handlers see them.
 //! - [`promise`], [`oracle`]: what must not be.
 //! - [`step`], [`course`], [`alphabet`], [`run`], [`stories`]: what happens, in which order.
@@ -39,6 +40,7 @@ mod guest;
 mod guest_walk;
 pub(crate) mod host;
 mod kvm;
+mod kvm_exits;
 mod kvm_policy;
 pub(crate) mod machine;
 mod memory;
@@ -68,6 +70,7 @@ mod tests {
             Faults, //
         },
         machine::{
+            Backend,
             Config,
             Machine, //
         },
@@ -158,6 +161,19 @@ mod tests {
             })?;
             for vpids in [0, 1, 2, 100] {
                 sound(Config { vpids, ..usual })?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nor_when_c_serves() -> Result {
+        for ept in [false, true] {
+            for backend in [Backend::C, Backend::Both] {
+                sound(Config {
+                    backend,
+                    ..Config::usual(ept)
+                })?;
             }
         }
         Ok(())

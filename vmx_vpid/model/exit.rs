@@ -28,6 +28,7 @@ use crate::{
         Rflags, //
     },
     emulate::{
+        self,
         Nested,
         Next,
         Roots,
@@ -76,6 +77,19 @@ use kernel::prelude::*;
 
 /// Where an operand lies.
 const OPERAND: u64 = 0x1000;
+
+/// An instruction that exits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Instruction {
+    /// INVLPG.
+    Invlpg,
+    /// INVPCID.
+    Invpcid,
+    /// INVVPID.
+    Invvpid,
+    /// INVEPT.
+    Invept,
+}
 
 /// A vCPU that exited.
 pub(super) struct Exited<'m, 'a> {
@@ -267,6 +281,18 @@ impl Tags for Exited<'_, '_> {
 }
 
 impl Exited<'_, '_> {
+    /// Has the handlers of the kernel module handle the exit.
+    // Each has a stack frame of its own, which is large.
+    #[inline(never)]
+    pub(super) fn handled_by_rust(&mut self, instruction: Instruction) -> Next {
+        match instruction {
+            Instruction::Invlpg => emulate::invlpg::handle(self),
+            Instruction::Invpcid => emulate::invpcid::handle(self),
+            Instruction::Invvpid => emulate::invvpid::handle(self),
+            Instruction::Invept => emulate::invept::handle(self),
+        }
+    }
+
     /// Returns the vCPU as a flush sees it.
     fn seen(&self) -> super::vcpu::Seen<'_> {
         self.machine.seen(&self.machine.vcpus[self.id])

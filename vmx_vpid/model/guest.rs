@@ -11,7 +11,10 @@ use super::{
         Context, //
     },
     cached::Drop,
-    exit::Exited,
+    exit::{
+        Exited,
+        Instruction, //
+    },
     fault::Fault,
     fill::Fixed,
     machine::{
@@ -27,10 +30,7 @@ use super::{
     tlb::address_of,
     vcpu::Ept12, //
 };
-use crate::{
-    emulate,
-    invpcid::Pcid, //
-};
+use crate::invpcid::Pcid;
 
 /// How often an access is tried anew after an exit.
 const TRIES: u32 = 24;
@@ -101,9 +101,8 @@ impl Machine<'_> {
                 if self.config.ept {
                     self.guest_drops(context, Drop::Invlpg(context.vpid, pcid, page));
                 } else {
-                    self.exit(id, 0, [0; 2], Some(address_of(page)), |vcpu| {
-                        emulate::invlpg::handle(vcpu)
-                    });
+                    let address = Some(address_of(page));
+                    self.exit(id, Instruction::Invlpg, 0, [0; 2], address);
                 }
                 self.promise(context, Dropped::Page(index, page));
             }
@@ -145,15 +144,16 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Exits for an instruction; whether it had its effect.
+    /// Exits for an instruction, to whoever serves; whether it had its effect.
     fn exit(
         &mut self,
         id: usize,
+        instruction: Instruction,
         kind: u64,
         operand: [u64; 2],
         address: Option<u64>,
-        handler: impl FnOnce(&mut Exited<'_, '_>) -> emulate::Next,
     ) -> bool {
+        let rust = self.is_rust();
         let mut vcpu = Exited {
             machine: self,
             id,
@@ -162,7 +162,11 @@ impl Machine<'_> {
             address,
             done: false,
         };
-        handler(&mut vcpu);
+        if rust {
+            vcpu.handled_by_rust(instruction);
+        } else {
+            vcpu.handled_by_c(instruction);
+        }
         vcpu.done
     }
 
@@ -188,9 +192,7 @@ impl Machine<'_> {
             );
         } else {
             let operand = [number.into(), address_of(page)];
-            let done = self.exit(context.id, kind.into(), operand, None, |vcpu| {
-                emulate::invpcid::handle(vcpu)
-            });
+            let done = self.exit(context.id, Instruction::Invpcid, kind.into(), operand, None);
             if !done {
                 return;
             }
@@ -258,9 +260,7 @@ impl Machine<'_> {
     /// L1 executes INVVPID.
     fn invvpid(&mut self, id: usize, kind: u8, vpid12: u16, page: u16) {
         let operand = [vpid12.into(), address_of(page)];
-        let done = self.exit(id, kind.into(), operand, None, |vcpu| {
-            emulate::invvpid::handle(vcpu)
-        });
+        let done = self.exit(id, Instruction::Invvpid, kind.into(), operand, None);
         if !done || !self.config.vpid {
             return;
         }
@@ -281,9 +281,7 @@ impl Machine<'_> {
     fn invept(&mut self, id: usize, all: bool, ept12: Ept12) {
         let kind = if all { 2 } else { 1 };
         let operand = [ept12.eptp().into_raw(), 0];
-        let done = self.exit(id, kind, operand, None, |vcpu| {
-            emulate::invept::handle(vcpu)
-        });
+        let done = self.exit(id, Instruction::Invept, kind, operand, None);
         if !done {
             return;
         }

@@ -6,6 +6,7 @@
 //! same oracle as the code of this module, alone and in the midst of an attach.
 
 use crate::{
+    addr::CanonicalGva,
     ept,
     flush::{
         Request,
@@ -49,6 +50,17 @@ pub(super) fn context(vpid: Option<Vpid>, lacking: u64) -> Option<Invalidation> 
     ))
 }
 
+/// Covers an address of a VPID: `vpid_sync_vcpu_addr()`.
+pub(super) fn address(vpid: Option<Vpid>, gva: CanonicalGva, lacking: u64) -> Option<Invalidation> {
+    match vpid {
+        Some(vpid) if lacking & bit::INVVPID_ADDRESS == 0 => {
+            let extent = invvpid::Extent::Address(vpid, gva);
+            Some(Invalidation::Invvpid(extent))
+        }
+        vpid => context(vpid, lacking),
+    }
+}
+
 /// The instructions for a request: `vmx_flush_tlb_*()`.
 fn plan(request: Request, tags: &impl Tags, lacking: u64) -> [Option<Invalidation>; 2] {
     let all_epts = Invalidation::Invept(ept::Extent::All);
@@ -79,13 +91,7 @@ fn plan(request: Request, tags: &impl Tags, lacking: u64) -> [Option<Invalidatio
             Root::Unknown if tags.ept() => [Some(all_epts), None],
             _ => [context(tags.current_vpid(), lacking), None],
         },
-        Request::Gva(gva) => match tags.current_vpid() {
-            Some(vpid) if lacking & bit::INVVPID_ADDRESS == 0 => {
-                let extent = invvpid::Extent::Address(vpid, gva);
-                [Some(Invalidation::Invvpid(extent)), None]
-            }
-            vpid => [context(vpid, lacking), None],
-        },
+        Request::Gva(gva) => [address(tags.current_vpid(), gva, lacking), None],
         Request::Guest => [context(tags.current_vpid(), lacking), None],
     }
 }
