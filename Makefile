@@ -92,7 +92,7 @@ model: host-source ## try to refute the flushes: ten million steps at random, al
 	@$(call cargo,host,build) -q -p model
 	@build/host/debug/model random --steps 10000000 $(if $(SEED),--seed $(SEED))
 	@build/host/debug/model shadow --steps 5000000 $(if $(SEED),--seed $(SEED))
-	@for machine in ept shadow ept,context shadow,context; do \
+	@for machine in ept shadow ept,context shadow,context ept,c shadow,c; do \
 		build/host/debug/model all --length 5 --machine $$machine || exit; done
 
 mutants: host-source ## break one thing after the other; each fault has to be found

@@ -138,11 +138,15 @@ pub fn machines() -> Vec<(String, MachineType)> {
     all
 }
 
-/// Who an exhaustive search is about.
+/// What an exhaustive search is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// Guests that run nobody.
     Guests,
+    /// Guests of two VMs with two pages each, on two CPUs.
+    Pages,
+    /// A guest that goes from one mode to another.
+    Modes,
     /// Hypervisors.
     Hypervisors,
     /// Two vCPUs of a hypervisor that changes its EPT.
@@ -153,6 +157,8 @@ impl From<Who> for alphabet::Who {
     fn from(who: Who) -> Self {
         match who {
             Who::Guests => Self::Guests,
+            Who::Pages => Self::Pages,
+            Who::Modes => Self::Modes,
             Who::Hypervisors => Self::Hypervisors,
             Who::Epts => Self::Epts,
         }
@@ -355,7 +361,8 @@ pub fn exhaustive(
     length: usize,
 ) -> Result<Result<u64, String>, String> {
     let config = machine_type.0;
-    let letters: Vec<Step> = alphabet::alphabet(config.ept, who.into()).collect();
+    let mut letters = Vec::new();
+    alphabet::each(config.ept, who.into(), |step| letters.push(step));
     // One machine for each depth: that of a depth is where all longer sequences begin.
     let mut machines = Vec::new();
     for _ in 0..=length {

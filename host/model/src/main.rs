@@ -107,7 +107,7 @@ fn shadow(arguments: &Arguments) -> Result<bool, String> {
     Ok(found.is_none())
 }
 
-/// Goes all sequences of a length, of guests alone and of hypervisors.
+/// Goes all sequences of a length, of guests alone and of hypervisors, with one page and with two.
 fn all(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
     for (name, machine) in model::machines() {
@@ -118,9 +118,18 @@ fn all(arguments: &Arguments) -> Result<bool, String> {
         {
             continue;
         }
-        for who in [Who::Guests, Who::Hypervisors, Who::Epts] {
+        for who in [
+            Who::Guests,
+            Who::Pages,
+            Who::Modes,
+            Who::Hypervisors,
+            Who::Epts,
+        ] {
             match model::exhaustive(machine, who, arguments.length)? {
-                Ok(count) => println!("ok - {name}, {who:?}: {count} sequences"),
+                Ok(count) => println!(
+                    "ok - {name}, {who:?}, {} steps: {count} sequences",
+                    arguments.length
+                ),
                 Err(story) => {
                     sound = false;
                     println!("not ok - {name}, {who:?}:");
