@@ -23,7 +23,13 @@ mod change_tests;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod check;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod cursor;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod cursor_tests;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod draft;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod dump;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod entry;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
@@ -36,6 +42,10 @@ mod level;
 mod merge;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod sequence_tests;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod summary;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod survey;
 pub(crate) mod violation;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod walk;

@@ -7,7 +7,9 @@
 
 use super::{
     build::Memory,
+    cursor::Entries,
     entry::{
+        Level,
         ENTRIES,
         TABLE_SIZE, //
     },
@@ -137,12 +139,25 @@ impl Tables for Arena {
         if let Some((_, flags)) = self.race.take_if(|race| race.0 == at) {
             self.words[Self::place(at)] |= flags;
         }
-        let replaces = self.read(at) == old;
+        let replaces = Tables::read(self, at) == old;
         if replaces {
             self.write(at, new);
             self.note(Event::Write(at, new));
         }
         replaces
+    }
+}
+
+impl Entries for Arena {
+    fn read(&mut self, at: Hpa) -> u64 {
+        assert!(self.used[Self::place(at) / ENTRIES]);
+        Tables::read(self, at)
+    }
+
+    fn holds(&mut self, table: Hpa, _level: Level) -> bool {
+        let number = table.into_raw().checked_sub(BASE).map(|at| at / TABLE_SIZE);
+        let used = number.and_then(|number| self.used.get(number as usize));
+        used.copied().unwrap_or(false)
     }
 }
 

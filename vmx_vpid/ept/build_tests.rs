@@ -16,6 +16,7 @@ mod tests {
             check::*,
             entry::*,
             fixture::*,
+            survey::*,
             walk::*,
             Levels, //
         },

@@ -8,7 +8,9 @@ use super::{
     build::*,
     change::Change,
     check::*,
+    cursor::Tree,
     entry::*,
+    survey::survey,
     walk::*,
     Levels, //
 };
@@ -121,6 +123,15 @@ pub(crate) fn count(ept: Ept, arena: &mut Arena) -> ([usize; 3], usize) {
     });
     assert_eq!(tables, Ok(arena.used()));
     (pages, arena.used())
+}
+
+/// An EPT, as one looks at it piece by piece.
+pub(crate) fn tree(ept: Ept) -> Tree {
+    Tree {
+        rules: ept.rules(),
+        root: ept.pointer().table(),
+        levels: ept.pointer().levels(),
+    }
 }
 
 /// Something that is done to a range.

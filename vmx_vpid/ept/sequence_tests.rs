@@ -19,6 +19,7 @@ mod tests {
             check::*,
             entry::*,
             fixture::*,
+            survey::*,
             walk::*,
             Levels, //
         },
