@@ -100,6 +100,107 @@ static const struct file_operations vpids_fops = {
 	.release = vpids_release,
 };
 
+/* The files "ept" and "ept_summary": a line is made when it is about to be shown. */
+static void *ept_start(struct seq_file *file, loff_t *pos)
+{
+	int ret = vmx_vpid_ept_line(file->private, *pos);
+
+	return ret < 0 ? ERR_PTR(ret) : ret ? file : NULL;
+}
+
+static void *ept_next(struct seq_file *file, void *line, loff_t *pos)
+{
+	++*pos;
+	return ept_start(file, pos);
+}
+
+static void ept_stop(struct seq_file *file, void *line)
+{
+}
+
+static int ept_show(struct seq_file *file, void *line)
+{
+	vmx_vpid_ept_show(file->private, file);
+	return 0;
+}
+
+static const struct seq_operations ept_sops = {
+	.start = ept_start,
+	.next = ept_next,
+	.stop = ept_stop,
+	.show = ept_show,
+};
+
+/* Of which process the VMs are shown; 0: of all. */
+static int ept_pid;
+
+static int open_ept(struct file *file, bool summary)
+{
+	void *reading;
+	int ret;
+
+	ret = vmx_vpid_ept_open(summary, READ_ONCE(ept_pid), &reading);
+	if (ret)
+		return ret;
+
+	ret = seq_open(file, &ept_sops);
+	if (ret) {
+		vmx_vpid_ept_close(reading);
+		return ret;
+	}
+
+	((struct seq_file *)file->private_data)->private = reading;
+	return 0;
+}
+
+static int ept_open(struct inode *inode, struct file *file)
+{
+	return open_ept(file, false);
+}
+
+static int ept_summary_open(struct inode *inode, struct file *file)
+{
+	return open_ept(file, true);
+}
+
+static int ept_release(struct inode *inode, struct file *file)
+{
+	vmx_vpid_ept_close(((struct seq_file *)file->private_data)->private);
+	return seq_release(inode, file);
+}
+
+static const struct file_operations ept_fops = {
+	.owner = THIS_MODULE,
+	.open = ept_open,
+	.read = seq_read,
+	.llseek = seq_lseek,
+	.release = ept_release,
+};
+
+static const struct file_operations ept_summary_fops = {
+	.owner = THIS_MODULE,
+	.open = ept_summary_open,
+	.read = seq_read,
+	.llseek = seq_lseek,
+	.release = ept_release,
+};
+
+static int ept_pid_get(void *data, u64 *value)
+{
+	*value = READ_ONCE(ept_pid);
+	return 0;
+}
+
+static int ept_pid_set(void *data, u64 value)
+{
+	if (value > INT_MAX)
+		return -EINVAL;
+
+	WRITE_ONCE(ept_pid, value);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(ept_pid_fops, ept_pid_get, ept_pid_set, "%llu\n");
+
 static int switch_get(void *data, u64 *value)
 {
 	*value = vmx_vpid_switch_get((unsigned long)data);
@@ -129,6 +230,9 @@ void vmx_vpid_debugfs_create(void)
 	debugfs_create_file("roots", 0400, dir, NULL, &roots_fops);
 	debugfs_create_file("vpids", 0400, dir, NULL, &vpids_fops);
 	debugfs_create_file("asid", 0400, dir, NULL, &asid_fops);
+	debugfs_create_file("ept", 0400, dir, NULL, &ept_fops);
+	debugfs_create_file("ept_summary", 0400, dir, NULL, &ept_summary_fops);
+	debugfs_create_file_unsafe("ept_pid", 0600, dir, NULL, &ept_pid_fops);
 	create_switch("force_flush", VMX_VPID_FORCE_FLUSH, &switch_fops);
 	create_switch("flush_context", VMX_VPID_FLUSH_CONTEXT, &switch_fops);
 	create_switch("caps_mask", VMX_VPID_CAPS_MASK, &mask_fops);

@@ -55,6 +55,9 @@ int vmx_vpid_read_cpu(void)
 	    rdmsrq_safe(MSR_IA32_VMX_PROCBASED_CTLS, &primary))
 		return -ENODEV;
 
+	/* boot_cpu_data leaves out the bits that hold the key of MKTME; EPT has them too. */
+	vmx_vpid_cpu.maxphyaddr = boot_cpu_data.extended_cpuid_level >= 0x80000008 ?
+				  cpuid_eax(0x80000008) & 0xff : boot_cpu_data.x86_phys_bits;
 	vmx_vpid_cpu.la57 = boot_cpu_data.cpuid_level >= 7 &&
 			    (cpuid_ecx(7) & BIT(X86_FEATURE_LA57 & 31));
 

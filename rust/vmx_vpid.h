@@ -114,6 +114,12 @@ void vmx_vpid_list_drop(void *list);
 bool vmx_vpid_list_has(const void *list, u64 line);
 void vmx_vpid_list_show(const void *list, u64 line, struct seq_file *file);
 
+/* One reading of EPTs, from its opening on, in kvm/reading.rs. */
+int vmx_vpid_ept_open(bool summary, pid_t pid, void **reading);
+void vmx_vpid_ept_close(void *reading);
+int vmx_vpid_ept_line(void *reading, u64 line);
+void vmx_vpid_ept_show(const void *reading, struct seq_file *file);
+
 /* What can be switched at run time, in kvm/switches.rs. */
 enum vmx_vpid_switch {
 	VMX_VPID_FORCE_FLUSH,
@@ -178,6 +184,33 @@ struct vmx_vpid_mmu {
 
 size_t vmx_vpid_mmus(struct vmx_vpid_mmu *list, size_t room);
 
+/* roots.c */
+struct vmx_vpid_vm {
+	unsigned long kvm;	/* where it is, to know it again by and never to follow */
+	pid_t pid;		/* of the process that created it */
+};
+
+struct vmx_vpid_vm_root {
+	hpa_t table;
+	u32 role;	/* KVM's key of it */
+	u8 levels;
+	bool tdp;	/* it is the TDP MMU's */
+	bool direct;	/* it maps the VM's memory, not what L1 says that L2 has */
+	bool l2;	/* L2 runs on it */
+	bool smm;	/* it is that of system-management mode */
+	bool mbec;	/* with mode-based execute control */
+	bool ad;	/* with accessed and dirty flags */
+};
+
+size_t vmx_vpid_vms(struct vmx_vpid_vm *list, size_t room);
+ssize_t vmx_vpid_roots(const struct vmx_vpid_vm *vm, struct vmx_vpid_vm_root *list, size_t room);
+bool vmx_vpid_look_at(const struct vmx_vpid_vm *vm, const struct vmx_vpid_vm_root *root,
+		      void *look);
+void vmx_vpid_look(void *look);
+bool vmx_vpid_is_table(hpa_t table, int level);
+u64 vmx_vpid_read_entry(hpa_t at);
+bool vmx_vpid_may_go_on(void);
+
 /* helpers.c */
 #define VMX_VPID_NR_COUNTERS	64
 DECLARE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
@@ -186,6 +219,7 @@ DECLARE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
 extern struct vmx_vpid_cpu {
 	u64 ept_vpid_cap;	/* IA32_VMX_EPT_VPID_CAP */
 	bool la57;		/* linear addresses may have 57 bits, used or not */
+	u8 maxphyaddr;		/* bits of a physical address */
 } vmx_vpid_cpu;
 
 /*

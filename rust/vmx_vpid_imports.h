@@ -15,9 +15,11 @@
 /* How kvm_intel was set up. */
 KVM_INTEL_IMPORT(enable_ept);
 KVM_INTEL_IMPORT(enable_ept_ad_bits);
+KVM_INTEL_IMPORT(enable_mbec);
 KVM_INTEL_IMPORT(enable_vpid);
 KVM_INTEL_IMPORT(enable_vnmi);
 KVM_IMPORT(allow_smaller_maxphyaddr);
+KVM_IMPORT(tdp_mmu_enabled);
 #if IS_ENABLED(CONFIG_HYPERV)
 KVM_INTEL_IMPORT(__kvm_is_using_evmcs);
 #endif

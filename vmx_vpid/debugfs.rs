@@ -4,7 +4,8 @@
 //!
 //! `stats` and `status` have one `name value` per line, `vpids` one VPID and `roots` one vCPU per
 //! line; names are stable, see Documentation/ABI/testing/debugfs-vmx-vpid.  The files themselves
-//! are made in C, see [`crate::kvm::files`].
+//! are made in C, see [`crate::kvm::files`].  What is in the VMs' EPTs is shown by
+//! [`crate::kvm::reading`].
 
 use crate::{
     invvpid::Vpid,
@@ -55,7 +56,7 @@ pub(crate) fn show_stats(file: &SeqFile) {
 }
 
 /// What is said of kvm_intel when there is nothing to be seen of it.
-fn absence(live: bool) -> &'static str {
+pub(crate) fn absence(live: bool) -> &'static str {
     if live {
         "kvm_intel: served by C"
     } else {

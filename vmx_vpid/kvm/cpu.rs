@@ -3,7 +3,10 @@
 //! The CPU: what it can invalidate, and how an invalidation is issued on it.
 
 use crate::{
-    addr::LinearWidth,
+    addr::{
+        LinearWidth,
+        MaxPhyAddr, //
+    },
     bindings,
     caps::EptVpidCap,
     ept,
@@ -52,6 +55,12 @@ pub(crate) fn probe() -> Result {
 pub(crate) fn caps() -> EptVpidCap {
     // SAFETY: Written by `probe()` alone, before there was a reader.
     EptVpidCap::from(unsafe { bindings::vmx_vpid_cpu.ept_vpid_cap })
+}
+
+/// Returns how many bits a physical address of the CPU's has.
+pub(super) fn physical_width() -> MaxPhyAddr {
+    // SAFETY: Written by `probe()` alone, before there was a reader.
+    MaxPhyAddr::new(unsafe { bindings::vmx_vpid_cpu.maxphyaddr }.into())
 }
 
 /// Returns how wide a linear address the CPU can invalidate.

@@ -12,7 +12,10 @@ use crate::{
         Registry, //
     },
     bindings,
-    debugfs::VpidList,
+    debugfs::{
+        self,
+        VpidList, //
+    },
     kvm::{
         exit_table,
         fastpath,
@@ -297,6 +300,22 @@ pub(crate) fn mmus() -> Result<Result<Lines, bool>> {
     }
     // SAFETY: As in `status()`.
     unsafe { mmus::lines() }.map(Ok)
+}
+
+/// Calls a function while kvm_intel's symbols are resolved.
+///
+/// Attach and detach wait for it.
+///
+/// # Errors
+///
+/// What is said of kvm_intel if they are not; nothing was called then.
+pub(super) fn resolved<R>(function: impl FnOnce() -> R) -> Result<R, &'static str> {
+    let handover = HANDOVER.lock();
+    if handover.phase == Phase::Detached {
+        return Err(debugfs::absence(handover.live));
+    }
+    // By the invariant the symbols are resolved, and they stay so as in `status()`.
+    Ok(function())
 }
 
 /// A registered backend, and the notifier that goes with it.
