@@ -38,6 +38,13 @@ static int roots_show(struct seq_file *file, void *data)
 }
 DEFINE_SHOW_ATTRIBUTE(roots);
 
+static int vmcs_show(struct seq_file *file, void *data)
+{
+	vmx_vpid_show_vmcs(file);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(vmcs);
+
 /* The file "vpids" shows one list from its opening on, however it is read. */
 static void *vpids_start(struct seq_file *file, loff_t *pos)
 {
@@ -235,6 +242,8 @@ void vmx_vpid_debugfs_create(void)
 	debugfs_create_file_unsafe("ept_pid", 0600, dir, NULL, &ept_pid_fops);
 	create_switch("force_flush", VMX_VPID_FORCE_FLUSH, &switch_fops);
 	create_switch("flush_context", VMX_VPID_FLUSH_CONTEXT, &switch_fops);
+	debugfs_create_file("vmcs", 0400, dir, NULL, &vmcs_fops);
+	create_switch("check_vmcs", VMX_VPID_CHECK_VMCS, &switch_fops);
 	create_switch("caps_mask", VMX_VPID_CAPS_MASK, &mask_fops);
 	create_switch("asid_follow", VMX_VPID_ASID_FOLLOW, &switch_fops);
 	create_switch("asid_twist", VMX_VPID_ASID_TWIST, &switch_fops);

@@ -4,6 +4,7 @@
  * and of KVM, each wrapped in one function and nothing added.
  */
 #include <linux/cpumask.h>
+#include <linux/ktime.h>
 #include <linux/static_key.h>
 #include <asm/cpufeature.h>
 #include <asm/cpuid/api.h>
@@ -116,6 +117,14 @@ void vmx_vpid_lock_vpids(void)
 void vmx_vpid_unlock_vpids(void)
 {
 	spin_unlock((spinlock_t *)vmx_vpid_import_vmx_vpid_lock);
+}
+
+/**
+ * vmx_vpid_now - tell the time, in nanoseconds of the monotonic clock
+ */
+u64 vmx_vpid_now(void)
+{
+	return ktime_get_ns();
 }
 
 /**

@@ -107,6 +107,7 @@ void vmx_vpid_show_stats(struct seq_file *file);
 void vmx_vpid_show_status(struct seq_file *file);
 void vmx_vpid_show_asid(struct seq_file *file);
 int vmx_vpid_show_roots(struct seq_file *file);
+void vmx_vpid_show_vmcs(struct seq_file *file);
 
 /* The list of VPIDs in use, as it was when its file was opened. */
 int vmx_vpid_list_take(void **list);
@@ -127,6 +128,7 @@ enum vmx_vpid_switch {
 	VMX_VPID_CAPS_MASK,
 	VMX_VPID_ASID_FOLLOW,
 	VMX_VPID_ASID_TWIST,
+	VMX_VPID_CHECK_VMCS,
 };
 
 u64 vmx_vpid_switch_get(enum vmx_vpid_switch which);
@@ -238,6 +240,7 @@ u64 vmx_vpid_counter_sum(unsigned int counter);
 int vmx_vpid_read_cpu(void);
 bool vmx_vpid_ept_root(hpa_t root, int *levels, bool *ad_disabled);
 bool vmx_vpid_evmcs_in_use(void);
+u64 vmx_vpid_now(void);
 void vmx_vpid_pin(void);
 void vmx_vpid_unpin(void);
 

@@ -9,7 +9,7 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 42
+ktap_set_plan 45
 CREATIONS=${VMX_VPID_CREATIONS:-500}
 
 acquired() { # at least
@@ -50,6 +50,17 @@ check "for vpid02" second_lines
 never_flushed() { [ "$(grep -c 'use=vpid02 .* flushed=-$' $DEBUGFS/vpids)" = 3 ]; }
 check "that was flushed nowhere, since L2 never ran" never_flushed
 finish
+
+# With each flush, the VMCS is looked at: of L1, and of L2.
+check "each flush looks at the VMCS" eval "echo 1 >$DEBUGFS/check_vmcs"
+looked_well() {
+	guest remap -s 1 -v 2 && guest revmxon -n 2 &&
+		grep -q '^looks [1-9]' $DEBUGFS/vmcs && grep -q '^wrong 0$' $DEBUGFS/vmcs &&
+		grep -q '^last time=.* vmcs=[1-9].* result=agrees$' $DEBUGFS/vmcs ||
+		{ cat $DEBUGFS/vmcs; false; }
+}
+check "control and number are as they ought to be" looked_well
+check "and it is off again" eval "echo 0 >$DEBUGFS/check_vmcs"
 
 # Read while VMs come and go: whatever is seen agrees, or belongs to one in the making.
 rm -f /tmp/stop

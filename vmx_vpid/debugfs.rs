@@ -17,7 +17,11 @@ use crate::{
             Root, //
         },
         percpu,
-        switches, //
+        switches,
+        tagging::{
+            self,
+            Look, //
+        }, //
     },
     mmu::Choice,
     ownership::{
@@ -28,6 +32,10 @@ use crate::{
     stats::{
         Counter,
         SUMS, //
+    },
+    tagging::{
+        TagError,
+        Tagging, //
     }, //
 };
 use kernel::{
@@ -76,12 +84,43 @@ pub(crate) fn show_status(file: &SeqFile) {
     seq_print!(file, "ept_vpid_cap {:#x}\n", cpu::caps().into_raw());
     let switches = switches::get();
     seq_print!(file, "caps_mask {:#x}\n", switches.caps_mask);
+    seq_print!(file, "check_vmcs {}\n", u8::from(switches.check_vmcs));
     seq_print!(file, "flush_context {}\n", u8::from(switches.flush_context));
     seq_print!(file, "force_flush {}\n", u8::from(switches.force_flush));
     seq_print!(file, "max_vpids {}\n", switches::max_vpids());
     if status.phase == Phase::Detached {
         seq_print!(file, "{}\n", absence(status.live));
     }
+}
+
+/// `vmcs`: what flushes found that looked at the VMCS.
+pub(crate) fn show_vmcs(file: &SeqFile) {
+    let looks = tagging::looks();
+    seq_print!(file, "looks {}\nwrong {}\n", looks.count, looks.wrong);
+    show_look("last", looks.last, file);
+    show_look("last_wrong", looks.last_wrong, file);
+}
+
+/// Shows what one look found, if there was one.
+fn show_look(name: &str, look: Option<Look>, file: &SeqFile) {
+    let Some(look) = look else {
+        seq_print!(file, "{name} -\n");
+        return;
+    };
+    let number = |tagging| match tagging {
+        Tagging::None => 0,
+        Tagging::By(vpid) => vpid.into_raw(),
+    };
+    let (seconds, rest) = (look.time / 1_000_000_000, look.time % 1_000_000_000);
+    seq_print!(file, "{name} time={seconds}.{:06}", rest / 1000);
+    match look.found {
+        Ok(tagging) => seq_print!(file, " vmcs={}", number(tagging)),
+        Err(TagError::Invalid(number)) => seq_print!(file, " vmcs=invalid:{number:#x}"),
+        Err(TagError::Inaccessible(_)) => seq_print!(file, " vmcs=inaccessible"),
+    }
+    let verdict = if look.agrees() { "agrees" } else { "wrong" };
+    seq_print!(file, " vcpu={}", number(look.wanted));
+    seq_print!(file, " in_use={} result={verdict}\n", u8::from(look.in_use));
 }
 
 /// The VPIDs in use as they were at one time, for `vpids`.

@@ -75,6 +75,12 @@ pub(crate) use invalidate;
 pub(crate) struct Field(u32);
 
 impl Field {
+    /// What the guest's cached translations are tagged by, 16 bits.
+    pub(crate) const VIRTUAL_PROCESSOR_ID: Self = Self(0x0000);
+    /// The primary processor-based VM-execution controls.
+    pub(crate) const PRIMARY_CONTROLS: Self = Self(0x4002);
+    /// The secondary processor-based VM-execution controls.
+    pub(crate) const SECONDARY_CONTROLS: Self = Self(0x401e);
     /// Why the last VM-fail on this CPU was one.
     pub(crate) const VM_INSTRUCTION_ERROR: Self = Self(0x4400);
     /// How the operands of the instruction that exited are encoded.

@@ -14,6 +14,7 @@ pub(crate) mod hooks;
 pub(crate) mod mmus;
 pub(crate) mod percpu;
 pub(crate) mod switches;
+pub(crate) mod tagging;
 
 mod ept_exit;
 mod exit;

@@ -89,9 +89,9 @@ mod tests {
 
     fn switches(flush_context: bool, caps_mask: u64) -> Switches {
         Switches {
-            force_flush: false,
             flush_context,
             caps_mask,
+            ..Switches::default()
         }
     }
 

@@ -30,6 +30,8 @@ bitfield! {
         4:4     by_context => bool;
         /// Every request is answered by the widest flush there is.
         5:5     force => bool;
+        /// Each flush looks whether the VMCS has the right VPID.
+        6:6     check_vmcs => bool;
     }
 }
 
@@ -43,6 +45,8 @@ pub(crate) struct Switches {
     pub(crate) flush_context: bool,
     /// Bits of `IA32_VMX_EPT_VPID_CAP` that are taken for missing.
     pub(crate) caps_mask: u64,
+    /// Have each flush look whether the VMCS has the right VPID.
+    pub(crate) check_vmcs: bool,
 }
 
 /// Why a mask of capabilities is refused.
@@ -100,6 +104,7 @@ impl Switches {
             .with_invept_context(caps.invept_context())
             .with_by_context(self.flush_context)
             .with_force(self.force_flush)
+            .with_check_vmcs(self.check_vmcs)
     }
 }
 
@@ -136,6 +141,11 @@ mod tests {
             ..masked(1 << 40)
         };
         assert_eq!(switches.policy(full).into_raw(), 0b11_1110);
+        let switches = Switches {
+            check_vmcs: true,
+            ..Switches::default()
+        };
+        assert_eq!(switches.policy(full).into_raw(), 0b100_1111);
     }
 
     #[test]

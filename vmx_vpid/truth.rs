@@ -129,6 +129,17 @@ impl Sides<'_> {
         self.owners.pool_is_truth
     }
 
+    /// Returns whether a VPID is in use.
+    pub(crate) fn has(&self, vpid: Vpid) -> bool {
+        let (index, bit) = bitmap::place(vpid);
+        let in_use = if self.owners.pool_is_truth {
+            self.owners.pool.words()
+        } else {
+            &*self.bitmap
+        };
+        in_use.get(index).is_some_and(|word| word & bit != 0)
+    }
+
     /// Adds the VPIDs in use to some others.
     pub(crate) fn add_to(&self, others: &mut Words) {
         let in_use = if self.owners.pool_is_truth {

@@ -40,6 +40,7 @@ mod segment;
 mod shadow;
 mod stats;
 mod table;
+mod tagging;
 mod truth;
 mod vpid;
 mod walk;

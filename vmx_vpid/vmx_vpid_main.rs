@@ -50,6 +50,7 @@ mod segment;
 mod show_asid;
 mod stats;
 mod table;
+mod tagging;
 mod truth;
 mod vpid;
 mod walk;
@@ -128,6 +129,7 @@ impl Module {
                 force_flush: module_parameters::force_flush.value(),
                 flush_context: module_parameters::flush_context.value(),
                 caps_mask: module_parameters::caps_mask.value(),
+                check_vmcs: false,
             },
             module_parameters::max_vpids.value(),
         )

@@ -64,6 +64,7 @@ pub fn machines() -> Vec<(String, MachineType)> {
             flush_context,
             caps_mask,
             force_flush,
+            ..Switches::default()
         };
         let with = |switches| Config { switches, ..usual };
         let by_context = with(switches(true, 0, false));

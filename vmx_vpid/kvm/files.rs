@@ -95,6 +95,17 @@ unsafe extern "C" fn vmx_vpid_show_roots(file: *mut bindings::seq_file) -> c_int
     })
 }
 
+/// Shows `vmcs`.
+///
+/// # Safety
+///
+/// `file` is being read by this task, and by no other.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_show_vmcs(file: *mut bindings::seq_file) {
+    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    debugfs::show_vmcs(unsafe { SeqFile::from_raw(file.cast()) });
+}
+
 /// Makes the list that one opening of `vpids` shows.
 ///
 /// # Safety

@@ -30,6 +30,7 @@ use crate::{
         percpu::count,
         switches,
         symbols,
+        tagging,
         trace,
         vcpu::Vcpu,
         vpids::Vpids, //
@@ -49,7 +50,11 @@ fn flush(request: Request, vcpu: &Vcpu) {
     // A flush that is lost was reported and counted; KVM cannot be told.
     // SAFETY: There is a vCPU: an operation was called for it, which does not end before this.
     let cpu = unsafe { Cpu::new(request.into()) };
-    let _ = flush::answer(request, vcpu, switches::policy(), cpu);
+    let policy = switches::policy();
+    let _ = flush::answer(request, vcpu, policy, cpu);
+    if policy.check_vmcs() {
+        tagging::look(vcpu);
+    }
 }
 
 /// Tells that a vCPU has to do without a VPID.

@@ -6,7 +6,8 @@ use crate::{
     bindings,
     kvm::{
         asid_follow,
-        cpu, //
+        cpu,
+        tagging, //
     },
     policy::{
         Policy,
@@ -31,6 +32,7 @@ global_lock! {
         force_flush: false,
         flush_context: false,
         caps_mask: 0,
+        check_vmcs: false,
     };
 }
 
@@ -45,6 +47,8 @@ static MAX_VPIDS: Atomic<u32> = Atomic::new(0);
 pub(crate) fn set_up(switches: Switches, max_vpids: u16) -> Result {
     // SAFETY: Once, by the contract, and nobody else has come here yet.
     unsafe { SWITCHES.init() };
+    // SAFETY: As above.
+    unsafe { tagging::set_up() };
     if max_vpids == 0 {
         pr_err!("max_vpids=0 leaves no guest a VPID: give a number from 1 to 65535\n");
         return Err(EINVAL);
@@ -107,6 +111,7 @@ extern "C" fn vmx_vpid_switch_get(which: bindings::vmx_vpid_switch) -> u64 {
         bindings::vmx_vpid_switch_VMX_VPID_FLUSH_CONTEXT => switches.flush_context.into(),
         bindings::vmx_vpid_switch_VMX_VPID_ASID_FOLLOW => asid_follow::following().into(),
         bindings::vmx_vpid_switch_VMX_VPID_ASID_TWIST => asid_follow::twist_number(),
+        bindings::vmx_vpid_switch_VMX_VPID_CHECK_VMCS => switches.check_vmcs.into(),
         _ => switches.caps_mask,
     }
 }
@@ -136,6 +141,10 @@ extern "C" fn vmx_vpid_switch_set(which: bindings::vmx_vpid_switch, value: u64) 
                 asid_follow::follow(boolean("asid_follow")?)?;
             }
             bindings::vmx_vpid_switch_VMX_VPID_ASID_TWIST => asid_follow::set_twist(value)?,
+            bindings::vmx_vpid_switch_VMX_VPID_CHECK_VMCS => {
+                let check_vmcs = boolean("check_vmcs")?;
+                set(|all| all.check_vmcs = check_vmcs)?;
+            }
             _ => set(|all| all.caps_mask = value)?,
         }
         Ok(0)

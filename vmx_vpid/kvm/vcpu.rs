@@ -56,6 +56,16 @@ impl Vcpu {
         self.0.get().cast()
     }
 
+    /// Returns whether its VM is being destroyed.
+    pub(super) fn is_dying(&self) -> bool {
+        // SAFETY: By the type invariant the vCPU is live, and so is its VM.  The count is an
+        // aligned word that others write: one load of all of it.
+        unsafe {
+            let kvm = (*self.vmx()).vcpu.kvm;
+            (&raw const (*kvm).users_count.refs.counter).read_volatile() == 0
+        }
+    }
+
     /// Returns whether L2 is active and L1 has given it a VPID of its own.
     #[inline]
     fn l2_has_vpid(&self) -> bool {
