@@ -9,6 +9,7 @@ pub mod descriptor;
 pub mod ept_walk;
 pub mod model;
 pub mod operand;
+pub mod small;
 #[cfg(all(test, vmx_vpid_loom))]
 mod threads;
 pub mod walk;

@@ -15,7 +15,6 @@ use crate::{
             Fault,
             Faults, //
         },
-        host,
         machine::{
             Backend,
             Config,
@@ -23,13 +22,11 @@ use crate::{
             Wrong, //
         },
         run,
-        shadow,
         step::Step,
         stories,
         vpids::Vpids, //
     },
-    policy::Switches,
-    shadow::broken::Broken, //
+    policy::Switches, //
 };
 use std::{
     cell::RefCell,
@@ -280,36 +277,6 @@ pub fn faults() -> Vec<(&'static str, &'static str, bool, Vec<MachineType>)> {
             (fault.name(), fault.words(), fault.is_harmless(), machines)
         })
         .collect()
-}
-
-/// A fault of the model of the host: its name, and what finds it, as [`host::Mutant`] says.
-pub type HostFault = (&'static str, fn(u32) -> Option<u32>);
-
-/// The faults that can be switched on in the model of the host.
-pub fn host_faults() -> &'static [HostFault] {
-    host::mutants()
-}
-
-/// Goes steps at random on shadow pages; `fault` is the name of something to break.
-///
-/// # Errors
-///
-/// A sentence, for a fault that there is not.
-pub fn shadow(fault: Option<&str>, seed: u64, count: u64) -> Result<Option<Report>, String> {
-    let broken = match fault {
-        None => None,
-        Some(name) => {
-            let mut all = Broken::ALL.iter().copied();
-            let broken = all.find(|broken| broken.name() == name);
-            Some(broken.ok_or_else(|| std::format!("there is no fault {name}"))?)
-        }
-    };
-    let found = shadow::run(broken, seed, count).map_err(|_| String::from("no memory"))?;
-    Ok(found.map(|found| Report {
-        seed: found.seed,
-        steps: found.step,
-        story: std::format!("  {:?}\n", found.wrong),
-    }))
 }
 
 /// A sequence that went wrong elsewhere.

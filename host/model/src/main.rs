@@ -6,9 +6,12 @@ use std::{
     env,
     process::ExitCode, //
 };
-use vmx_vpid::host::model::{
-    self,
-    Who, //
+use vmx_vpid::host::{
+    model::{
+        self,
+        Who, //
+    },
+    small, //
 };
 
 const USAGE: &str = "\
@@ -93,7 +96,7 @@ fn random(arguments: &Arguments) -> Result<bool, String> {
 /// Goes steps at random on shadow pages.
 fn shadow(arguments: &Arguments) -> Result<bool, String> {
     let &Arguments { seed, steps, .. } = arguments;
-    let found = model::shadow(arguments.fault.as_deref(), seed, steps)?;
+    let found = small::shadow(arguments.fault.as_deref(), seed, steps)?;
     match &found {
         None => println!("ok - shadow pages: {steps} steps from seed {seed}"),
         Some(report) => {
@@ -165,7 +168,7 @@ fn faults(arguments: &Arguments) -> Result<bool, String> {
     }
     // The host's own processes have a model of their own.
     let steps = u32::try_from(arguments.steps).unwrap_or(u32::MAX);
-    for (name, find) in model::host_faults() {
+    for (name, find) in small::host_faults() {
         match find(steps) {
             Some(step) => println!("ok - {name}: found in step {step} of the host"),
             None => {
