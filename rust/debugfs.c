@@ -6,6 +6,8 @@
  * one is open, and closing it would then run freed code.  DEFINE_SHOW_ATTRIBUTE()
  * names the module, so that an open file keeps it loaded.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/debugfs.h>
 #include <linux/module.h>
 #include <linux/seq_file.h>
@@ -200,8 +202,11 @@ static int ept_pid_get(void *data, u64 *value)
 
 static int ept_pid_set(void *data, u64 value)
 {
-	if (value > INT_MAX)
+	if (value > INT_MAX) {
+		pr_err("ept_pid=%llu is refused: write the number of a process, or 0 for all\n",
+		       value);
 		return -EINVAL;
+	}
 
 	WRITE_ONCE(ept_pid, value);
 	return 0;

@@ -76,7 +76,11 @@ static bool tdp_mmu(void)
 	return READ_ONCE(*(bool *)vmx_vpid_import_tdp_mmu_enabled);
 }
 
-/* For L1 it is on whenever KVM has it; for an L2 with an EPT of its own, if L1 wants it. */
+/*
+ * What the CPU goes by: for L1 it is on whenever KVM has it, for an L2 with an EPT of its
+ * own if L1 wants it.  For an L2 without, KVM's role says that it is on, yet the control
+ * is off in vmcs02 (prepare_vmcs02_early() takes it from vmcs12): not mmu_has_mbec().
+ */
 static bool has_mbec(union kvm_mmu_page_role role)
 {
 	if (!READ_ONCE(*(bool *)vmx_vpid_import_enable_mbec))

@@ -7,7 +7,7 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 38
+ktap_set_plan 39
 EPT=$DEBUGFS/ept
 SUMMARY=$DEBUGFS/ept_summary
 
@@ -113,6 +113,7 @@ this_pid() { echo $child >$DEBUGFS/ept_pid && grep -q "$HEADER" $EPT; }
 check "those of this one are not" this_pid
 bad_pid() { echo 4294967296 >$DEBUGFS/ept_pid; }
 check "what is no process is refused" refused_as "nvalid argument" bad_pid
+check "and the log says what can be" said "write the number of a process, or 0 for all"
 all() { echo 0 >$DEBUGFS/ept_pid && grep -q "$HEADER" $EPT; }
 check "with 0, all are shown" all
 # Read in pieces of any size, from any place, the text is the same.

@@ -106,6 +106,7 @@ impl GuestPhysical for EptExit<'_> {
 
     #[inline]
     fn tells_user_fetches(self) -> bool {
+        // As KVM's `mmu_has_mbec()` has it, since the answer is for KVM's fault handler.
         let mmu = get!(self, vcpu.arch.mmu);
         // SAFETY: `mmu` points to one of the vCPU's own, which this task alone writes; the role has
         // the one form as well as the other.

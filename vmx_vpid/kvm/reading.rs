@@ -257,13 +257,17 @@ impl Reading {
                 regions: Regions::default(),
                 summary: Summary::new(root.flags()),
             });
-        } else if let Some(vms) = &mut self.vms {
-            match vms.pop() {
-                None => self.ended = true,
-                Some(vm) if self.pid != 0 && vm.pid != self.pid => {}
+        } else if let Some(vms) = &self.vms {
+            let Some(&vm) = vms.last() else {
+                self.ended = true;
+                return Ok(());
+            };
+            if self.pid == 0 || vm.pid == self.pid {
                 // SAFETY: By the contract, and EPT is on.
-                Some(vm) => unsafe { self.take_roots(vm) }?,
+                unsafe { self.take_roots(vm) }?;
             }
+            // Not before: if there was no memory for its roots, the VM is come back to.
+            self.vms.as_mut().and_then(KVVec::pop);
         } else {
             // SAFETY: By the contract.
             self.vms = Some(unsafe { roots::vms() }?);
@@ -281,10 +285,10 @@ impl Reading {
         let Some(roots) = unsafe { roots::roots(&vm) }? else {
             return Ok(());
         };
+        self.roots.reserve(roots.len(), GFP_KERNEL)?;
         if roots.is_empty() {
             self.say(Line::NoRoot(vm));
         }
-        self.roots.reserve(roots.len(), GFP_KERNEL)?;
         for &root in &roots {
             self.roots.push((vm, root), GFP_KERNEL)?;
         }
