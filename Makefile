@@ -96,7 +96,7 @@ model: host-source ## try to refute the flushes: ten million steps at random, al
 		build/host/debug/model all --length 5 --machine $$machine || exit; done
 
 mutants: host-source ## break one thing after the other; each fault has to be found
-	@KSRC='$(ksrc)' CARGO=$(CARGO) testbed/mutants
+	@KSRC='$(ksrc)' CARGO=$(CARGO) testbed/mutants $(ARGS)
 
 host-clippy: host-source ## lint what the host build has of its own
 	@$(call cargo,host,clippy) --workspace --all-targets -- -D warnings
