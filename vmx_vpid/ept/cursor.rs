@@ -2,7 +2,7 @@
 
 //! A look at all of an EPT, piece by piece.
 //!
-//! [`super::check::survey()`] goes through an EPT in one go.  That of a running guest has locks
+//! `survey()` of the tests goes through an EPT in one go.  That of a running guest has locks
 //! that others wait for, and changes: here the place is kept between one piece and the next, as an
 //! address and nothing else.  Each piece begins at the root again, so that whatever happened to the
 //! tables meanwhile, no table is read that is not there any more.
