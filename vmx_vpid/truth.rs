@@ -206,7 +206,11 @@ impl<S: Shared> Source for S {
     #[inline]
     fn take(&self) -> Option<Vpid> {
         // The record forgets before the lock is dropped: nobody else has the VPID then.
-        self.locked(|mut sides| Some(self.flushed().forget(sides.acquire()?)))
+        // It is looked for only when there is a VPID: it need not be kept across that, in registers.
+        self.locked(|mut sides| {
+            let taken = sides.acquire()?;
+            Some(self.flushed().forget(taken))
+        })
     }
 
     #[inline]
