@@ -7,7 +7,7 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 39
+ktap_set_plan 50
 EPT=$DEBUGFS/ept
 SUMMARY=$DEBUGFS/ept_summary
 
@@ -123,6 +123,15 @@ pieces() {
 		dd if=/tmp/whole bs=100 skip=3 2>/dev/null | cmp - /tmp/rest
 }
 check "in pieces it is the same" pieces
+# A signal ends a reading, which goes on from there: the next one has the rest of what
+# is many lines, and a single line for which all is walked takes several.
+signals() { # file
+	cat "$1" >/tmp/whole && "$BIN/interrupted" "$1" >/tmp/rest 2>/tmp/count &&
+		cmp /tmp/whole /tmp/rest
+}
+check "among signals a dump is the same" signals $EPT
+interrupted() { signals $SUMMARY && ! grep -q '^0 ' /tmp/count || { cat /tmp/count; false; }; }
+check "a summary is interrupted by them, and made in the end" interrupted
 # A file that is open keeps no VM alive.
 exec 9<$EPT
 head -c 100 <&9 >/dev/null
@@ -172,6 +181,30 @@ readings() { ended_well || { cat /tmp/readings /tmp/watched; false; }; }
 check "every entry was sound" readings
 
 detach
+# KVM's older way to keep an EPT: by shadow pages, as for an EPT of L1's.
+reload_all() { # parameters of kvm
+	unload_kvm && rmmod kvm || return
+	if [ -f /lib/modules/kvm.ko ]; then
+		insmod /lib/modules/kvm.ko "$@"
+	else
+		modprobe kvm "$@"
+	fi && load_kvm
+}
+check "tdp_mmu=0" reload_all tdp_mmu=0
+check "attached" attach
+known -n
+HEADER="use=l1 nested=0"
+check "a guest with one of its own" ready
+check "pages of 4 KiB" mapped_is 2048 "$HEADER" 000080000000 000080400000 ' 4K +RW'
+check "pages of 2 MiB" mapped_is 8192 "$HEADER" 0000c0000000 0000c0800000 ' 2M +RW'
+check "L2 has an EPT" mapped_is 64 "use=l2 nested=1" 000080300000 000080400000 ' 4K +RW'
+check "the summary agrees" agrees "$HEADER"
+check "every entry is sound" no_faults
+finish
+check "the guest ends well" ended_well
+detach
+reload_all
+
 check "ept=0" reload_kvm ept=0
 check "attached" attach
 check "there is no EPT, which is said" says $EPT "kvm_intel: ept=0, no VM has an EPT"
