@@ -3,12 +3,15 @@
 #
 # vCPUs that move between CPUs, in L1 and in L2, beside another VM that is busy on both:
 # each reads what it wrote, and with flush_context=1 a move empties no other's contexts.
+#
+# VMX_VPID_EPT: with which values of kvm_intel's "ept" ("1 0").
 
 . "$(dirname "$0")/functions.sh"
 require
 [ "$(nproc)" -gt 1 ] || skip_all "needs two CPUs"
 ktap_print_header
-ktap_set_plan 8
+EPT=${VMX_VPID_EPT:-1 0}
+ktap_set_plan $((5 * $(echo "$EPT" | wc -w) + 2))
 
 moving() {
 	remember
@@ -23,17 +26,15 @@ moving() {
 moves_apart() { moving && grew op_flush_tlb_all && stayed $FAILURES flush_collateral; }
 moves_together() { moving && grew op_flush_tlb_all flush_collateral && stayed $FAILURES; }
 
-check "attached" attach
-check "ept=1: by default a move empties all contexts" moves_together
-switch flush_context 1
-check "ept=1: with flush_context=1 it empties its own" moves_apart
-check "ept=0: kvm_intel without EPT" reload_kvm ept=0
-eventually phase_is attached
-check "ept=0: with flush_context=1 a move empties its own" moves_apart
-switch flush_context 0
-check "ept=0: by default all contexts" moves_together
-check "nothing leaked" nothing_leaked
-detach
-reload_kvm
+for ept in $EPT; do
+	check "ept=$ept: kvm_intel" reload_kvm ept=$ept
+	check "ept=$ept: attached" attach
+	check "ept=$ept: by default a move empties all contexts" moves_together
+	switch flush_context 1
+	check "ept=$ept: with flush_context=1 it empties its own" moves_apart
+	check "ept=$ept: nothing leaked" nothing_leaked
+	detach
+done
+check "kvm_intel as it was" reload_kvm
 check "no warning in the kernel's log" no_new_warnings
 ktap_finished
