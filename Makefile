@@ -43,8 +43,8 @@ kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
 
 .DEFAULT_GOAL := help
 .PHONY: help deps kernel check-kernel modules clippy rustfmt host-source host-test host-clippy loom fuzz \
-	model mutants run \
-	selftests shell test test-debug test-long bench clean print-KSRC print-KDIR
+	model mutants run selftests shell test test-debug test-long test-debug-long bench clean \
+	print-KSRC print-KDIR
 
 help: ## list the targets
 	@sed -nE 's/^([a-zA-Z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -131,6 +131,10 @@ test-debug: ## attach, detach and guests on the debug kernel
 
 test-long: modules selftests ## the tests that take long
 	@testbed/suite --long
+
+test-debug-long: ## the rest of the tests on the debug kernel
+	@$(MAKE) -s DEBUG=1 modules selftests
+	@testbed/suite --debug --long
 
 bench: modules selftests ## measure Rust against C in one boot, in instructions
 	@$(build_selftests) bench
