@@ -205,8 +205,8 @@ pub(crate) trait Shared {
 impl<S: Shared> Source for S {
     #[inline]
     fn take(&self) -> Option<Vpid> {
-        // The record forgets before the lock is dropped: nobody else has the VPID then.
-        // It is looked for only when there is a VPID: it need not be kept across that, in registers.
+        // The record forgets before the lock is dropped: nobody else has the VPID then.  It is
+        // looked for when there is one, so that no register keeps it until then.
         self.locked(|mut sides| {
             let taken = sides.acquire()?;
             Some(self.flushed().forget(taken))
