@@ -91,19 +91,23 @@ bool vmx_vpid_post_linked(void)
 	return READ_ONCE(vmx_vpid_import_linux_banner);
 }
 
-static bool object_live(struct klp_object *obj)
+/**
+ * vmx_vpid_object_live - tell whether kvm_intel is past its own initialisation, and does not go
+ * @obj: what a callback was called with
+ */
+bool vmx_vpid_object_live(const struct klp_object *obj)
 {
-	return obj->mod && obj->mod->state == MODULE_STATE_LIVE;
+	return obj->mod && READ_ONCE(obj->mod->state) == MODULE_STATE_LIVE;
 }
 
 static int pre_patch(struct klp_object *obj)
 {
-	return vmx_vpid_pre_patch(object_live(obj));
+	return vmx_vpid_pre_patch(obj);
 }
 
 static void post_patch(struct klp_object *obj)
 {
-	vmx_vpid_post_patch(object_live(obj));
+	vmx_vpid_post_patch(obj);
 }
 
 static void pre_unpatch(struct klp_object *obj)

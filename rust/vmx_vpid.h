@@ -87,14 +87,16 @@ extern void *vmx_vpid_import_cpu_tlbstate;
 extern void *vmx_vpid_import_cpu_tlbstate_shared;
 
 /* klp.c */
+struct klp_object;
 bool vmx_vpid_post_linked(void);
+bool vmx_vpid_object_live(const struct klp_object *obj);
 int vmx_vpid_klp_enable(const struct vmx_vpid_ops *ops);
 int vmx_vpid_notifier_register(void);
 void vmx_vpid_notifier_unregister(void);
 
 /* Livepatch's callbacks and the notifier's news, in kvm/handover.rs. */
-int vmx_vpid_pre_patch(bool live);
-void vmx_vpid_post_patch(bool live);
+int vmx_vpid_pre_patch(const struct klp_object *obj);
+void vmx_vpid_post_patch(const struct klp_object *obj);
 void vmx_vpid_pre_unpatch(void);
 void vmx_vpid_post_unpatch(void);
 void vmx_vpid_kvm_intel_state(bool live);

@@ -128,7 +128,8 @@ impl Handover {
         self.registry.set_serving(phase != Phase::Detached);
         self.live |= live;
         if self.live {
-            // SAFETY: As above, and kvm_intel is live; livepatch keeps it from going away.
+            // SAFETY: As above, and kvm_intel was live.  If it goes, this callback's mutex is
+            // livepatch's, which the last callback for it takes before it is freed.
             unsafe { self.arm() };
         }
     }
@@ -137,7 +138,7 @@ impl Handover {
     ///
     /// # Safety
     ///
-    /// kvm_intel is live, and cannot go away before this returns.
+    /// kvm_intel is past its own initialisation, and is not freed before [`Self::disarm()`].
     unsafe fn arm(&mut self) {
         if let (Phase::Attached, Some(ops)) = (self.phase, &self.ops) {
             // SAFETY: Attached, so the symbols are resolved.
@@ -186,27 +187,42 @@ impl Handover {
 
 /// Livepatch is about to lead kvm_intel's functions to the backend.
 ///
-/// `live` tells whether kvm_intel runs already; if not, this is part of its being loaded, and
-/// refusing would keep it from loading.
+/// If kvm_intel does not run yet, this is part of its being loaded, and refusing would keep it from
+/// loading.
+///
+/// # Safety
+///
+/// `object` is what livepatch called back for.
 #[no_mangle]
-extern "C" fn vmx_vpid_pre_patch(live: bool) -> c_int {
+unsafe extern "C" fn vmx_vpid_pre_patch(object: *const bindings::klp_object) -> c_int {
     from_result(|| {
+        let mut handover = HANDOVER.lock();
+        // SAFETY: The contract of this function.
+        let live = unsafe { bindings::vmx_vpid_object_live(object) };
         // SAFETY: The symbols are resolved: this is livepatch's callback.
         if live && unsafe { bindings::vmx_vpid_evmcs_in_use() } {
             pr_err!("KVM runs on Hyper-V's enlightened VMCS: not supported\n");
             return Err(EOPNOTSUPP);
         }
         // SAFETY: As above.
-        unsafe { HANDOVER.lock().step(Callback::PrePatch, live) };
+        unsafe { handover.step(Callback::PrePatch, live) };
         Ok(0)
     })
 }
 
 /// Livepatch has led every task to the backend.
+///
+/// # Safety
+///
+/// `object` is what livepatch called back for.
 #[no_mangle]
-extern "C" fn vmx_vpid_post_patch(live: bool) {
+unsafe extern "C" fn vmx_vpid_post_patch(object: *const bindings::klp_object) {
+    let mut handover = HANDOVER.lock();
+    // SAFETY: The contract of this function.  Looked at under the mutex: the notifier's news that
+    // it goes away come either after this, or after it was no longer live.
+    let live = unsafe { bindings::vmx_vpid_object_live(object) };
     // SAFETY: The symbols are resolved: this is livepatch's callback.
-    unsafe { HANDOVER.lock().step(Callback::PostPatch, live) };
+    unsafe { handover.step(Callback::PostPatch, live) };
 }
 
 /// Livepatch is about to lead the functions back to C.
