@@ -104,10 +104,9 @@ pub(crate) fn looks() -> Looks {
 /// Returns how the VMCS of a vCPU ought to have it; answers to `vmx_secondary_exec_control()`,
 /// `init_vmcs()` and `prepare_vmcs02_early_rare()`.
 ///
-/// The control is that of L1 in both of its VMCSs.
+/// With the VMCS of L2 the control is on if it is with that of L1, or if L1 has it on for L2.
 fn wanted(vcpu: &Vcpu) -> Tagging {
-    let vpid = vcpu.vpid01().and_then(|_| vcpu.current_vpid());
-    vpid.map_or(Tagging::None, Tagging::By)
+    vcpu.current_vpid().map_or(Tagging::None, Tagging::By)
 }
 
 /// Looks at the VMCS of the vCPU that an operation was called for.
