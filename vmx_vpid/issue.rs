@@ -201,6 +201,7 @@ mod tests {
     use crate::{
         addr::{
             Gva,
+            Hpa,
             LinearWidth, //
         }, //
     };
@@ -275,20 +276,27 @@ mod tests {
         let gva = Gva::new(0x1000)
             .canonical(LinearWidth::Bits48)
             .ok_or(EINVAL)?;
-        let steps = [
+        let root = ept::Eptp::for_root(Hpa::new(0x5000), ept::Levels::Four, true);
+        let addresses = [
             Some(Invvpid(invvpid::Extent::Address(vpid, gva))),
             whole(1),
             INVVPID_ALL,
         ];
-        for failures in 0..=3 {
-            let cpu = Cpu::new(failures);
-            let result = steps[0].map_or(Plan::Nothing, Plan::One).carry_out(&cpu);
-            let tried = steps.len().min(failures + 1);
-            assert_eq!(cpu.count.get(), tried);
-            assert_eq!(&cpu.issued.get()[..tried], &steps[..tried]);
-            // A flush is lost only when the widest failed too, and that is told.
-            assert_eq!(cpu.lost.get(), failures == 3);
-            assert_eq!(result.is_err(), failures == 3);
+        let roots = [
+            Some(Invept(ept::Extent::Context(root))),
+            Some(Invept(ept::Extent::All)),
+        ];
+        for steps in [&addresses[..], &roots[..]] {
+            for failures in 0..=steps.len() {
+                let cpu = Cpu::new(failures);
+                let result = steps[0].map_or(Plan::Nothing, Plan::One).carry_out(&cpu);
+                let tried = steps.len().min(failures + 1);
+                assert_eq!(cpu.count.get(), tried);
+                assert_eq!(&cpu.issued.get()[..tried], &steps[..tried]);
+                // A flush is lost only when the widest failed too, and that is told.
+                assert_eq!(cpu.lost.get(), failures == steps.len());
+                assert_eq!(result.is_err(), failures == steps.len());
+            }
         }
         Ok(())
     }
