@@ -36,7 +36,7 @@ impl Taken {
         Self(vpid)
     }
 
-    /// Returns the VPID; for the record alone, which has to forget it.
+    /// Returns the VPID; for the record alone, which has to forget it, and for tests.
     #[inline]
     pub(crate) fn unrecorded(self) -> Vpid {
         self.0

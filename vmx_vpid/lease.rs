@@ -200,7 +200,8 @@ impl<'a, W: Word> Flushed<'a, W> {
 
     /// Records that a VPID was taken, clean nowhere, and returns it.
     ///
-    /// There is no other way to it: so nobody knows it before this is recorded.
+    /// Nothing else makes a VPID of what was taken ("make test" looks for that): so nobody knows it
+    /// before this is recorded.
     #[inline]
     pub(crate) fn forget(&self, taken: Taken) -> Vpid {
         let vpid = taken.unrecorded();
