@@ -11,7 +11,7 @@ CPU1=/sys/devices/system/cpu/cpu1/online
 [ -w $CPU1 ] || skip_all "needs two CPUs, one of which can go offline"
 ktap_print_header
 EPT=${VMX_VPID_EPT:-1 0}
-ktap_set_plan $((11 * $(echo "$EPT" | wc -w) + 2))
+ktap_set_plan $((12 * $(echo "$EPT" | wc -w) + 2))
 
 on_cpu_1() { grep -q 'cpu=1 state=held' $DEBUGFS/vpids; }
 flushed_on_both() { [ "$(grep -c 'flushed=0,1$' $DEBUGFS/vpids)" = 3 ]; }
@@ -24,6 +24,12 @@ back_and_forth() {
 	done
 }
 detach_and_attach() { detach && attach; }
+# What the guest has cached on a CPU is dropped by its own contexts alone.
+back_and_forth_apart() {
+	remember
+	switch flush_context 1 && one_cpu && two_cpus && stayed $FAILURES flush_collateral &&
+		grew op_flush_tlb_all && switch flush_context 0
+}
 
 for ept in $EPT; do
 	check "ept=$ept: kvm_intel" reload_kvm ept=$ept
@@ -31,6 +37,7 @@ for ept in $EPT; do
 	start "$BIN/guests/remap" -s 600 -v 3 -r 1 -m
 	check "ept=$ept: three vCPUs run on both CPUs" eventually flushed_on_both
 	check "ept=$ept: a CPU goes and comes back three times, and is used" back_and_forth
+	check "ept=$ept: with flush_context=1 it empties no others' contexts" back_and_forth_apart
 	check "ept=$ept: each vCPU still holds its VPID" held_is 3
 	check "ept=$ept: it goes once more" one_cpu
 	check "ept=$ept: detaches and attaches meanwhile" detach_and_attach
