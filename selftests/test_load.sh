@@ -6,7 +6,7 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 23
+ktap_set_plan 24
 
 # Flushes by static call, and so many exits by KVM's table of handlers.
 full_speed() { # exits
@@ -38,7 +38,11 @@ check "takes its files along" not test -e $DEBUGFS
 check "kvm_intel unloads" unload_kvm
 check "loads and waits without kvm_intel" load_module
 check "says that it waits" waiting
+trace_on vmx_vpid/vmx_vpid_attach
 check "attaches when kvm_intel loads" load_kvm
+traced() { grep -q 'vmx_vpid_attach: vpids 0' $TRACING/trace || { cat $TRACING/trace; false; }; }
+check "which is traced" traced
+trace_off
 check "at full speed too" full_speed 5
 check "lets kvm_intel go while attached" unload_kvm
 check "waits again" waiting
