@@ -64,8 +64,9 @@ impl Shared for Vpids {
             // the call.
             owners: unsafe { &mut *OWNERS.0.get() },
             // SAFETY: The import points to `DECLARE_BITMAP(, VMX_NR_VPIDS)`, an array of that many
-            // bits in 64-bit words.  The lock that guards it is held, as above.  It is kvm_intel's,
-            // hence no part of this module's owners.
+            // bits in 64-bit words.  The lock that guards it is held, as above; what kvm_intel does
+            // without is to set bit 0 in its initialisation, before there is a vCPU, and nothing
+            // here depends on that bit.  It is kvm_intel's, hence no part of this module's owners.
             bitmap: unsafe { &mut *bindings::vmx_vpid_import_vmx_vpid_bitmap.cast::<Words>() },
         });
         // SAFETY: By the type invariant; taken above.
