@@ -4,6 +4,7 @@
 # CPUs that go offline and come back under running guests.
 #
 # VMX_VPID_EPT: with which values of kvm_intel's "ept" ("1 0").
+# VMX_VPID_ROUNDS: how often a CPU goes and comes back (3).
 
 . "$(dirname "$0")/functions.sh"
 require
@@ -11,6 +12,7 @@ CPU1=/sys/devices/system/cpu/cpu1/online
 [ -w $CPU1 ] || skip_all "needs two CPUs, one of which can go offline"
 ktap_print_header
 EPT=${VMX_VPID_EPT:-1 0}
+ROUNDS=${VMX_VPID_ROUNDS:-3}
 ktap_set_plan $((12 * $(echo "$EPT" | wc -w) + 2))
 
 on_cpu_1() { grep -q 'cpu=1 state=held' $DEBUGFS/vpids; }
@@ -19,8 +21,10 @@ flushed_on_both() { [ "$(grep -c 'flushed=0,1$' $DEBUGFS/vpids)" = 3 ]; }
 one_cpu() { echo 0 >$CPU1 && [ "$(nproc)" = 1 ] && guest churn -n 4; }
 two_cpus() { echo 1 >$CPU1 && [ "$(nproc)" = 2 ] && eventually on_cpu_1; }
 back_and_forth() {
-	for i in 1 2 3; do
+	local i=0
+	while [ $i -lt "$ROUNDS" ]; do
 		one_cpu && two_cpus || return
+		i=$((i + 1))
 	done
 }
 detach_and_attach() { detach && attach; }
@@ -36,7 +40,7 @@ for ept in $EPT; do
 	check "ept=$ept: attached" attach
 	start "$BIN/guests/remap" -s 600 -v 3 -r 1 -m
 	check "ept=$ept: three vCPUs run on both CPUs" eventually flushed_on_both
-	check "ept=$ept: a CPU goes and comes back three times, and is used" back_and_forth
+	check "ept=$ept: a CPU goes and comes back $ROUNDS times, and is used" back_and_forth
 	check "ept=$ept: with flush_context=1 it empties no others' contexts" back_and_forth_apart
 	check "ept=$ept: each vCPU still holds its VPID" held_is 3
 	check "ept=$ept: it goes once more" one_cpu
