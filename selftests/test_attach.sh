@@ -130,6 +130,9 @@ if [ -z "$lacks" ]; then
 fi
 watch_lines >/tmp/lines 2>&1 &
 watcher=$!
+# There are a dozen of these, and attaching is the work of one task: it gets half of the
+# time, so that the others go on meanwhile and it comes to an end.
+renice -10 -p $$ >/dev/null
 has_a_line() { grep -q "pid=$remap .*state=held" $DEBUGFS/vpids; }
 check "the guest has a VPID" eventually has_a_line
 back_and_forth() {
@@ -145,6 +148,7 @@ if [ "$(nproc)" -gt 1 ]; then
 else
 	ktap_test_skip "and turns round halfway (needs two CPUs)"
 fi
+renice 0 -p $$ >/dev/null
 touch /tmp/stop
 wait $churn
 ended=$?
