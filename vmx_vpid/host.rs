@@ -7,8 +7,10 @@
 
 pub mod descriptor;
 pub mod ept_walk;
+pub mod growth;
 pub mod model;
 pub mod operand;
+pub mod policies;
 pub mod small;
 #[cfg(all(test, vmx_vpid_loom))]
 mod threads;

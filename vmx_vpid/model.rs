@@ -20,6 +20,8 @@
 //! - [`cached`], [`tlb`], [`access`], [`physical`]: what a CPU caches, drops and uses.
 //! - [`vcpu`], [`kvm`], [`nested`]: KVM's core.
 //! - [`kvm_policy`], [`kvm_exits`]: its own answers to requests, its own handlers of exits.
+//! - [`generations`]: answers of a policy that no kernel has.
+//! - [`tally`]: what accesses take.
 //! - [`guest`], [`registers`], [`exit`]: what guests do, and how the handlers see them.
 //! - [`promise`], [`oracle`]: what must not be.
 //! - [`step`], [`course`], [`alphabet`], [`run`], [`stories`]: what happens, in which order.
@@ -36,6 +38,7 @@ mod edit;
 mod exit;
 pub(crate) mod fault;
 mod fill;
+mod generations;
 mod guest;
 mod guest_walk;
 pub(crate) mod host;
@@ -49,13 +52,14 @@ mod oracle;
 mod physical;
 mod promise;
 mod references;
-mod registers;
+pub(crate) mod registers;
 pub(crate) mod run;
 pub(crate) mod shadow;
 pub(crate) mod step;
 pub(crate) mod stories;
 pub(crate) mod story;
 mod tables;
+pub(crate) mod tally;
 mod tlb;
 mod vcpu;
 pub(crate) mod vpids;
@@ -167,6 +171,21 @@ mod tests {
     }
 
     #[test]
+    fn nor_with_tags_of_generations() -> Result {
+        for ept in [false, true] {
+            // A generation ends soon, or never.
+            for vpids in [2, 6, 60_000] {
+                sound(Config {
+                    backend: Backend::Generations,
+                    vpids,
+                    ..Config::usual(ept)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn nor_when_c_serves() -> Result {
         for ept in [false, true] {
             for backend in [Backend::C, Backend::Both] {
@@ -196,6 +215,9 @@ mod tests {
             Fault::InveptAllLost,
             Fault::InvvpidAllLost,
             Fault::InvvpidForInvept,
+            Fault::RolloverKeeps,
+            Fault::TagKeptOnRequest,
+            Fault::ChangedEptTakenAsClean,
         ] {
             for config in run::machines_for(fault) {
                 let found = run::with_fault(config, fault, 1, 3_000)?;

@@ -36,7 +36,7 @@ use std::{
 };
 
 /// A machine with the memory it needs, for as long as a function works with it.
-fn with_machine<R>(
+pub(super) fn with_machine<R>(
     config: Config,
     faults: Faults,
     work: impl FnOnce(&mut Machine<'_>) -> R,
@@ -78,7 +78,11 @@ pub fn machines() -> Vec<(String, MachineType)> {
             ",context,no25,no40",
             with(switches(true, 1 << 25 | 1 << 40, false)),
         );
-        for (name, backend) in [(",c", Backend::C), (",both", Backend::Both)] {
+        for (name, backend) in [
+            (",c", Backend::C),
+            (",both", Backend::Both),
+            (",generations", Backend::Generations),
+        ] {
             add(name, Config { backend, ..usual });
         }
         for bit in [25, 40, 41, 42] {

@@ -27,7 +27,10 @@ use super::{
         self,
         Leaf, //
     },
-    machine::Machine,
+    machine::{
+        Machine,
+        Ways, //
+    },
     memory::{
         read_at,
         write_at,
@@ -145,6 +148,10 @@ impl Machine<'_> {
         let Some(root) = context.root.or(ep4ta.is_none().then_some(NO_TABLE)) else {
             return self.unpaged(context, page, write);
         };
+        if self.config.ways == Ways::Shortest && self.has_translation(context, page, write) {
+            return Access::Done;
+        }
+        self.tally.misses += 1;
         let mut starts = [None; PAGES as usize];
         let mut free = starts.iter_mut();
         let kind = context.kind();
@@ -172,8 +179,15 @@ impl Machine<'_> {
             root: context.tree.root,
             nested_time: 0,
         };
+        if self.config.ways == Ways::Shortest {
+            let known = starts.into_iter().flatten();
+            let nearest = known.min_by_key(|start| start.level);
+            starts = [None; PAGES as usize];
+            starts[0] = nearest;
+        }
+        let from_root = self.config.ways == Ways::All || starts[0].is_none();
         let mut outcome = Access::Done;
-        for start in starts.into_iter().flatten().chain([top]) {
+        for start in starts.into_iter().flatten().chain(from_root.then_some(top)) {
             let way = if ep4ta.is_some() {
                 self.combined(context, start, page, write)
             } else {
@@ -268,6 +282,7 @@ impl Machine<'_> {
                 });
             }
             let index = guest_walk::index(level, page);
+            self.tally.references += 1;
             let mut entry = read_at(&self.memories, hfn, index);
             if entry & PRESENT == 0 {
                 return Err(Access::GuestFault);
@@ -368,6 +383,7 @@ impl Machine<'_> {
         };
         loop {
             let index = tree.role.index(level, page);
+            self.tally.references += 1;
             let entry = self.tables.read(table, index);
             let meta = self.tables.meta(table, index);
             if !is_present(entry) {

@@ -66,6 +66,10 @@ pub(crate) enum Needs {
     ShadowByContext,
     /// As the one before, where KVM keeps no page for some roots.
     UnknownRoots,
+    /// With EPT on and with EPT off, where new tags are given out in the place of flushes.
+    Generations,
+    /// With EPT on, there.
+    EptGenerations,
     /// On none: a control.
     Nothing,
     /// In a sequence of its own ([`super::stories`]): at random it hardly ever does.
@@ -228,6 +232,12 @@ faults! {
     OnlyCurrentEpt12Root = Ept,
     /// It drops no root.
     Ept12RootsNotFreed = Ept,
+    /// At the end of a generation of tags nothing is flushed.
+    RolloverKeeps = Generations,
+    /// A vCPU keeps its tag where it asked for a flush of what its guest cached.
+    TagKeptOnRequest = Generations,
+    /// An EPT that was changed counts as flushed on CPUs where it was flushed before.
+    ChangedEptTakenAsClean = EptGenerations,
 }
 
 /// What is broken.

@@ -10,6 +10,7 @@ use super::{
     fault::Fault,
     kvm_policy,
     machine::{
+        Backend,
         Machine,
         Wrong, //
     },
@@ -91,6 +92,7 @@ impl Machine<'_> {
                 *vmcs = vmcs.filter(|&on| on != cpu);
             }
         }
+        self.generations.note_offline(cpu);
         self.cpus[cpu].estrange();
     }
 
@@ -100,6 +102,7 @@ impl Machine<'_> {
         match request {
             Request::Current if self.faults.has(Fault::CurrentIgnored) => {}
             Request::Guest if self.faults.has(Fault::GuestIgnored) => {}
+            _ if self.backend == Backend::Generations => self.renew(id, request)?,
             _ if rust => self.flush_by_rust(id, request)?,
             _ => self.flush_by_c(id, request)?,
         }
@@ -234,6 +237,7 @@ impl Machine<'_> {
                     root,
                     obsolete: false,
                 });
+                self.generations.note_change(number);
                 return Ok(number);
             }
             let idle = (0..self.trees.len())
@@ -287,6 +291,9 @@ impl Machine<'_> {
 
     /// Is at VM entry.
     fn entered(&mut self, id: usize) -> Result<Context, Wrong> {
+        if self.backend == Backend::Generations {
+            self.tag(id)?;
+        }
         let cpu = self.task.cpu();
         let vcpu = &self.vcpus[id];
         let vpid = self.entered_with(vcpu);
@@ -296,7 +303,7 @@ impl Machine<'_> {
             None => self.cpus[cpu].drop(Drop::Crossing),
             Some(vpid) if !self.flushed().contains(vpid, number) => {
                 // What C flushed is not recorded.
-                if self.backend == super::machine::Backend::Rust && !self.vpids.is_mixed() {
+                if self.backend == Backend::Rust && !self.vpids.is_mixed() {
                     return Err(Wrong::Dirty(vpid));
                 }
             }
@@ -318,6 +325,7 @@ impl Machine<'_> {
             reader_index: vcpu.reader_index(),
             ept12: vcpu.ept12(),
         };
+        self.tally.judged += self.cpus[cpu].count(|_| true) as u64;
         self.check(&context)?;
         Ok(context)
     }

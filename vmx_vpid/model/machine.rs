@@ -5,6 +5,7 @@
 use super::{
     cached::STRANGER,
     fault::Faults,
+    generations::Generations,
     memory::{
         Memory,
         Tables, //
@@ -14,6 +15,7 @@ use super::{
         TreeId,
         TREES, //
     },
+    tally::Tally,
     tlb::{
         Cpu,
         Here,
@@ -45,10 +47,12 @@ use kernel::prelude::*;
 
 /// CPUs of a machine.
 pub(super) const CPUS: usize = 2;
-/// VMs on it.
+/// VMs on it, usually.
 pub(super) const VMS: usize = 2;
-/// vCPUs of all VMs together.
-pub(super) const VCPUS: usize = 4;
+/// vCPUs of a VM.
+pub(super) const VCPUS_OF_VM: usize = 2;
+/// vCPUs of all VMs together, usually.
+pub(super) const VCPUS: usize = VMS * VCPUS_OF_VM;
 
 /// How a machine is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +69,14 @@ pub(crate) struct Config {
     pub(crate) unknown_roots: bool,
     /// Who answers requests at first.
     pub(crate) backend: Backend,
-    /// How many VPIDs there are.
+    /// How many VPIDs there are; for generations of tags, on each CPU.
     pub(crate) vpids: u16,
+    /// How many VMs there can be at once, of two vCPUs each.
+    pub(crate) vms: u8,
+    /// How many entries a CPU keeps.
+    pub(crate) room: u16,
+    /// Which ways a CPU goes to a page.
+    pub(crate) ways: Ways,
     /// What the user has switched; what is masked the CPU lacks.
     pub(crate) switches: Switches,
 }
@@ -82,9 +92,22 @@ impl Config {
             unknown_roots: false,
             backend: Backend::Rust,
             vpids: 6,
+            // CAST: There are two.
+            vms: VMS as u8,
+            room: 160,
+            ways: Ways::All,
             switches: Switches::default(),
         }
     }
+}
+
+/// Which ways a CPU goes to a page, from the root or from entries of paging structures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ways {
+    /// All there are, whatever it has cached: in search of a missing flush.
+    All,
+    /// The shortest, and none where it has the page's translation: to count what that takes.
+    Shortest,
 }
 
 /// Who answers KVM's requests and handles exits.
@@ -96,6 +119,9 @@ pub(crate) enum Backend {
     C,
     /// Both, by turns: an attach or a detach is under way.
     Both,
+    /// A policy of the model's own, that gives out new tags in the place of flushes:
+    /// [`super::generations`].
+    Generations,
 }
 
 /// What must not be.
@@ -172,7 +198,7 @@ impl From<Error> for Wrong {
 
 /// All there is.
 ///
-/// The vCPUs 0 and 1 belong to VM 0, the vCPUs 2 and 3 to VM 1.
+/// The vCPUs 0 and 1 belong to VM 0, the vCPUs 2 and 3 to VM 1, and so on.
 pub(crate) struct Machine<'a> {
     pub(super) config: Config,
     pub(super) faults: Faults,
@@ -188,7 +214,11 @@ pub(crate) struct Machine<'a> {
     pub(super) vcpus: KVVec<Vcpu>,
     pub(super) trees: KVVec<Option<Tree>>,
     pub(super) tables: Tables,
-    pub(super) memories: [Memory; VMS],
+    pub(super) memories: KVVec<Memory>,
+    /// What [`Backend::Generations`] knows.
+    pub(super) generations: Generations,
+    /// What was counted.
+    pub(super) tally: Tally,
     /// The time, in things that guests did.
     pub(super) now: u32,
     /// How many vCPUs there ever were.
@@ -204,6 +234,12 @@ impl<'a> Machine<'a> {
     pub(crate) fn new(config: Config, faults: Faults, vpids: &'a Vpids<'a>) -> Result<Self> {
         let full = EptVpidCap::from(u64::MAX);
         let caps = EptVpidCap::from(!config.switches.caps_mask);
+        let room = usize::from(config.room);
+        let vcpus = usize::from(config.vms) * VCPUS_OF_VM;
+        let mut memories = KVVec::with_capacity(config.vms.into(), GFP_KERNEL)?;
+        for vm in 0..config.vms {
+            memories.push(Memory::new(vm.into())?, GFP_KERNEL)?;
+        }
         vpids.reset(config.vpids);
         vpids.hand_over(config.backend == Backend::Rust);
         Ok(Self {
@@ -212,13 +248,15 @@ impl<'a> Machine<'a> {
             policy: config.switches.policy(full),
             backend: config.backend,
             turn: 0,
-            cpus: [Cpu::new(caps)?, Cpu::new(caps)?],
+            cpus: [Cpu::new(caps, room)?, Cpu::new(caps, room)?],
             task: Task::new(),
             vpids,
-            vcpus: KVVec::from_elem(Vcpu::default(), VCPUS, GFP_KERNEL)?,
+            vcpus: KVVec::from_elem(Vcpu::default(), vcpus, GFP_KERNEL)?,
             trees: KVVec::from_elem(None, TREES, GFP_KERNEL)?,
             tables: Tables::new()?,
-            memories: [Memory::new(0)?, Memory::new(1)?],
+            memories,
+            generations: Generations::new(),
+            tally: Tally::default(),
             now: 1,
             lives: 0,
         })
@@ -238,6 +276,7 @@ impl<'a> Machine<'a> {
         for (memory, from) in self.memories.iter_mut().zip(&other.memories) {
             memory.assign(from);
         }
+        self.generations = other.generations;
         (self.now, self.lives) = (other.now, other.lives);
     }
 
@@ -253,6 +292,7 @@ impl<'a> Machine<'a> {
         self.trees.fill(None);
         self.tables.give_back_all();
         self.memories.iter_mut().for_each(Memory::reset);
+        self.generations = Generations::new();
         (self.now, self.lives) = (1, 0);
     }
 
@@ -303,7 +343,8 @@ impl<'a> Machine<'a> {
     /// Whether it is Rust's turn.
     pub(super) fn is_rust(&mut self) -> bool {
         match self.backend {
-            Backend::Rust => true,
+            // The policy of generations has no handlers of its own.
+            Backend::Rust | Backend::Generations => true,
             Backend::C => false,
             Backend::Both => {
                 self.turn = self.turn.wrapping_add(1);
@@ -312,15 +353,18 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Takes a VPID as a number: `allocate_vpid()`.
+    /// Takes a VPID as a number: `allocate_vpid()`.  A tag of a generation is taken at VM entry.
     pub(super) fn take_vpid(&self) -> Option<Vpid> {
+        if self.backend == Backend::Generations {
+            return None;
+        }
         let lease = self.config.vpid.then(|| Lease::take(self.vpids))??;
         Some(lease.lend())
     }
 
     /// Gives one back by its number: `free_vpid()`.
     pub(super) fn give_back(&self, vpid: Option<Vpid>) -> Result<(), Wrong> {
-        if let Some(vpid) = vpid {
+        if let Some(vpid) = vpid.filter(|_| self.backend != Backend::Generations) {
             Lease::redeem(self.vpids, vpid).end()?;
         }
         Ok(())
@@ -328,6 +372,9 @@ impl<'a> Machine<'a> {
 
     /// Checks that the VPIDs in use are those that vCPUs hold, each held once.
     pub(super) fn check_vpids(&self) -> Result<(), Wrong> {
+        if self.backend == Backend::Generations {
+            return self.check_tags();
+        }
         let mut held = 0;
         let vcpus = || self.vcpus.iter().filter(|vcpu| vcpu.alive);
         let vpids = || vcpus().flat_map(|vcpu| [vcpu.vpid01, vcpu.vpid02.filter(|_| vcpu.vmxon)]);

@@ -72,8 +72,15 @@ impl Machine<'_> {
             nested_time: 0,
             reader: 0,
         };
+        let references = self.ept_references(context, gfn, write, found.place.level);
+        self.tally.references += references;
         let cpu = &self.cpus[context.cpu];
-        for level in found.place.level..4 {
+        let passed = if references == 0 {
+            4
+        } else {
+            found.place.level
+        };
+        for level in passed..4 {
             if let Some(table) = found.path[usize::from(level)] {
                 let span = tree.span(level + 1);
                 let key = Key {

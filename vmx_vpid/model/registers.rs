@@ -40,6 +40,14 @@ pub(crate) struct Registers {
 }
 
 impl Registers {
+    /// Returns what a guest loads for one of two processes, 0 or 1.
+    pub(crate) fn of_process(process: u8) -> Self {
+        Self {
+            root: process,
+            pcid: process,
+        }
+    }
+
     /// Returns the frame of the table.
     pub(super) fn table(self) -> Gfn {
         frames::PML4.plus(self.root.into())

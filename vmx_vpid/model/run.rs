@@ -13,6 +13,7 @@ use super::{
         Needs, //
     },
     machine::{
+        Backend,
         Config,
         Machine,
         Wrong, //
@@ -93,6 +94,10 @@ pub(crate) fn machines_for(fault: Fault) -> impl Iterator<Item = Config> {
         switches,
         ..Config::usual(ept)
     };
+    let generations = |ept| Config {
+        backend: Backend::Generations,
+        ..Config::usual(ept)
+    };
     let plain = Switches::default();
     let (first, second) = match fault.needs() {
         Needs::Both => (with(true, plain), Some(with(false, plain))),
@@ -107,6 +112,8 @@ pub(crate) fn machines_for(fault: Fault) -> impl Iterator<Item = Config> {
             },
             None,
         ),
+        Needs::Generations => (generations(true), Some(generations(false))),
+        Needs::EptGenerations => (generations(true), None),
         Needs::Nothing => (with(true, by_context), Some(with(false, by_context))),
         Needs::Told => return [None, None].into_iter().flatten(),
     };

@@ -192,7 +192,12 @@ impl Machine<'_> {
     }
 
     /// Has another one serve, or both: the phases of the handover.
+    ///
+    /// Generations of tags are of the model alone, and nobody takes over from them.
     fn transfer(&mut self, backend: Backend) {
+        if self.backend == Backend::Generations {
+            return;
+        }
         // A transition goes through both; the truth is with the pool while Rust alone serves.
         self.vpids.hand_over(backend == Backend::Rust);
         self.backend = backend;

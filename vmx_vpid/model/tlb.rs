@@ -33,24 +33,27 @@ use crate::{
 use core::cell::Cell;
 use kernel::prelude::*;
 
-/// The most that a CPU keeps.
-const ROOM: usize = 160;
-
 /// A CPU with what it has cached.
 pub(super) struct Cpu {
     caps: EptVpidCap,
     cached: Cell<KVec<Cached>>,
+    /// The most that it keeps.
+    room: usize,
     /// Where the next entry goes when there is no room.
     next: Cell<usize>,
+    /// How many invalidations it executed.
+    invalidations: Cell<u64>,
 }
 
 impl Cpu {
     /// Makes a CPU that has nothing cached.
-    pub(super) fn new(caps: EptVpidCap) -> Result<Self> {
+    pub(super) fn new(caps: EptVpidCap, room: usize) -> Result<Self> {
         Ok(Self {
             caps,
-            cached: Cell::new(KVec::with_capacity(ROOM, GFP_KERNEL)?),
+            cached: Cell::new(KVec::with_capacity(room, GFP_KERNEL)?),
+            room,
             next: Cell::new(0),
+            invalidations: Cell::new(0),
         })
     }
 
@@ -88,11 +91,11 @@ impl Cpu {
             if let Some(old) = cached.iter_mut().find(same) {
                 old.time = old.time.max(entry.time);
                 old.nested_time = old.nested_time.max(entry.nested_time);
-            } else if cached.len() < ROOM {
+            } else if cached.len() < self.room {
                 let _ = cached.push(entry, GFP_KERNEL);
             } else {
                 let place = self.next.get();
-                self.next.set((place + 1) % ROOM);
+                self.next.set((place + 1) % self.room);
                 cached[place] = entry;
             }
         });
@@ -138,6 +141,16 @@ impl Cpu {
                 random & 1 == 0
             });
         });
+    }
+
+    /// Returns how many invalidations it executed, INVVPID and INVEPT.
+    pub(super) fn invalidations(&self) -> u64 {
+        self.invalidations.get()
+    }
+
+    /// Counts an invalidation.
+    fn count_invalidation(&self) {
+        self.invalidations.set(self.invalidations.get() + 1);
     }
 
     /// Refuses a type that the CPU lacks.
@@ -285,6 +298,7 @@ impl Invalidate for Here<'_> {
                 Drop::Vpids
             }
         };
+        cpu.count_invalidation();
         match what {
             Drop::Vpid(_) if self.faults.has(Fault::InvvpidContextLost) => {}
             Drop::Vpids if self.faults.has(Fault::InvvpidAllLost) => {}
@@ -301,6 +315,7 @@ impl Invalidate for Here<'_> {
 
     fn invept(&self, extent: ept::Extent) -> Result<(), InsnError> {
         let cpu = self.executing();
+        cpu.count_invalidation();
         match extent {
             ept::Extent::Context(eptp) => {
                 Cpu::offered(cpu.caps.invept_context())?;

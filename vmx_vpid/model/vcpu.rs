@@ -7,6 +7,7 @@ use super::{
         Fault,
         Faults, //
     },
+    generations::Tag,
     machine::Config,
     memory::{
         frames,
@@ -145,6 +146,8 @@ pub(super) struct Vcpu {
     pub(super) vpid01: Option<Vpid>,
     /// Left as it was outside VMX operation, as KVM does.
     pub(super) vpid02: Option<Vpid>,
+    /// Where these two are from, as long as they may be used: tags of a CPU's generation.
+    pub(super) tags: [Option<Tag>; 2],
     /// L1 is in VMX operation.
     pub(super) vmxon: bool,
     /// L2, while it is active.

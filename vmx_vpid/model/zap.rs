@@ -69,6 +69,12 @@ impl Machine<'_> {
         for vcpu in &mut self.vcpus[2 * vm + first..2 * vm + 2] {
             vcpu.pending.all = true;
         }
+        let noted = !self.faults.has(Fault::ChangedEptTakenAsClean);
+        for (number, tree) in self.trees.iter().enumerate() {
+            if noted && tree.is_some_and(|tree| tree.vm == vm) {
+                self.generations.note_change(number);
+            }
+        }
     }
 
     /// Works on each tree of a VM.

@@ -2,6 +2,8 @@
 
 //! Long runs of the model: see Documentation/model.rst.
 
+mod compare;
+
 use std::{
     env,
     process::ExitCode, //
@@ -18,7 +20,9 @@ const USAGE: &str = "\
 usage: model random [--seed N] [--steps N] [--machine NAME] [--fault NAME] [--first]
        model all --length N [--machine NAME]
        model shadow [--seed N] [--steps N] [--fault NAME]
-       model faults [--seed N] [--steps N]";
+       model faults [--seed N] [--steps N]
+       model policies [--seed N] [--csv FILE]
+       model growth [--seed N] [--csv FILE]";
 
 /// What the command line says.
 struct Arguments {
@@ -29,6 +33,7 @@ struct Arguments {
     first: bool,
     machine: Option<String>,
     fault: Option<String>,
+    csv: Option<String>,
 }
 
 fn arguments() -> Option<Arguments> {
@@ -41,6 +46,7 @@ fn arguments() -> Option<Arguments> {
         first: false,
         machine: None,
         fault: None,
+        csv: None,
     };
     while let Some(name) = words.next() {
         if name == "--first" {
@@ -54,6 +60,7 @@ fn arguments() -> Option<Arguments> {
             "--length" => arguments.length = value.parse().ok()?,
             "--machine" => arguments.machine = Some(value),
             "--fault" => arguments.fault = Some(value),
+            "--csv" => arguments.csv = Some(value),
             _ => return None,
         }
     }
@@ -198,6 +205,8 @@ fn main() -> ExitCode {
         "all" => all(&arguments),
         "shadow" => shadow(&arguments),
         "faults" => faults(&arguments),
+        "policies" => compare::policies(arguments.seed, arguments.csv.as_deref()),
+        "growth" => compare::growth(arguments.seed, arguments.csv.as_deref()),
         _ => Err(USAGE.into()),
     };
     match result {
