@@ -43,7 +43,7 @@ kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
 
 .DEFAULT_GOAL := help
 .PHONY: help deps kernel check-kernel modules clippy rustfmt host-source host-test host-clippy loom fuzz \
-	model mutants run selftests shell test test-debug test-long test-debug-long bench clean \
+	model mutants run selftests shell test test-debug test-long test-debug-long bench plots clean \
 	print-KSRC print-KDIR
 
 help: ## list the targets
@@ -139,6 +139,15 @@ test-debug-long: ## the rest of the tests on the debug kernel
 bench: modules selftests ## measure Rust against C in one boot, in instructions
 	@$(build_selftests) bench
 	@bench/run
+
+# The figures of the model need no kernel, and are the same on every machine.
+plots: host-source ## count what flush policies cost, and draw all that was measured
+	@testbed/deps --bench
+	@$(call cargo,host,build) -q -p model
+	@mkdir -p bench/results
+	@build/host/debug/model policies --csv bench/results/policies.csv
+	@build/host/debug/model growth --csv bench/results/growth.csv
+	@bench/plot
 
 clean: ## remove what was built here; kernels stay in the cache
 	@rm -rf build
