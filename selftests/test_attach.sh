@@ -4,6 +4,7 @@
 # Attach and detach under running guests, and guests that outlive either.
 #
 # VMX_VPID_ROUNDS: how often it detaches and attaches beside all that goes on (5).
+# VMX_VPID_CALLS: how often VPIDs are taken in one go by callers beside it (200000).
 
 . "$(dirname "$0")/functions.sh"
 require
@@ -125,7 +126,7 @@ forever "$BIN/guests/vcpus" -n 40 -p 8 >/dev/null 2>&1 &
 vcpus=$!
 lacks=$(stress_lacks)
 if [ -z "$lacks" ]; then
-	forever stress 200000 >/tmp/stress 2>&1 &
+	forever stress "${VMX_VPID_CALLS:-200000}" >/tmp/stress 2>&1 &
 	callers=$!
 fi
 watch_lines >/tmp/lines 2>&1 &
