@@ -93,7 +93,9 @@ model: host-source ## try to refute the flushes: ten million steps at random, al
 	@build/host/debug/model random --steps 10000000 $(if $(SEED),--seed $(SEED))
 	@build/host/debug/model shadow --steps 5000000 $(if $(SEED),--seed $(SEED))
 	@for machine in ept shadow ept,context shadow,context ept,c shadow,c; do \
-		build/host/debug/model all --length 5 --machine $$machine || exit; done
+		build/host/debug/model all --machine $$machine || exit; done
+	@for machine in ept,vpids2 shadow,vpids2; do \
+		build/host/debug/model all --alphabet Lives --machine $$machine || exit; done
 
 mutants: host-source ## break one thing after the other; each fault has to be found
 	@KSRC='$(ksrc)' CARGO=$(CARGO) testbed/mutants $(ARGS)

@@ -7,6 +7,7 @@
 
 pub mod descriptor;
 pub mod ept_walk;
+pub mod exhaustive;
 pub mod growth;
 pub mod model;
 pub mod operand;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Long runs of the model: at random, by all short sequences, with faults; and the stories of what
-//! they find.
+//! Long runs of the model: at random, by bytes, with faults; and the stories of what they find.
 
 use crate::{
     model::{
-        alphabet,
         course::{
             Choice,
             Course,
@@ -127,6 +125,7 @@ pub fn machines() -> Vec<(String, MachineType)> {
                 ..by_context
             },
         );
+        add(",vpids2", Config { vpids: 2, ..usual });
         for vpids in [0, 1, 2, 100] {
             add(
                 &std::format!(",context,vpids{vpids}"),
@@ -140,36 +139,9 @@ pub fn machines() -> Vec<(String, MachineType)> {
     all
 }
 
-/// What an exhaustive search is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// Guests that run nobody.
-    Guests,
-    /// Guests of two VMs with two pages each, on two CPUs.
-    Pages,
-    /// A guest that goes from one mode to another.
-    Modes,
-    /// Hypervisors.
-    Hypervisors,
-    /// Two vCPUs of a hypervisor that changes its EPT.
-    Epts,
-}
-
-impl From<Who> for alphabet::Who {
-    fn from(who: Who) -> Self {
-        match who {
-            Who::Guests => Self::Guests,
-            Who::Pages => Self::Pages,
-            Who::Modes => Self::Modes,
-            Who::Hypervisors => Self::Hypervisors,
-            Who::Epts => Self::Epts,
-        }
-    }
-}
-
 /// How a machine is set up.
 #[derive(Clone, Copy, Debug)]
-pub struct MachineType(Config);
+pub struct MachineType(pub(super) Config);
 
 /// Returns the steps of a part of a random run.
 fn steps(seed: u64, count: u64) -> Vec<Step> {
@@ -188,6 +160,17 @@ pub struct Report {
     pub story: String,
 }
 
+/// Returns what is broken, by the name of the one fault if there is one.
+pub(super) fn by_name(fault: Option<&str>) -> Result<Faults, String> {
+    let Some(name) = fault else {
+        return Ok(Faults::NONE);
+    };
+    let mut all = Fault::ALL.iter().copied();
+    all.find(|fault| fault.name() == name)
+        .map(Faults::one)
+        .ok_or_else(|| std::format!("there is no fault {name}"))
+}
+
 /// Goes steps at random on a machine; `fault` is the name of something to break.
 ///
 /// # Errors
@@ -199,17 +182,7 @@ pub fn at_random(
     seed: u64,
     count: u64,
 ) -> Result<Option<Report>, String> {
-    let faults = match fault {
-        None => Faults::NONE,
-        Some(name) => Faults::one(
-            Fault::ALL
-                .iter()
-                .copied()
-                .find(|fault| fault.name() == name)
-                .ok_or_else(|| std::format!("there is no fault {name}"))?,
-        ),
-    };
-    with_machine(machine_type.0, faults, |machine| {
+    with_machine(machine_type.0, by_name(fault)?, |machine| {
         let found = run::at_random(machine, seed, count)?;
         let steps = steps(found.seed, found.step + 1);
         let short = shrink(machine, steps, found.wrong);
@@ -255,7 +228,7 @@ fn shrink(machine: &mut Machine<'_>, steps: Vec<Step>, wrong: Wrong) -> Vec<Step
 }
 
 /// Tells a sequence as a story.
-fn tell(machine: &mut Machine<'_>, steps: &[Step]) -> String {
+pub(super) fn tell(machine: &mut Machine<'_>, steps: &[Step]) -> String {
     let mut story = String::new();
     for (number, step) in steps.iter().enumerate() {
         let _ = writeln!(story, "  {:2}. {step}", number + 1);
@@ -314,68 +287,11 @@ pub fn stories() -> Result<Vec<Told>, String> {
 }
 
 /// A machine in memory of its own, which it borrows for as long as the program runs.
-fn lasting_machine(config: Config) -> Result<Machine<'static>, String> {
+pub(super) fn lasting_machine(config: Config, faults: Faults) -> Result<Machine<'static>, String> {
     let no_memory = |_| String::from("no memory");
     let record = std::boxed::Box::leak(std::boxed::Box::new(run::record().map_err(no_memory)?));
     let vpids = std::boxed::Box::leak(std::boxed::Box::new(Vpids::new(record).map_err(no_memory)?));
-    Machine::new(config, Faults::NONE, vpids).map_err(no_memory)
-}
-
-/// Goes all sequences of a certain length of a few steps; returns how many there were, or the
-/// shortest story of one that went wrong.
-///
-/// # Errors
-///
-/// A sentence, when there is no memory.
-pub fn exhaustive(
-    machine_type: MachineType,
-    who: Who,
-    length: usize,
-) -> Result<Result<u64, String>, String> {
-    let config = machine_type.0;
-    let mut letters = Vec::new();
-    alphabet::each(config.ept, who.into(), |step| letters.push(step));
-    // One machine for each depth: that of a depth is where all longer sequences begin.
-    let mut machines = Vec::new();
-    for _ in 0..=length {
-        machines.push(lasting_machine(config)?);
-    }
-    machines[0].restart();
-    let mut word = Vec::with_capacity(length);
-    let mut count = 0;
-    let wrong = descend(&mut machines, &letters, &mut word, &mut count);
-    if wrong.is_err() {
-        return Ok(Err(tell(&mut machines[0], &word)));
-    }
-    Ok(Ok(count))
-}
-
-/// Goes all sequences that begin where the first machine is; those that go wrong end there.
-fn descend(
-    machines: &mut [Machine<'_>],
-    letters: &[Step],
-    word: &mut Vec<Step>,
-    count: &mut u64,
-) -> Result<(), Wrong> {
-    let [here, rest @ ..] = machines else {
-        return Ok(());
-    };
-    if rest.is_empty() {
-        return Ok(());
-    }
-    for &letter in letters {
-        // Without a VM nothing happens: every sequence begins with one.
-        if word.is_empty() && letter != Step::Create(0) {
-            continue;
-        }
-        rest[0].assign(here);
-        word.push(letter);
-        *count += 1;
-        rest[0].step(letter)?;
-        descend(rest, letters, word, count)?;
-        word.pop();
-    }
-    Ok(())
+    Machine::new(config, faults, vpids).map_err(no_memory)
 }
 
 /// Choices that are made by bytes; where these end, all are 0.
@@ -412,7 +328,7 @@ pub fn by_bytes(bytes: &[u8]) -> Result<(), String> {
         made.resize_with(types.len(), || None);
         let machine = match &mut made[which] {
             Some(machine) => machine,
-            empty => empty.insert(lasting_machine(types[which].1 .0)?),
+            empty => empty.insert(lasting_machine(types[which].1 .0, Faults::NONE)?),
         };
         let mut course = Course::new(&mut choice);
         let mut steps = Vec::new();

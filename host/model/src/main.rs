@@ -9,16 +9,20 @@ use std::{
     process::ExitCode, //
 };
 use vmx_vpid::host::{
+    exhaustive::{
+        self,
+        Alphabet, //
+    },
     model::{
         self,
-        Who, //
+        MachineType, //
     },
     small, //
 };
 
 const USAGE: &str = "\
 usage: model random [--seed N] [--steps N] [--machine NAME] [--fault NAME] [--first]
-       model all --length N [--machine NAME]
+       model all [--length N] [--machine NAME] [--alphabet NAME] [--fault NAME]
        model shadow [--seed N] [--steps N] [--fault NAME]
        model faults [--seed N] [--steps N]
        model policies [--seed N] [--csv FILE]
@@ -32,6 +36,7 @@ struct Arguments {
     length: usize,
     first: bool,
     machine: Option<String>,
+    alphabet: Option<String>,
     fault: Option<String>,
     csv: Option<String>,
 }
@@ -42,9 +47,10 @@ fn arguments() -> Option<Arguments> {
         command: words.next()?,
         seed: 1,
         steps: 1_000_000,
-        length: 4,
+        length: exhaustive::LENGTH,
         first: false,
         machine: None,
+        alphabet: None,
         fault: None,
         csv: None,
     };
@@ -59,6 +65,7 @@ fn arguments() -> Option<Arguments> {
             "--steps" => arguments.steps = value.parse().ok()?,
             "--length" => arguments.length = value.parse().ok()?,
             "--machine" => arguments.machine = Some(value),
+            "--alphabet" => arguments.alphabet = Some(value),
             "--fault" => arguments.fault = Some(value),
             "--csv" => arguments.csv = Some(value),
             _ => return None,
@@ -67,18 +74,18 @@ fn arguments() -> Option<Arguments> {
     Some(arguments)
 }
 
+/// Returns the machine that is named, or all, each with its name.
+fn machines(arguments: &Arguments) -> Vec<(String, MachineType)> {
+    let wanted = arguments.machine.as_ref();
+    let named = |name: &String| wanted.is_none_or(|wanted| wanted == name);
+    let all = model::machines().into_iter();
+    all.filter(|(name, _)| named(name)).collect()
+}
+
 /// Goes steps at random, on each machine or on one.
 fn random(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
-    let machines: Vec<_> = model::machines()
-        .into_iter()
-        .filter(|(name, _)| {
-            arguments
-                .machine
-                .as_ref()
-                .is_none_or(|wanted| wanted == name)
-        })
-        .collect();
+    let machines = machines(arguments);
     let each = arguments.steps / machines.len().max(1) as u64;
     for (name, machine) in machines {
         let fault = arguments.fault.as_deref();
@@ -117,35 +124,50 @@ fn shadow(arguments: &Arguments) -> Result<bool, String> {
     Ok(found.is_none())
 }
 
-/// Goes all sequences of a length, of guests alone and of hypervisors, with one page and with two.
+/// Goes all sequences of each alphabet or of one, of a length that is given or of the usual one.
 fn all(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
-    for (name, machine) in model::machines() {
-        if arguments
-            .machine
-            .as_ref()
-            .is_some_and(|wanted| *wanted != name)
-        {
-            continue;
-        }
-        for who in [
-            Who::Guests,
-            Who::Pages,
-            Who::Modes,
-            Who::Hypervisors,
-            Who::Epts,
-        ] {
-            match model::exhaustive(machine, who, arguments.length)? {
-                Ok(count) => println!(
-                    "ok - {name}, {who:?}, {} steps: {count} sequences",
-                    arguments.length
-                ),
-                Err(story) => {
+    let (length, fault) = (arguments.length, arguments.fault.as_deref());
+    for (name, machine) in machines(arguments) {
+        for alphabet in Alphabet::all() {
+            let about = alphabet.name();
+            let mut wanted = arguments.alphabet.iter();
+            if wanted.any(|wanted| *wanted != about) {
+                continue;
+            }
+            let searched = exhaustive::search(machine, alphabet, length, fault)?;
+            let count = searched.count;
+            match searched.story {
+                None => println!("ok - {name}, {about}, {length} steps: {count} sequences"),
+                Some(story) => {
                     sound = false;
-                    println!("not ok - {name}, {who:?}:");
+                    println!("not ok - {name}, {about}, {length} steps: in sequence {count}");
                     print!("{story}");
                 }
             }
+        }
+    }
+    Ok(sound)
+}
+
+/// Has each exhaustive search find what it has to.
+fn found_by_all() -> Result<bool, String> {
+    let mut sound = true;
+    let machines = model::machines();
+    for alphabet in Alphabet::all() {
+        let about = alphabet.name();
+        for (fault, wanted) in alphabet.finds() {
+            let machine = machines.iter().find(|(name, _)| name == wanted);
+            let (_, machine) = machine.ok_or_else(|| format!("there is no machine {wanted}"))?;
+            let searched = exhaustive::search(*machine, alphabet, exhaustive::LENGTH, Some(fault))?;
+            let (found, count) = (searched.story.is_some(), searched.count);
+            sound &= found;
+            let (start, word) = if found {
+                ("ok", "found in")
+            } else {
+                ("not ok", "not found in")
+            };
+            println!("{start} - {fault}: {word} sequence {count} of {about}, {wanted}");
         }
     }
     Ok(sound)
@@ -184,6 +206,7 @@ fn faults(arguments: &Arguments) -> Result<bool, String> {
             }
         }
     }
+    sound &= found_by_all()?;
     // Those that would hardly ever be met at random have sequences of their own.
     for story in model::stories()? {
         sound &= story.good;
