@@ -5,7 +5,7 @@
 //! A test that cannot fail is worth nothing: with any of these, the oracle has to find something.
 //! These are faults of what surrounds the decisions of the module: of KVM's core, of how a vCPU
 //! tells about itself, of how an instruction is carried out.  Faults in the module's own code are
-//! put into its source (`host/mutants/`).
+//! put into its source (`testbed/mutants.toml`).
 
 /// Makes the enumeration of faults, with their names.
 macro_rules! faults {
@@ -142,6 +142,8 @@ faults! {
     RootsKeptOnPcideOn = Told,
     /// CR4.SMEP is set, or CR4.PAE changed, without a request: every root is loaded anew.
     NoFlushOnCr4 = Nothing,
+    /// CR4.SMEP or CR4.PAE changes, and what MOV to CR3 drops is all that goes: globals stay.
+    GlobalsKeptOnCr4 = Ept,
     /// CR4.SMEP or CR4.PAE changes, and no root is let go of.
     RootsKeptOnCr4 = Shadow,
     /// At INIT nothing is requested: roots are loaded anew, and there is an INVVPID.

@@ -31,6 +31,8 @@ pub(super) struct Promise {
     global_page: [u32; PAGES as usize],
     /// All paging structures of a PCID.
     structures: [u32; PCIDS],
+    /// Globals that were cached under a PCID.
+    globals: [u32; PCIDS],
 }
 
 /// What a virtual CPU dropped.
@@ -42,6 +44,8 @@ pub(super) enum Dropped {
     ButGlobals,
     /// A PCID but for its globals.
     Pcid(usize),
+    /// A PCID, with the globals that were cached under it: CR4.PAE changed, or CR4.SMEP was set.
+    PcidAndGlobals(usize),
     /// A page of a PCID, globals excepted: INVPCID type 0.
     PcidPage(usize, u16),
     /// A page, and all paging structures of a PCID: INVLPG.
@@ -70,6 +74,9 @@ impl Promise {
             Dropped::All => self.all = now,
             Dropped::ButGlobals => self.nonglobal = now,
             Dropped::Pcid(pcid) => self.pcid[pcid] = now,
+            Dropped::PcidAndGlobals(pcid) => {
+                (self.pcid[pcid], self.globals[pcid]) = (now, now);
+            }
             Dropped::PcidPage(pcid, page) => self.page[pcid][usize::from(page)] = now,
             Dropped::Page(pcid, page) => {
                 self.page[pcid][usize::from(page)] = now;
@@ -99,7 +106,9 @@ impl Promise {
         let of_pages = pages.iter().skip(first).take(1 << span);
         let of_pages = of_pages.fold(0, |latest, &time| latest.max(time));
         let mut since = self.all.max(of_pages);
-        if !key.global {
+        if key.global {
+            since = since.max(self.globals[index(key.pcid)]);
+        } else {
             let of_pcid = self.pcid[index(key.pcid)];
             since = since.max(self.nonglobal).max(of_pcid);
         }

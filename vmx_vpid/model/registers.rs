@@ -7,6 +7,7 @@
 
 use super::{
     access::Context,
+    cached::Drop,
     fault::Fault,
     kvm_policy,
     machine::{
@@ -178,12 +179,19 @@ impl Machine<'_> {
                 self.promise(context, Dropped::All);
             }
             Bit::Pae | Bit::Smep => {
-                if !faults.has(Fault::RootsKeptOnCr4) {
+                let as_cr3 = faults.has(Fault::GlobalsKeptOnCr4);
+                if as_cr3 {
+                    let what = Drop::Pcid(context.vpid, context.pcid);
+                    self.cpus[context.cpu].drop(what);
+                } else if !faults.has(Fault::RootsKeptOnCr4) {
                     self.reset_context(id);
                 }
+                // All that is cached under the PCID: the manual excepts no globals, as it does
+                // for MOV to CR3.
                 if bit == Bit::Pae || new.smep {
-                    self.vcpus[id].pending.current |= !faults.has(Fault::NoFlushOnCr4);
-                    self.promise(context, Dropped::Pcid(index));
+                    let flush = !as_cr3 && !faults.has(Fault::NoFlushOnCr4);
+                    self.vcpus[id].pending.current |= flush;
+                    self.promise(context, Dropped::PcidAndGlobals(index));
                 }
             }
         }

@@ -79,6 +79,15 @@ fn smep_is_set_on_another_ept(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, l2_on(1, 0))
 }
 
+/// CR4.SMEP is set by a guest that has a global page cached.
+fn smep_is_set_with_globals(machine: &mut Machine<'_>) -> Result<(), Wrong> {
+    machine.step(Step::Create(0))?;
+    guest(machine, 0, 0, remap(6))?;
+    guest(machine, 0, 0, READ)?;
+    guest(machine, 0, 0, remap(1))?;
+    guest(machine, 0, 0, Op::Toggle(Bit::Smep))
+}
+
 /// An L2 without a VPID turns to another EPT and back, which drops what it had cached of the first.
 fn l2_turns_to_another_ept(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
@@ -110,6 +119,12 @@ pub(super) fn all() -> impl Iterator<Item = Story> {
             &[Fault::RootsKeptOnCr4],
             Config::usual(true),
             smep_is_set_on_another_ept,
+        ),
+        story(
+            "SMEP is set with globals",
+            &[Fault::GlobalsKeptOnCr4],
+            Config::usual(true),
+            smep_is_set_with_globals,
         ),
         story(
             "L2 turns to another EPT",
