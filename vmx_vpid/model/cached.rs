@@ -166,7 +166,8 @@ pub(super) enum Drop {
     PageFault(Option<Vpid>, Pcid, u16),
     /// By an EPT violation: the guest's frame.
     ViolationFrame(Ep4ta, u16),
-    /// By an EPT violation: the linear page of which that frame is the translation.
+    /// By an EPT violation: the linear page of which that frame is the translation, in the current
+    /// PCID; a global that was cached under another one stays.
     ViolationPage(Option<Vpid>, Pcid, Ep4ta, u16),
 }
 
@@ -201,7 +202,7 @@ impl Drop {
                 key.kind == Kind::Combined
                     && key.vpid == vpid
                     && key.ep4ta == Some(ep4ta)
-                    && key.seen_with(pcid)
+                    && key.pcid == pcid
                     && key.covers(page)
             }
         }
