@@ -79,7 +79,7 @@ impl Machine<'_> {
                     tree.free_table(&mut self.tables, tree.root, 4);
                 }
             }
-            self.memories[id / 2].reset();
+            self.memories[id / 2].renew();
         }
         Ok(())
     }

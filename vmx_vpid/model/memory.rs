@@ -6,7 +6,8 @@
 //! selects the entry of a page-directory-pointer table, a page directory and a page table.  A guest
 //! has [`FRAMES`] frames of memory, in which its data, its page tables and, as a hypervisor, its
 //! EPTs are; each has a number that says what it is for.  The host keeps a frame of a guest's in
-//! one of two places and moves it from one to the other.
+//! one of two places and moves it from one to the other; the VM that takes the place of another has
+//! its frames elsewhere.
 
 use crate::{
     addr::Hpa,
@@ -28,6 +29,11 @@ pub(super) const PAGES: u8 = 8;
 /// How far a frame number is shifted in the number of a host's frame for the bank it is in: each
 /// bank is 1 GiB, so that it can be mapped by one entry.
 const BANK: u32 = 18;
+/// How many VMs, one after the other in the same place, have their frames in banks of their own.
+///
+/// After so many the first banks are taken again: what is cached of those was flushed long ago, or
+/// found.
+const LIVES: u32 = 8;
 
 /// The number of a frame of guest-physical memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,12 +100,13 @@ impl Gfn {
 }
 
 impl Hfn {
-    /// Returns the frame of a VM's that is kept here, if it is one, wherever it is kept now.
-    fn owner(self) -> Option<(usize, Gfn)> {
+    /// Returns the frame of a VM's that is kept here, if it is one, wherever it is kept now: the
+    /// place of the VM, which life there it is of, and the frame.
+    fn owner(self) -> Option<(usize, u32, Gfn)> {
         let bank = (self.0 >> BANK).checked_sub(1)?;
         // CAST: A guest's frame number was put there.
         let gfn = Gfn((self.0 & ((1 << BANK) - 1)) as u16);
-        Some(((bank / 2) as usize, gfn))
+        Some(((bank / (2 * LIVES)) as usize, bank / 2 % LIVES, gfn))
     }
 
     /// Returns its address.
@@ -240,6 +247,8 @@ impl Tables {
 /// The memory of one VM, and where the host keeps it.
 pub(super) struct Memory {
     vm: usize,
+    /// How many VMs were in this place before, modulo [`LIVES`].
+    life: u32,
     words: KVVec<[u64; WORDS]>,
     /// Frames that are in the second of their two places, by bit.
     moved: u32,
@@ -254,6 +263,7 @@ impl Memory {
     pub(super) fn new(vm: usize) -> Result<Self> {
         let mut memory = Self {
             vm,
+            life: 0,
             words: KVVec::from_elem([0; WORDS], FRAMES, GFP_KERNEL)?,
             moved: 0,
             protected: 0,
@@ -267,11 +277,23 @@ impl Memory {
     pub(super) fn assign(&mut self, other: &Self) {
         self.words.copy_from_slice(&other.words);
         (self.moved, self.protected) = (other.moved, other.protected);
-        (self.vm, self.largest) = (other.vm, other.largest);
+        (self.vm, self.life, self.largest) = (other.vm, other.life, other.largest);
     }
 
-    /// Makes it that of a new VM.
+    /// Makes it that of the first VM in its place.
     pub(super) fn reset(&mut self) {
+        self.life = 0;
+        self.fill();
+    }
+
+    /// Makes it that of the next VM in its place, which has other frames of the host's.
+    pub(super) fn renew(&mut self) {
+        self.life = (self.life + 1) % LIVES;
+        self.fill();
+    }
+
+    /// Makes it hold what a new VM's holds.
+    fn fill(&mut self) {
         use super::edit;
         (self.moved, self.protected, self.largest) = (0, 0, 3);
         for (table, index, choice) in edit::INITIAL {
@@ -297,7 +319,8 @@ impl Memory {
     pub(super) fn host(&self, gfn: Gfn) -> Hfn {
         let moved = u32::from(self.moved & gfn.bit() != 0);
         // CAST: There are few VMs.
-        Hfn((2 * self.vm as u32 + moved + 1) << BANK | u32::from(gfn.0))
+        let life = self.vm as u32 * LIVES + self.life;
+        Hfn((2 * life + moved + 1) << BANK | u32::from(gfn.0))
     }
 
     /// Moves a frame from the one of its places to the other.
@@ -318,17 +341,21 @@ impl Memory {
 
 /// Returns the word of guests' memory that is kept at a place of the host's.
 ///
-/// One that was moved away is found at its old place still.
+/// One that was moved away is found at its old place still; those of a VM that is no more are not.
 pub(super) fn read_at(memories: &[Memory], hfn: Hfn, index: usize) -> u64 {
     hfn.owner()
-        .and_then(|(vm, gfn)| Some(memories.get(vm)?.read(gfn, index)))
+        .and_then(|(vm, life, gfn)| {
+            let memory = memories.get(vm).filter(|memory| memory.life == life)?;
+            Some(memory.read(gfn, index))
+        })
         .unwrap_or(0)
 }
 
 /// Writes a word of guests' memory by its place.
 pub(super) fn write_at(memories: &mut [Memory], hfn: Hfn, index: usize, value: u64) {
-    if let Some((vm, gfn)) = hfn.owner() {
-        if let Some(memory) = memories.get_mut(vm) {
+    if let Some((vm, life, gfn)) = hfn.owner() {
+        let memory = memories.get_mut(vm);
+        if let Some(memory) = memory.filter(|memory| memory.life == life) {
             memory.write(gfn, index, value);
         }
     }

@@ -228,6 +228,18 @@ fn vpid12_changes_on_shadow_paging(machine: &mut Machine<'_>) -> Result<(), Wron
     guest(machine, 0, 0, READ)
 }
 
+/// A VM takes the place of another that is no more, and the page of its root: one vCPU has filled
+/// the tables anew when another one comes to where the old VM ran (Xen, XSA-480).
+fn vm_has_a_successor(machine: &mut Machine<'_>) -> Result<(), Wrong> {
+    machine.step(Step::Create(0))?;
+    guest(machine, 0, 0, READ)?;
+    machine.step(Step::Destroy(0))?;
+    machine.step(Step::Create(0))?;
+    machine.step(Step::Create(1))?;
+    guest(machine, 0, 1, READ)?;
+    guest(machine, 1, 0, READ)
+}
+
 /// A large page is split, and then one of the small ones moves (Xen, XSA-304 and XSA-321).
 fn split_page_moves(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
@@ -328,6 +340,12 @@ pub(crate) fn all() -> impl Iterator<Item = Story> {
             &[Fault::NoSyncOnGuestFlush],
             usual(false),
             vpid12_changes_on_shadow_paging,
+        ),
+        story(
+            "a VM has a successor",
+            &[Fault::NoFlushOnRootLoad],
+            by_context(true),
+            vm_has_a_successor,
         ),
         story(
             "a split page moves",
