@@ -20,6 +20,11 @@ pub fn host_faults() -> &'static [HostFault] {
     host::mutants()
 }
 
+/// The names of the faults that can be switched on in the model of shadow pages.
+pub fn shadow_faults() -> impl Iterator<Item = &'static str> {
+    Broken::ALL.iter().map(|broken| broken.name())
+}
+
 /// Returns something to break, by its name.
 fn broken(name: &str) -> Result<Broken, String> {
     let mut all = Broken::ALL.iter().copied();

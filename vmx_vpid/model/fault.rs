@@ -256,11 +256,9 @@ impl Faults {
         Self(1 << fault as u32)
     }
 
-    /// Several things.
-    pub(crate) fn all(faults: &[Fault]) -> Self {
-        faults
-            .iter()
-            .fold(Self::NONE, |all, &fault| Self(all.0 | Self::one(fault).0))
+    /// One thing more.
+    pub(crate) const fn and(self, fault: Fault) -> Self {
+        Self(self.0 | Self::one(fault).0)
     }
 
     /// Whether something is broken.

@@ -182,10 +182,13 @@ fn faults(arguments: &Arguments) -> Result<bool, String> {
                 Some(report) if !harmless => {
                     println!("ok - {name}: found in step {}", report.steps);
                 }
-                None if harmless => println!("ok - {name}: harmless, and not found"),
+                None if harmless => println!("ok - {name}: a control, and not found"),
                 Some(report) => {
                     sound = false;
-                    println!("not ok - {name}: harmless, but in step {}:", report.steps);
+                    println!(
+                        "not ok - {name}: a control, but found in step {}:",
+                        report.steps
+                    );
                     print!("{}", report.story);
                 }
                 None => {
@@ -203,6 +206,22 @@ fn faults(arguments: &Arguments) -> Result<bool, String> {
             None => {
                 sound = false;
                 println!("not ok - {name}: not found in {steps} steps of the host");
+            }
+        }
+    }
+    // So has that of shadow pages.
+    for name in small::shadow_faults() {
+        match small::shadow(Some(name), arguments.seed, arguments.steps)? {
+            Some(report) => println!(
+                "ok - {name}: found in step {} of shadow pages",
+                report.steps
+            ),
+            None => {
+                sound = false;
+                println!(
+                    "not ok - {name}: not found in {} steps of shadow pages",
+                    arguments.steps
+                );
             }
         }
     }
