@@ -171,6 +171,14 @@ pub(super) fn by_name(fault: Option<&str>) -> Result<Faults, String> {
         .ok_or_else(|| std::format!("there is no fault {name}"))
 }
 
+/// What a run at random came to.
+pub struct Ran {
+    /// What was found, if anything was.
+    pub found: Option<Report>,
+    /// How many entries the CPUs gave up for want of room: those are not missed any more.
+    pub evicted: u64,
+}
+
 /// Goes steps at random on a machine; `fault` is the name of something to break.
 ///
 /// # Errors
@@ -181,16 +189,20 @@ pub fn at_random(
     fault: Option<&str>,
     seed: u64,
     count: u64,
-) -> Result<Option<Report>, String> {
+) -> Result<Ran, String> {
     with_machine(machine_type.0, by_name(fault)?, |machine| {
-        let found = run::at_random(machine, seed, count)?;
-        let steps = steps(found.seed, found.step + 1);
-        let short = shrink(machine, steps, found.wrong);
-        Some(Report {
-            seed: found.seed,
-            steps: found.total,
-            story: tell(machine, &short),
-        })
+        let found = run::at_random(machine, seed, count);
+        let evicted = machine.evicted();
+        let found = found.map(|found| {
+            let steps = steps(found.seed, found.step + 1);
+            let short = shrink(machine, steps, found.wrong);
+            Report {
+                seed: found.seed,
+                steps: found.total,
+                story: tell(machine, &short),
+            }
+        });
+        Ran { found, evicted }
     })
 }
 

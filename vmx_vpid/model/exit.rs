@@ -7,7 +7,10 @@
 
 use super::{
     fault::Fault,
-    machine::Machine,
+    machine::{
+        Machine,
+        Wrong, //
+    },
     memory::Gfn,
     tables::Role,
     tlb::page_of, //
@@ -105,6 +108,8 @@ pub(super) struct Exited<'m, 'a> {
     pub(super) address: Option<u64>,
     /// The instruction had its effect.
     pub(super) done: bool,
+    /// What went wrong with it, if anything did.
+    pub(super) wrong: Option<Wrong>,
 }
 
 impl crate::mode::Machine for Exited<'_, '_> {
@@ -212,8 +217,8 @@ impl Translations for Exited<'_, '_> {
     fn invalidate(&mut self, address: CanonicalGva, roots: Roots) {
         let faults = self.machine.faults;
         if !faults.has(Fault::AddressNotFlushed) {
-            // What is lost is told by `flush()` where it matters: a request.
-            let _ = self.machine.flush(self.id, Request::Gva(address));
+            let flushed = self.machine.flush(self.id, Request::Gva(address));
+            self.wrong = self.wrong.or(flushed.err());
         }
         let vcpu = &self.machine.vcpus[self.id];
         let kept = vcpu.mmus[vcpu.mmu()].0;
@@ -330,8 +335,8 @@ impl Nested for Exited<'_, '_> {
     }
     fn issue(&mut self, what: Invalidation) {
         if !self.machine.faults.has(Fault::InvvpidOfL1NotIssued) {
-            // As above.
-            let _ = what.carry_out(self.machine.here());
+            let issued = what.carry_out(self.machine.here());
+            self.wrong = self.wrong.or(issued.err().map(Wrong::from));
         }
     }
     fn pinned(&mut self, function: impl FnOnce(&mut Self)) {

@@ -102,11 +102,11 @@ impl Machine<'_> {
                     self.guest_drops(context, Drop::Invlpg(context.vpid, pcid, page));
                 } else {
                     let address = Some(address_of(page));
-                    self.exit(id, Instruction::Invlpg, 0, [0; 2], address);
+                    self.exit(id, Instruction::Invlpg, 0, [0; 2], address)?;
                 }
                 self.promise(context, Dropped::Page(index, page));
             }
-            Op::Invpcid { kind, pcid, page } => self.invpcid(context, kind, pcid, page),
+            Op::Invpcid { kind, pcid, page } => self.invpcid(context, kind, pcid, page)?,
             Op::MovCr3 { registers, keep } => self.mov_cr3(context, registers, keep),
             Op::TogglePge => {
                 if self.config.ept {
@@ -133,10 +133,10 @@ impl Machine<'_> {
             Op::LeaveL2 => self.leave_l2(id)?,
             Op::Vmfunc(ept12) => self.switch_ept12(id, ept12),
             Op::Invvpid { kind, vpid12, page } if !in_l2 && self.vcpus[id].vmxon => {
-                self.invvpid(id, kind, vpid12, page);
+                self.invvpid(id, kind, vpid12, page)?;
             }
             Op::Invept { all, ept12 } if !in_l2 && self.vcpus[id].vmxon && self.config.ept => {
-                self.invept(id, all, ept12);
+                self.invept(id, all, ept12)?;
             }
             // L1 is not in a state to do it.
             Op::Smm | Op::VmxOn | Op::BounceL2(_) | Op::Invvpid { .. } | Op::Invept { .. } => {}
@@ -145,6 +145,10 @@ impl Machine<'_> {
     }
 
     /// Exits for an instruction, to whoever serves; whether it had its effect.
+    ///
+    /// # Errors
+    ///
+    /// [`Wrong::Lost`], when every form of an invalidation that it needs failed.
     fn exit(
         &mut self,
         id: usize,
@@ -152,7 +156,7 @@ impl Machine<'_> {
         kind: u64,
         operand: [u64; 2],
         address: Option<u64>,
-    ) -> bool {
+    ) -> Result<bool, Wrong> {
         let rust = self.is_rust();
         let mut vcpu = Exited {
             machine: self,
@@ -161,17 +165,18 @@ impl Machine<'_> {
             operand,
             address,
             done: false,
+            wrong: None,
         };
         if rust {
             vcpu.handled_by_rust(instruction);
         } else {
             vcpu.handled_by_c(instruction);
         }
-        vcpu.done
+        vcpu.wrong.map_or(Ok(vcpu.done), Err)
     }
 
     /// Executes INVPCID.
-    fn invpcid(&mut self, context: &Context, kind: u8, pcid: u8, page: u16) {
+    fn invpcid(&mut self, context: &Context, kind: u8, pcid: u8, page: u16) -> Result<(), Wrong> {
         let cr4 = self.vcpus[context.id].cr4();
         let number = if cr4.pcide() { pcid } else { 0 };
         let which = Registers {
@@ -192,9 +197,9 @@ impl Machine<'_> {
             );
         } else {
             let operand = [number.into(), address_of(page)];
-            let done = self.exit(context.id, Instruction::Invpcid, kind.into(), operand, None);
-            if !done {
-                return;
+            let (id, kind) = (context.id, kind.into());
+            if !self.exit(id, Instruction::Invpcid, kind, operand, None)? {
+                return Ok(());
             }
         }
         let index = promise::index(pcid);
@@ -207,6 +212,7 @@ impl Machine<'_> {
                 _ => Dropped::ButGlobals,
             },
         );
+        Ok(())
     }
 
     /// Executes MOV to CR3, with bit 63 set if translations are kept: `kvm_set_cr3()`.
@@ -258,11 +264,11 @@ impl Machine<'_> {
     }
 
     /// L1 executes INVVPID.
-    fn invvpid(&mut self, id: usize, kind: u8, vpid12: u16, page: u16) {
+    fn invvpid(&mut self, id: usize, kind: u8, vpid12: u16, page: u16) -> Result<(), Wrong> {
         let operand = [vpid12.into(), address_of(page)];
-        let done = self.exit(id, Instruction::Invvpid, kind.into(), operand, None);
+        let done = self.exit(id, Instruction::Invvpid, kind.into(), operand, None)?;
         if !done || !self.config.vpid {
-            return;
+            return Ok(());
         }
         let now = self.now;
         let promises = &mut self.vcpus[id].promises;
@@ -275,15 +281,15 @@ impl Machine<'_> {
                 .for_each(|promise| promise.note(Dropped::All, now)),
             _ => promises[one].note(Dropped::ButGlobals, now),
         }
+        Ok(())
     }
 
     /// L1 executes INVEPT.
-    fn invept(&mut self, id: usize, all: bool, ept12: Ept12) {
+    fn invept(&mut self, id: usize, all: bool, ept12: Ept12) -> Result<(), Wrong> {
         let kind = if all { 2 } else { 1 };
         let operand = [ept12.eptp().into_raw(), 0];
-        let done = self.exit(id, Instruction::Invept, kind, operand, None);
-        if !done {
-            return;
+        if !self.exit(id, Instruction::Invept, kind, operand, None)? {
+            return Ok(());
         }
         let now = self.now;
         let dropped = &mut self.vcpus[id].ept12_dropped;
@@ -292,5 +298,6 @@ impl Machine<'_> {
         } else {
             dropped[usize::from(ept12.number)] = now;
         }
+        Ok(())
     }
 }

@@ -94,7 +94,7 @@ impl Config {
             vpids: 6,
             // CAST: There are two.
             vms: VMS as u8,
-            room: 160,
+            room: 256,
             ways: Ways::All,
             switches: Switches::default(),
         }
@@ -299,6 +299,11 @@ impl<'a> Machine<'a> {
     /// Returns an entry of a CPU's caches, as a story tells of it.
     pub(crate) fn cached(&self, cpu: u8, entry: u16) -> Option<super::cached::Cached> {
         self.cpus.get(usize::from(cpu))?.entry(entry.into())
+    }
+
+    /// Returns how many entries went for want of room, since the machine was made.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.cpus.iter().map(Cpu::evicted).sum()
     }
 
     /// Returns how many translations all CPUs have cached of a vCPU's own.

@@ -39,10 +39,13 @@ pub(super) struct Cpu {
     cached: Cell<KVec<Cached>>,
     /// The most that it keeps.
     room: usize,
-    /// Where the next entry goes when there is no room.
+    /// Where the next entry goes when there is no room: one place after the other, which is not
+    /// always the oldest entry's once something was dropped.
     next: Cell<usize>,
     /// How many invalidations it executed.
     invalidations: Cell<u64>,
+    /// How many entries had to go for others, since it was made.
+    evicted: Cell<u64>,
 }
 
 impl Cpu {
@@ -54,6 +57,7 @@ impl Cpu {
             room,
             next: Cell::new(0),
             invalidations: Cell::new(0),
+            evicted: Cell::new(0),
         })
     }
 
@@ -94,6 +98,7 @@ impl Cpu {
             } else if cached.len() < self.room {
                 let _ = cached.push(entry, GFP_KERNEL);
             } else {
+                self.evicted.set(self.evicted.get() + 1);
                 let place = self.next.get();
                 self.next.set((place + 1) % self.room);
                 cached[place] = entry;
@@ -109,6 +114,11 @@ impl Cpu {
     /// Returns the entry with a number, the first being 0.
     pub(super) fn entry(&self, number: usize) -> Option<Cached> {
         self.with(|cached| cached.get(number).copied())
+    }
+
+    /// Returns how many entries had to go for others, since it was made.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.get()
     }
 
     /// Returns how many entries there are that a function wants to be counted.

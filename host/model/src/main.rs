@@ -89,8 +89,12 @@ fn random(arguments: &Arguments) -> Result<bool, String> {
     let each = arguments.steps / machines.len().max(1) as u64;
     for (name, machine) in machines {
         let fault = arguments.fault.as_deref();
-        match model::at_random(machine, fault, arguments.seed, each)? {
-            None => println!("ok - {name}: {each} steps from seed {}", arguments.seed),
+        let ran = model::at_random(machine, fault, arguments.seed, each)?;
+        match ran.found {
+            None => println!(
+                "ok - {name}: {each} steps from seed {}, {} entries evicted",
+                arguments.seed, ran.evicted
+            ),
             Some(report) => {
                 sound = false;
                 println!(
@@ -178,7 +182,8 @@ fn faults(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
     for (name, words, harmless, machines) in model::faults() {
         for machine in machines {
-            match model::at_random(machine, Some(name), arguments.seed, arguments.steps)? {
+            let ran = model::at_random(machine, Some(name), arguments.seed, arguments.steps)?;
+            match ran.found {
                 Some(report) if !harmless => {
                     println!("ok - {name}: found in step {}", report.steps);
                 }
