@@ -23,7 +23,7 @@
 //! - [`generations`]: answers of a policy that no kernel has.
 //! - [`tally`]: what accesses take.
 //! - [`guest`], [`registers`], [`exit`]: what guests do, and how the handlers see them.
-//! - [`promise`], [`oracle`]: what must not be.
+//! - [`promise`], [`oracle`], [`walks`]: what must not be.
 //! - [`step`], [`course`], [`alphabet`], [`run`], [`stories`]: what happens, in which order.
 //! - [`story`]: all of that as sentences.
 //!
@@ -63,6 +63,7 @@ pub(crate) mod tally;
 mod tlb;
 mod vcpu;
 pub(crate) mod vpids;
+mod walks;
 mod zap;
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]

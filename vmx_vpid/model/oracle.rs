@@ -42,7 +42,8 @@ use super::{
     tables::{
         is_present,
         Found, //
-    }, //
+    },
+    walks, //
 };
 
 impl Machine<'_> {
@@ -60,7 +61,25 @@ impl Machine<'_> {
             let cpu = context.cpu as u8;
             return Err(Wrong::Stale { cpu, entry, how });
         }
+        self.check_walk(context)?;
         self.check_tree(context)
+    }
+
+    /// Checks that the kernel's walk through the guest's tables and the oracle's own agree about a
+    /// page, which is another one each time that a guest does something.
+    fn check_walk(&self, context: &Context) -> Result<(), Wrong> {
+        let Some(root) = context.root else {
+            return Ok(());
+        };
+        // CAST: There are few pages.
+        let page = (self.now % u32::from(PAGES)) as u16;
+        let fresh = self.fresh_guest(context, page).ok();
+        let read = |gfn, index| self.guest_word(context, gfn, index);
+        let may_read = fresh.map(|leaf| leaf.gfn);
+        let may_write = fresh.filter(|leaf| leaf.rights.write).map(|leaf| leaf.gfn);
+        let agree = walks::by_kernel(root, page, false, read) == may_read
+            && walks::by_kernel(root, page, true, read) == may_write;
+        agree.then_some(()).ok_or(Wrong::WalksDiffer)
     }
 
     /// Says what is wrong with an entry of a CPU's.
@@ -165,9 +184,14 @@ impl Machine<'_> {
             return guest_walk::unpaged(page);
         };
         guest_walk::walk(root, page, |gfn, index| {
-            let hfn = self.resolve(context, gfn)?;
-            Some(super::memory::read_at(&self.memories, hfn, index))
+            self.guest_word(context, gfn, index)
         })
+    }
+
+    /// Reads a word of one of the guest's frames; `None` where it has no memory.
+    fn guest_word(&self, context: &Context, gfn: Gfn, index: usize) -> Option<u64> {
+        let hfn = self.resolve(context, gfn)?;
+        Some(super::memory::read_at(&self.memories, hfn, index))
     }
 
     /// Whether the guest's tables say what an entry says.
