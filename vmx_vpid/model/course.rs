@@ -309,6 +309,7 @@ impl Course {
                     entry,
                 }
             }
+            Kind::Invlpg if flag => Op::EmulatedInvlpg(page),
             Kind::Invlpg => Op::Invlpg(page),
             Kind::Invpcid => Op::Invpcid {
                 kind: choice.below(4) as u8,

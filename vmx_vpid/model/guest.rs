@@ -106,6 +106,10 @@ impl Machine<'_> {
                 }
                 self.promise(context, Dropped::Page(index, page));
             }
+            Op::EmulatedInvlpg(page) => {
+                self.emulate_invlpg(id, page)?;
+                self.promise(context, Dropped::PageAlone(index, page));
+            }
             Op::Invpcid { kind, pcid, page } => self.invpcid(context, kind, pcid, page)?,
             Op::MovCr3 { registers, keep } => self.mov_cr3(context, registers, keep),
             Op::TogglePge => {
@@ -173,6 +177,21 @@ impl Machine<'_> {
             vcpu.handled_by_c(instruction);
         }
         vcpu.wrong.map_or(Ok(vcpu.done), Err)
+    }
+
+    /// Has KVM's emulator execute INVLPG for a guest.
+    fn emulate_invlpg(&mut self, id: usize, page: u16) -> Result<(), Wrong> {
+        let mut vcpu = Exited {
+            machine: self,
+            id,
+            kind: 0,
+            operand: [0; 2],
+            address: Some(address_of(page)),
+            done: false,
+            wrong: None,
+        };
+        vcpu.mmu_invlpg();
+        vcpu.wrong.map_or(Ok(()), Err)
     }
 
     /// Executes INVPCID.

@@ -42,12 +42,25 @@ impl Exited<'_, '_> {
         }
     }
 
-    /// INVLPG: `kvm_mmu_invlpg()`.
+    /// INVLPG.
     fn invlpg_by_c(&mut self) -> Next {
-        if let Some(address) = self.canonical(self.exit_qualification()) {
-            self.invalidate(address, Roots::ALL);
-        }
+        self.mmu_invlpg();
         self.skip()
+    }
+
+    /// Invalidates the address: `kvm_mmu_invlpg()`.
+    ///
+    /// KVM's emulator does it too, whoever handles exits; with EPT on there is nothing to be brought
+    /// up to date.
+    pub(super) fn mmu_invlpg(&mut self) {
+        let roots = if self.is_shadowed() {
+            Roots::ALL
+        } else {
+            Roots::NONE
+        };
+        if let Some(address) = self.canonical(self.exit_qualification()) {
+            self.invalidate(address, roots);
+        }
     }
 
     /// INVPCID: `kvm_handle_invpcid()`.

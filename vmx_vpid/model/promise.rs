@@ -50,6 +50,8 @@ pub(super) enum Dropped {
     PcidPage(usize, u16),
     /// A page, and all paging structures of a PCID: INVLPG.
     Page(usize, u16),
+    /// A page, globals too, with what leads to it: INVLPG that KVM's emulator executes.
+    PageAlone(usize, u16),
     /// A page in every PCID, globals too: L1's INVVPID type 0.
     PageEverywhere(u16),
 }
@@ -79,9 +81,12 @@ impl Promise {
             }
             Dropped::PcidPage(pcid, page) => self.page[pcid][usize::from(page)] = now,
             Dropped::Page(pcid, page) => {
+                self.note(Dropped::PageAlone(pcid, page), now);
+                self.structures[pcid] = now;
+            }
+            Dropped::PageAlone(pcid, page) => {
                 self.page[pcid][usize::from(page)] = now;
                 self.global_page[usize::from(page)] = now;
-                self.structures[pcid] = now;
             }
             Dropped::PageEverywhere(page) => {
                 for of_pcid in &mut self.page {

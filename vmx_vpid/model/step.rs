@@ -40,6 +40,8 @@ pub(crate) enum Op {
     },
     /// INVLPG.
     Invlpg(u16),
+    /// INVLPG that KVM's emulator executes, with EPT on too.
+    EmulatedInvlpg(u16),
     /// INVPCID.
     Invpcid {
         /// The type, 0 to 3.

@@ -248,6 +248,14 @@ fn vpid12_changes_on_shadow_paging(machine: &mut Machine<'_>) -> Result<(), Wron
     guest(machine, 0, 0, READ)
 }
 
+/// KVM's emulator executes INVLPG, with EPT on (Xen).
+fn invlpg_is_emulated(machine: &mut Machine<'_>) -> Result<(), Wrong> {
+    machine.step(Step::Create(0))?;
+    guest(machine, 0, 0, READ)?;
+    guest(machine, 0, 0, remap(2))?;
+    guest(machine, 0, 0, Op::EmulatedInvlpg(0))
+}
+
 /// A VM takes the place of another that is no more, and the page of its root: one vCPU has filled
 /// the tables anew when another one comes to where the old VM ran (Xen, XSA-480).
 fn vm_has_a_successor(machine: &mut Machine<'_>) -> Result<(), Wrong> {
@@ -360,6 +368,12 @@ pub(crate) fn all() -> impl Iterator<Item = Story> {
             &[Fault::NoSyncOnGuestFlush],
             usual(false),
             vpid12_changes_on_shadow_paging,
+        ),
+        story(
+            "INVLPG is emulated",
+            &[Fault::InvvpidAddressLost],
+            usual(true),
+            invlpg_is_emulated,
         ),
         story(
             "a VM has a successor",

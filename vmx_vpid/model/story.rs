@@ -34,6 +34,9 @@ impl fmt::Display for Op {
                 table.0
             ),
             Self::Invlpg(page) => write!(f, "executes INVLPG of page {page}"),
+            Self::EmulatedInvlpg(page) => {
+                write!(f, "has INVLPG of page {page} executed by KVM's emulator")
+            }
             Self::Invpcid {
                 kind: 0,
                 pcid,
