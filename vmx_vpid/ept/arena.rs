@@ -34,6 +34,8 @@ pub(crate) enum Event {
     Write(Hpa, u64),
     /// A flush was made.
     Invalidate(Ep4ta),
+    /// A table was given back.
+    Free(Hpa),
 }
 
 /// The memory.
@@ -111,7 +113,7 @@ impl Arena {
                 self.write(at, entry);
                 self.used[Self::place(at) / ENTRIES]
             }
-            Event::Invalidate(_) => false,
+            Event::Invalidate(_) | Event::Free(_) => false,
         }
     }
 
@@ -173,6 +175,7 @@ impl Memory for Arena {
     }
 
     fn free(&mut self, table: Hpa) {
+        self.note(Event::Free(table));
         let table = Self::number(table);
         assert!(self.used[table]);
         self.used[table] = false;

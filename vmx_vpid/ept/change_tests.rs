@@ -96,7 +96,13 @@ mod tests {
         ept.map(&mut arena, range(0, KIB_4)?, to(0, RW))?
             .settle(&mut arena);
         assert_eq!(arena.used(), 6);
+        arena.log.clear();
         change.settle(&mut arena);
+        // The two that are no more can be had after the flush.
+        assert!(matches!(
+            &*arena.log,
+            [Event::Invalidate(_), Event::Free(_), Event::Free(_)]
+        ));
         assert_eq!(count(ept, &mut arena), ([0, 0, 1], 4));
         Ok(())
     }
