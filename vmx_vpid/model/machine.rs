@@ -73,7 +73,7 @@ pub(crate) struct Config {
     pub(crate) vpids: u16,
     /// How many VMs there can be at once, of two vCPUs each.
     pub(crate) vms: u8,
-    /// How many entries a CPU keeps.
+    /// How many entries a CPU keeps; usually more than a run of a few hundred steps gets cached.
     pub(crate) room: u16,
     /// Which ways a CPU goes to a page.
     pub(crate) ways: Ways,
