@@ -50,8 +50,8 @@ impl Exited<'_, '_> {
 
     /// Invalidates the address: `kvm_mmu_invlpg()`.
     ///
-    /// KVM's emulator does it too, whoever handles exits; with EPT on there is nothing to be brought
-    /// up to date.
+    /// KVM's emulator does it too, whoever handles exits; with EPT on there is nothing to be
+    /// brought up to date.
     pub(super) fn mmu_invlpg(&mut self) {
         let roots = if self.is_shadowed() {
             Roots::ALL
