@@ -4,18 +4,13 @@
  * VPIDs in use.
  *
  * The functions are named by their addresses, as /proc/kallsyms has them: C's own,
- * C's with a livepatch on it, or the Rust function that livepatch leads to.  They are
- * called with interrupts off, between two readings of the TSC; in an emulator in
- * which an instruction is a tick, the difference is the instructions of the function,
- * from its first one to its return.
+ * C's with a livepatch on it, or the Rust function that livepatch leads to.
  *
  * Prints "NAME LEAST MEDIAN" for each while it is loaded, and does nothing after.
  */
-#include <linux/cpufeature.h>
 #include <linux/module.h>
-#include <linux/sort.h>
 #include <linux/vmalloc.h>
-#include <asm/nospec-branch.h>
+#include "cost.h"
 
 #define VPIDS	65536
 #define TURNS	32
@@ -34,84 +29,39 @@ static int *held;
 static int count;
 static u64 samples[TURNS];
 static u64 overhead;
+static u64 dearest;
 
-/* Two readings of the TSC with some code in between, the same but for that. */
-#define between(code, function, argument, result)			\
-({									\
-	u64 start;							\
-	u64 end;							\
-									\
-	asm volatile("rdtsc\n"						\
-		     "shl $32, %%rdx\n"					\
-		     "or %%rdx, %%rax\n"				\
-		     "mov %%rax, %[start]\n"				\
-		     code						\
-		     "mov %%eax, %[res]\n"				\
-		     "rdtsc\n"						\
-		     "shl $32, %%rdx\n"					\
-		     "or %%rdx, %%rax\n"				\
-		     : [start] "=&b" (start), "=&a" (end),		\
-		       [res] "=&r" (result), "+D" (argument),		\
-		       ASM_CALL_CONSTRAINT				\
-		     : [fn] "r" (function)				\
-		     : "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11",	\
-		       "memory", "cc");					\
-	end - start;							\
-})
-
-#define CALL	ANNOTATE_RETPOLINE_SAFE "\ncall *%[fn]\n"
-
-static u64 cost(unsigned long function, unsigned long argument, int *result)
+static u64 taking(int *vpid)
 {
-	/* Where a call does not touch it. */
-	register unsigned long target asm("r12") = function;
-	register int value asm("r13");
-	unsigned long flags;
-	u64 ticks;
+	struct call call = { allocate };
+	u64 ticks = cost(&call, overhead);
 
-	local_irq_save(flags);
-	ticks = between(CALL, target, argument, value);
-	local_irq_restore(flags);
-	*result = value;
-
-	/* The call itself is the caller's. */
-	return ticks - overhead - 1;
+	*vpid = call.result;
+	return ticks;
 }
 
-static void calibrate(void)
+static u64 giving_back(int vpid)
 {
-	register unsigned long target asm("r12") = 0;
-	register int value asm("r13");
-	unsigned long argument = 0;
-	unsigned long flags;
+	struct call call = { release, { vpid } };
 
-	local_irq_save(flags);
-	overhead = between("", target, argument, value);
-	local_irq_restore(flags);
+	return cost(&call, overhead);
 }
 
-static int by_value(const void *one, const void *other)
+static void tell(const char *what, int in_use)
 {
-	u64 a = *(const u64 *)one, b = *(const u64 *)other;
+	char name[24];
 
-	return a < b ? -1 : a > b;
+	snprintf(name, sizeof(name), "%s_%d", what, in_use);
+	report("cost", name, samples, TURNS);
 }
 
-static void report(const char *what, int in_use)
+/* Takes VPIDs until so many are in use. */
+static int fill(int to)
 {
-	sort(samples, TURNS, sizeof(samples[0]), by_value, NULL);
-	pr_info("cost %s_%d %llu %llu\n", what, in_use, samples[0], samples[TURNS / 2]);
-}
-
-/* Takes VPIDs until so many are in use; tells what the dearest call took. */
-static int fill(int to, u64 *worst)
-{
-	*worst = 0;
-
 	while (count < to) {
 		int vpid;
 
-		*worst = max(*worst, cost(allocate, 0, &vpid));
+		dearest = max(dearest, taking(&vpid));
 		if (!vpid) {
 			pr_err("%d VPIDs could be taken, not %d: stop all VMs\n", count, to);
 			return -EBUSY;
@@ -122,15 +72,13 @@ static int fill(int to, u64 *worst)
 	return 0;
 }
 
+/* Returns what the dearest call took. */
 static u64 empty(void)
 {
 	u64 worst = 0;
 
-	while (count) {
-		int ignored;
-
-		worst = max(worst, cost(release, held[--count], &ignored));
-	}
+	while (count)
+		worst = max(worst, giving_back(held[--count]));
 
 	return worst;
 }
@@ -138,21 +86,20 @@ static u64 empty(void)
 static int measure(int in_use)
 {
 	u64 releases[TURNS];
-	int turn, vpid, ignored;
-	u64 worst;
+	int turn, vpid;
 	int ret;
 
-	ret = fill(in_use, &worst);
+	ret = fill(in_use);
 	if (ret)
 		return ret;
 
 	for (turn = 0; turn < TURNS; turn++) {
-		samples[turn] = cost(allocate, 0, &vpid);
-		releases[turn] = cost(release, vpid, &ignored);
+		samples[turn] = taking(&vpid);
+		releases[turn] = giving_back(vpid);
 	}
-	report("allocate", in_use);
+	tell("allocate", in_use);
 	memcpy(samples, releases, sizeof(samples));
-	report("free", in_use);
+	tell("free", in_use);
 
 	return 0;
 }
@@ -160,50 +107,35 @@ static int measure(int in_use)
 /* With none left: what a vCPU without a VPID costs. */
 static int measure_exhausted(void)
 {
-	u64 worst;
-	int i, ret;
+	int turn, vpid;
+	int ret;
 
-	ret = fill(VPIDS - 1, &worst);
+	ret = fill(VPIDS - 1);
 	if (ret)
 		return ret;
 
-	for (i = 0; i < TURNS; i++) {
-		int vpid;
-
-		samples[i] = cost(allocate, 0, &vpid);
-	}
-	report("allocate", VPIDS - 1);
+	for (turn = 0; turn < TURNS; turn++)
+		samples[turn] = taking(&vpid);
+	tell("allocate", VPIDS - 1);
 
 	return 0;
 }
 
-/* The dearest call of all from none to all and back. */
-static int measure_worst(void)
+/* The dearest call of all from none in use to all and back. */
+static void tell_dearest(void)
 {
-	u64 worst;
-	int ret;
+	u64 worst = empty();
 
-	empty();
-	ret = fill(VPIDS - 1, &worst);
-	if (ret)
-		return ret;
-
-	pr_info("cost allocate_worst %llu %llu\n", worst, worst);
-	worst = empty();
+	pr_info("cost allocate_worst %llu %llu\n", dearest, dearest);
 	pr_info("cost free_worst %llu %llu\n", worst, worst);
-
-	return 0;
 }
 
 static int __init cost_init(void)
 {
 	int i, ret = 0;
 
-	/* The functions may have lost their ENDBR: nobody else calls them by address. */
-	if (cpu_feature_enabled(X86_FEATURE_IBT)) {
-		pr_err("with IBT functions of KVM cannot be called by address\n");
+	if (!callable())
 		return -EOPNOTSUPP;
-	}
 	if (!allocate || !release)
 		return -EINVAL;
 
@@ -211,13 +143,13 @@ static int __init cost_init(void)
 	if (!held)
 		return -ENOMEM;
 
-	calibrate();
+	overhead = nothing();
 	for (i = 0; i < ARRAY_SIZE(occupancies) && !ret; i++)
 		ret = measure(occupancies[i]);
 	if (!ret)
 		ret = measure_exhausted();
 	if (!ret)
-		ret = measure_worst();
+		tell_dearest();
 	empty();
 
 	vfree(held);
