@@ -1,71 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What an exit of the guest costs it: instructions that exit to KVM, each between
- * two readings of the TSC.
- *
- * In an emulator in which an instruction is a tick, a difference is the number of
- * instructions that were executed, KVM's among them.  Interrupts of the host's
- * fall into some turns, so that the least of all turns is the cost.
+ * What an exit of the guest costs it: instructions that exit to KVM on shadow paging.
  *
  * Usage: roundtrip [-t TURNS]
- * Prints "NAME LEAST MEDIAN" for each; the two readings themselves are the first.
  */
-#include <unistd.h>
-
-#include "test_util.h"
-#include "kvm_util.h"
-#include "processor.h"
-
-#define MAX_TURNS	1000
-
-static u64 samples[MAX_TURNS];
-static u64 turns = 200;
+#include "measure.h"
 
 /* The operand of INVPCID: of PCID 0, and an address that is mapped. */
 static struct {
 	u64 pcid;
 	u64 address;
 } operand __aligned(16);
-
-static __always_inline u64 now(void)
-{
-	u32 low, high;
-
-	asm volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
-	return low | (u64)high << 32;
-}
-
-static void report(const char *name)
-{
-	u64 i, j, sample;
-
-	for (i = 1; i < turns; i++) {
-		sample = samples[i];
-		for (j = i; j && samples[j - 1] > sample; j--)
-			samples[j] = samples[j - 1];
-		samples[j] = sample;
-	}
-	GUEST_PRINTF("%s %lu %lu\n", name, samples[0], samples[turns / 2]);
-}
-
-#define measure(name, code)				\
-do {							\
-	u64 turn, start;				\
-							\
-	for (turn = 0; turn < turns; turn++) {		\
-		start = now();				\
-		code;					\
-		samples[turn] = now() - start;		\
-	}						\
-	report(name);					\
-} while (0)
-
-static void do_cpuid(void)
-{
-	u32 eax, ebx, ecx, edx;
-
-	cpuid(0, &eax, &ebx, &ecx, &edx);
-}
 
 static __always_inline void flush_pcids(u64 type)
 {
@@ -79,6 +24,39 @@ static void measure_invpcid(bool pcide)
 	measure(pcide ? "invpcid_1_pcide" : "invpcid_1", flush_pcids(1));
 	measure(pcide ? "invpcid_2_pcide" : "invpcid_2", flush_pcids(2));
 	measure(pcide ? "invpcid_3_pcide" : "invpcid_3", flush_pcids(3));
+}
+
+/* So many are kept by KVM beside the one in use. */
+#define ROOTS	3
+/* In CR3: keep what is cached for this PCID. */
+#define NOFLUSH	BIT_ULL(63)
+
+/* CR3 of address spaces that are the same but for their PCID and top table. */
+static u64 spaces[ROOTS];
+
+/* Loads each, and returns to the first, dropping nothing. */
+static void fill_roots(u64 cr3)
+{
+	int i;
+
+	for (i = 0; i < ROOTS; i++)
+		set_cr3(spaces[i] | NOFLUSH);
+	set_cr3(cr3 | NOFLUSH);
+}
+
+/*
+ * With roots cached for other PCIDs, of which each instruction drops some or all: hence
+ * they are cached again before each turn.
+ */
+static void measure_roots(u64 cr3)
+{
+	operand.pcid = 1;
+	measure_after("invpcid_0_roots", fill_roots(cr3), flush_pcids(0));
+	measure_after("invpcid_1_roots", fill_roots(cr3), flush_pcids(1));
+	measure_after("invpcid_2_roots", fill_roots(cr3), flush_pcids(2));
+	measure_after("invpcid_3_roots", fill_roots(cr3), flush_pcids(3));
+	measure_after("mov_cr3_roots", fill_roots(cr3),
+		      set_cr3(spaces[0] | NOFLUSH));
 }
 
 static void guest_code(void)
@@ -96,37 +74,32 @@ static void guest_code(void)
 		measure_invpcid(false);
 		set_cr4(get_cr4() | X86_CR4_PCIDE);
 		measure_invpcid(true);
+		measure_roots(cr3);
 	}
 	GUEST_DONE();
+}
+
+static void make_spaces(struct kvm_vm *vm)
+{
+	int i;
+
+	for (i = 0; i < ROOTS; i++) {
+		gpa_t table = vm_alloc_page_table(vm);
+
+		memcpy(addr_gpa2hva(vm, table), addr_gpa2hva(vm, vm->mmu.pgd), PAGE_SIZE);
+		spaces[i] = table | (i + 1);
+	}
+	sync_global_to_guest(vm, spaces);
 }
 
 int main(int argc, char **argv)
 {
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
-	struct ucall uc;
-	int option;
 
-	while ((option = getopt(argc, argv, "t:")) != -1) {
-		if (option != 't')
-			return 2;
-		turns = atoi_positive("turns", optarg);
-	}
-	TEST_ASSERT(turns <= MAX_TURNS, "at most %d turns", MAX_TURNS);
-
+	parse_turns(argc, argv);
 	vm = vm_create_with_one_vcpu(&vcpu, guest_code);
-	sync_global_to_guest(vm, turns);
-	for (;;) {
-		vcpu_run(vcpu);
-		switch (get_ucall(vcpu, &uc)) {
-		case UCALL_PRINTF:
-			REPORT_GUEST_PRINTF(uc);
-			break;
-		case UCALL_DONE:
-			kvm_vm_free(vm);
-			return 0;
-		default:
-			REPORT_GUEST_ASSERT(uc);
-		}
-	}
+	make_spaces(vm);
+	run_to_end(vm, vcpu);
+	return 0;
 }
