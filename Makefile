@@ -140,7 +140,7 @@ test-debug-long: ## the rest of the tests on the debug kernel
 
 bench: modules selftests ## measure Rust against C in one boot, in instructions
 	@$(build_selftests) bench
-	@bench/run
+	@bench/run $(ARGS)
 
 # The figures of the model need no kernel, and are the same on every machine.
 plots: host-source ## count what flush policies cost, and draw all that was measured

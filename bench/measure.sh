@@ -1,20 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What "make bench" does in the guest.  Its lines are read by bench/run:
-#   step TEXT                       something begins
-#   sample SERVED NAME LEAST MEDIAN an exit of a guest, served by "c" or by "rust"
-#   call SERVED NAME LEAST MEDIAN   a call of a function, of "c", of "rust", or
-#                                   "livepatch": of C's, which leads to Rust
-#   problem TEXT                    something that must not be
+# What "make bench" does in the guest, on one CPU.  Its lines are read by bench/boot.py:
+#   step TEXT                           something begins
+#   sample SERVED TABLE NAME LEAST MEDIAN
+#                                       a figure of a table, of "c" or of "rust"; or of
+#                                       "livepatch", C's function that leads to Rust, or
+#                                       "bare", the instruction by itself
+#   problem TEXT                        something that must not be
 
 . ./functions.sh
 
-measure() { # c or rust
-	if ! ./bench/roundtrip >/tmp/out 2>&1; then
+problem() { echo "problem $*"; }
+sample() { echo "sample $1 $2 $3 $4 ${5:-$4}"; } # served, table, name, least, median
+. ./attach.sh
+
+# A program that measures, by the name of its table.
+measure() { # c or rust, program
+	echo "step $2, served by $1"
+	if ! ./bench/"$2" >/tmp/out 2>&1; then
 		cat /tmp/out
-		echo "problem roundtrip failed, served by $1"
+		problem "$2 failed, served by $1"
 	fi
-	sed -nE "s/^([a-z0-9_]+ [0-9]+ [0-9]+)\$/sample $1 \\1/p" /tmp/out
+	sed -nE "s/^([a-z0-9_]+ [0-9]+ [0-9]+)\$/sample $1 $2 \\1/p" /tmp/out
+}
+
+# What a module measured, from the kernel's log.
+samples() { # kind of line, who is called, table
+	log | sed -nE "s/.*: $1 ([a-z_0-9]+ [0-9]+ [0-9]+)\$/sample $2 $3 \\1/p"
 }
 
 # The module measures while it is being loaded.
@@ -23,23 +35,60 @@ call() { # who is called, module, patterns of the two functions' names
 	mark_log
 	insmod ./bench/vmx_vpid_cost.ko allocate="$(address "$2" "$3")" \
 		release="$(address "$2" "$4")" && rmmod vmx_vpid_cost ||
-		echo "problem the module that measures did not load"
-	log | sed -nE "s/.*cost ([a-z_0-9]+ [0-9]+ [0-9]+)\$/call $1 \\1/p"
+		problem "the module that measures VPIDs did not load"
+	samples cost "$1" vpid
 }
 
+# The module measures when a guest is entered, and tells when it is unloaded.
+flush() { # who is called, module, pattern of the functions' names, @ for what differs
+	local MARK op functions=
+	mark_log
+	for op in all current gva guest; do
+		functions=$functions,$(address "$2" "$(echo "$3" | sed "s/@/$op/")")
+	done
+	insmod ./bench/vmx_vpid_flush_cost.ko functions="${functions#,}" &&
+		./bench/roundtrip -t 1 >/dev/null && rmmod vmx_vpid_flush_cost ||
+		problem "the module that measures flushes did not work"
+	samples cost "$1" flush
+	samples bare bare flush
+}
+
+flush_c() { flush "$1" kvm_intel '^vmx_flush_tlb_@$'; }
+flush_rust() {
+	flush rust vmx_vpid 'Entry.*Native.*flush_tlb_@$'
+	flush_c livepatch
+}
+no_leak() { nothing_leaked >/dev/null || problem "a VPID leaked, or a flush failed"; }
+
 mark_log
-reload_kvm ept=0 || echo "problem kvm_intel did not load"
-echo "step measuring KVM's C code, shadow paging"
-measure c
-echo "step measuring KVM's VPIDs"
+reload_kvm ept=0 || problem "kvm_intel did not load"
+measure c roundtrip
+measure c compat
+echo "step KVM's VPIDs and flushes"
 call c kvm_intel '^allocate_vpid$' '^free_vpid$'
-attach || echo "problem the module did not attach"
-echo "step measuring Rust in the same boot"
-measure rust
-nothing_leaked >/dev/null || echo "problem a VPID leaked, or a flush failed"
-echo "step measuring the pool"
+flush_c c
+reload_kvm || problem "kvm_intel did not load with EPT"
+flush_c c
+measure c nested
+measure c memory
+measure c lives
+
+echo "step attach"
+attach_probed
+flush_rust
+measure rust nested
+measure rust memory
+measure rust lives
+no_leak
+reload_kvm ept=0 && eventually phase_is attached || problem "kvm_intel did not come back"
+flush_rust
+measure rust roundtrip
+measure rust compat
+no_leak
+echo "step the pool"
 call rust vmx_vpid 'Entry.*Native.*allocate_vpid' 'Entry.*Native.*free_vpid'
 call livepatch kvm_intel '^allocate_vpid$' '^free_vpid$'
-nothing_leaked >/dev/null || echo "problem a VPID leaked, or a flush failed"
-detach || echo "problem the module did not detach"
-no_new_warnings || echo "problem the kernel warned"
+no_leak
+echo "step detach"
+detach_probed
+no_new_warnings || problem "the kernel warned"

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# What it takes to attach and to detach, and what memory the module takes.  Sourced by
+# measure.sh.
+#
+# Functions are probed at their beginning and their end, with the TSC as the clock.
+# What the module does itself is in livepatch's callbacks, which are told apart from
+# livepatch's own work that way.
+
+EVENTS=/sys/kernel/tracing/kprobe_events
+CALLBACKS="pre_patch post_patch pre_unpatch post_unpatch"
+
+probe() { # name, function
+	echo "p:bench/$1 $2" >>$EVENTS && echo "r:bench/${1}_end $2" >>$EVENTS
+}
+probe_all() {
+	local callback
+	[ -d /sys/kernel/tracing/instances ] || mount -t tracefs none /sys/kernel/tracing
+	probe load load_module && probe enable klp_enable_patch &&
+		probe transition klp_try_complete_transition || return
+	# Those of the module are found when it is there.
+	for callback in $CALLBACKS; do probe $callback "vmx_vpid:$callback" || return; done
+	mkdir $TRACING && echo x86-tsc >$TRACING/trace_clock && echo 1 >$TRACING/events/bench/enable
+}
+probe_none() {
+	local name
+	echo 0 >$TRACING/events/bench/enable
+	trace_off
+	for name in load enable transition $CALLBACKS; do
+		echo "-:bench/$name" >>$EVENTS
+		echo "-:bench/${name}_end" >>$EVENTS
+	done
+}
+
+# The ticks in each function that was probed, all its calls together.
+ticks() { # attach or detach
+	awk -v what="$1" '
+	!/^#/ {
+		for (i = 1; i < NF && $i !~ /^[0-9]+:$/; i++)
+			;
+		time = $i + 0
+		name = $(i + 1)
+		sub(/:$/, "", name)
+		if (sub(/_end$/, "", name))
+			total[name] += time - start[name]
+		else
+			start[name] = time
+	}
+	END {
+		for (name in total)
+			printf "sample rust module %s_%s %.0f %.0f\n", what, name,
+				total[name], total[name]
+	}' $TRACING/trace
+}
+
+# KiB of memory by kind.
+memory_of() { sed -n "s/^$1: *\([0-9]*\) kB/\1/p" /proc/meminfo; }
+remember_memory() {
+	local kind
+	for kind in VmallocUsed Percpu Slab; do eval "before_$kind=$(memory_of $kind)"; done
+}
+memory() { # name, kind
+	local before
+	eval "before=\$before_$2"
+	sample rust module "$1" $(($(memory_of "$2") - before))
+}
+
+attach_probed() {
+	remember_memory
+	probe_all || problem "the functions cannot be probed"
+	attach || problem "the module did not attach"
+	ticks attach
+	probe_none
+	sample rust module memory_code "$(awk '$1 == "vmx_vpid" { print $2 }' /proc/modules)"
+	memory memory_vmalloc VmallocUsed
+	memory memory_percpu Percpu
+	memory memory_slab Slab
+}
+detach_probed() {
+	probe_all || problem "the functions cannot be probed"
+	detach || problem "the module did not detach"
+	ticks detach
+	probe_none
+}

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# What "make bench" does in the guest, on two CPUs: it moves a vCPU beside a busy VM,
+# and counts what is invalidated meanwhile.  The lines are those of measure.sh.
+#
+# The module has counters.  C has none: its functions are traced.  They are called by
+# nobody else, and on a CPU that has all extents each issues one instruction, of all
+# contexts for "all", of an address for "gva", of a context otherwise.
+
+. ./functions.sh
+
+MOVES=${1:-1000}
+FLUSHES="all current gva guest"
+
+problem() { echo "problem $*"; }
+
+count_calls() {
+	local op
+	[ -d /sys/kernel/tracing/instances ] || mount -t tracefs none /sys/kernel/tracing
+	mkdir $TRACING || return
+	for op in $FLUSHES; do
+		echo vmx_flush_tlb_$op >>$TRACING/set_ftrace_filter || return
+	done
+	echo function >$TRACING/current_tracer
+}
+calls() { # flushes
+	local op number=0
+	for op; do
+		number=$((number + $(grep -c " vmx_flush_tlb_$op " $TRACING/trace)))
+	done
+	echo $number
+}
+sample() { echo "sample $1 moves $2 $3 $3"; } # served, name, number
+
+# For both policies: C knows none.
+report_c() { # ept=
+	local name
+	for name in "$1" "$1_apart"; do
+		sample c "all_$name" "$(calls all)"
+		sample c "context_$name" "$(calls current guest)"
+		sample c "address_$name" "$(calls gva)"
+	done
+	echo nop >$TRACING/current_tracer
+	trace_off
+}
+report_rust() { # ept=, and of which policy
+	sample rust "all_$1" $(($(growth invept_all) + $(growth invvpid_all)))
+	sample rust "context_$1" $(($(growth invept_context) + $(growth invvpid_context)))
+	sample rust "address_$1" "$(growth invvpid_address)"
+}
+
+ready() { grep -q ready /tmp/out; }
+over() { grep -q moves /tmp/out || ! kill -0 $child 2>/dev/null; }
+moving() { # what begins to count, what reports, name
+	echo "step $MOVES moves, $3"
+	rm -f /tmp/in
+	mkfifo /tmp/in
+	./bench/moves -n "$MOVES" </tmp/in >/tmp/out 2>&1 &
+	child=$!
+	exec 5>/tmp/in
+	eventually ready && $1 || problem "the vCPUs did not run: $(cat /tmp/out)"
+	echo >&5
+	until over; do sleep 0.5; done
+	$2 "$3"
+	echo >&5
+	exec 5>&-
+	wait $child || problem "moves failed: $(cat /tmp/out)"
+}
+
+mark_log
+reload_kvm
+moving count_calls report_c ept1
+reload_kvm ept=0
+moving count_calls report_c ept0
+attach || problem "the module did not attach"
+moving remember report_rust ept0
+switch flush_context 1
+moving remember report_rust ept0_apart
+reload_kvm && eventually phase_is attached || problem "kvm_intel did not come back"
+moving remember report_rust ept1_apart
+switch flush_context 0
+moving remember report_rust ept1
+nothing_leaked >/dev/null || problem "a VPID leaked, or a flush failed"
+detach || problem "the module did not detach"
+no_new_warnings || problem "the kernel warned"
