@@ -16,7 +16,7 @@ probe() { # name, function
 probe_all() {
 	local callback
 	[ -d /sys/kernel/tracing/instances ] || mount -t tracefs none /sys/kernel/tracing
-	probe load load_module && probe enable klp_enable_patch &&
+	probe load load_module && probe patch klp_enable_patch &&
 		probe transition klp_try_complete_transition || return
 	# Those of the module are found when it is there.
 	for callback in $CALLBACKS; do probe $callback "vmx_vpid:$callback" || return; done
@@ -26,7 +26,7 @@ probe_none() {
 	local name
 	echo 0 >$TRACING/events/bench/enable
 	trace_off
-	for name in load enable transition $CALLBACKS; do
+	for name in load patch transition $CALLBACKS; do
 		echo "-:bench/$name" >>$EVENTS
 		echo "-:bench/${name}_end" >>$EVENTS
 	done

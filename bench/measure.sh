@@ -26,7 +26,7 @@ measure() { # c or rust, program
 
 # What a module measured, from the kernel's log.
 samples() { # kind of line, who is called, table
-	log | sed -nE "s/.*: $1 ([a-z_0-9]+ [0-9]+ [0-9]+)\$/sample $2 $3 \\1/p"
+	log | sed -nE "s/^(.* )?$1 ([a-z_0-9]+ [0-9]+ [0-9]+)\$/sample $2 $3 \\2/p"
 }
 
 # The module measures while it is being loaded.
@@ -55,7 +55,7 @@ flush() { # who is called, module, pattern of the functions' names, @ for what d
 
 flush_c() { flush "$1" kvm_intel '^vmx_flush_tlb_@$'; }
 flush_rust() {
-	flush rust vmx_vpid 'Entry.*Native.*flush_tlb_@$'
+	flush rust vmx_vpid '^_R.*Entry.*Native.*flush_tlb_@'
 	flush_c livepatch
 }
 no_leak() { nothing_leaked >/dev/null || problem "a VPID leaked, or a flush failed"; }
@@ -65,9 +65,11 @@ reload_kvm ept=0 || problem "kvm_intel did not load"
 measure c roundtrip
 measure c compat
 echo "step KVM's VPIDs and flushes"
+keep_symbols kvm_intel
 call c kvm_intel '^allocate_vpid$' '^free_vpid$'
 flush_c c
 reload_kvm || problem "kvm_intel did not load with EPT"
+keep_symbols kvm_intel
 flush_c c
 measure c nested
 measure c memory
@@ -75,18 +77,20 @@ measure c lives
 
 echo "step attach"
 attach_probed
+keep_symbols kvm_intel vmx_vpid
 flush_rust
 measure rust nested
 measure rust memory
 measure rust lives
 no_leak
 reload_kvm ept=0 && eventually phase_is attached || problem "kvm_intel did not come back"
+keep_symbols kvm_intel vmx_vpid
 flush_rust
 measure rust roundtrip
 measure rust compat
 no_leak
 echo "step the pool"
-call rust vmx_vpid 'Entry.*Native.*allocate_vpid' 'Entry.*Native.*free_vpid'
+call rust vmx_vpid '^_R.*Entry.*Native.*allocate_vpid' '^_R.*Entry.*Native.*free_vpid'
 call livepatch kvm_intel '^allocate_vpid$' '^free_vpid$'
 no_leak
 echo "step detach"

@@ -93,7 +93,7 @@ COMPAT = tuple(Row(row.name, f"{row.text}, 32-bit", row.bar) for row in ROUNDTRI
 
 MODULE = (
     Row("attach_load", "load_module(), waits included", None),
-    Row("attach_enable", "of that, klp_enable_patch()", None),
+    Row("attach_patch", "of that, klp_enable_patch()", None),
     Row("attach_pre_patch", "of that, the module's pre_patch", None),
     Row("attach_transition", "attempts to end the transition", None),
     Row("attach_post_patch", "of that, the module's post_patch", None),

@@ -161,9 +161,16 @@ require() {
 }
 
 # The address of a function: its module, a pattern of its name.
+SYMBOLS=/proc/kallsyms
 address() {
 	awk -v module="[$1]" -v name="$2" '$4 == module && $3 ~ name { print "0x" $1; exit }' \
-		/proc/kallsyms
+		$SYMBOLS
+}
+# Reading them takes long in an emulator: once for many addresses, after each load.
+keep_symbols() { # modules
+	local module
+	SYMBOLS=/tmp/symbols
+	grep -F "$(for module; do echo "[$module]"; done)" /proc/kallsyms >$SYMBOLS
 }
 
 # What holds whenever no guest runs and the module is attached.
