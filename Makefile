@@ -138,7 +138,7 @@ test-debug-long: ## the rest of the tests on the debug kernel
 	@$(MAKE) -s DEBUG=1 modules selftests
 	@testbed/suite --debug --long
 
-bench: modules selftests ## measure Rust against C in one boot, in instructions
+bench: modules selftests ## measure Rust against C, in instructions (ARGS=--native: here, in cycles)
 	@$(build_selftests) bench
 	@bench/run $(ARGS)
 

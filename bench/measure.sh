@@ -50,7 +50,7 @@ flush() { # who is called, module, pattern of the functions' names, @ for what d
 		./bench/roundtrip -t 1 >/dev/null && rmmod vmx_vpid_flush_cost ||
 		problem "the module that measures flushes did not work"
 	samples cost "$1" flush
-	samples bare bare flush
+	samples bare "bare" flush
 }
 
 flush_c() { flush "$1" kvm_intel '^vmx_flush_tlb_@$'; }
