@@ -14,7 +14,8 @@ FLUSHES="all current gva guest"
 
 problem() { echo "problem $*"; }
 
-count_calls() {
+# With the guests there, each of these would wait for them by the second.
+trace_calls() {
 	local op
 	[ -d /sys/kernel/tracing/instances ] || mount -t tracefs none /sys/kernel/tracing
 	mkdir $TRACING || return
@@ -23,6 +24,11 @@ count_calls() {
 	done
 	echo function >$TRACING/current_tracer
 }
+trace_no_calls() {
+	echo nop >$TRACING/current_tracer
+	trace_off
+}
+count_calls() { echo >$TRACING/trace; }
 calls() { # flushes
 	local op number=0
 	for op; do
@@ -40,8 +46,6 @@ report_c() { # ept=
 		sample c "context_$name" "$(calls current guest)"
 		sample c "address_$name" "$(calls gva)"
 	done
-	echo nop >$TRACING/current_tracer
-	trace_off
 }
 report_rust() { # ept=, and of which policy
 	sample rust "all_$1" $(($(growth invept_all) + $(growth invvpid_all)))
@@ -68,10 +72,12 @@ moving() { # what begins to count, what reports, name
 }
 
 mark_log
-reload_kvm
-moving count_calls report_c ept1
-reload_kvm ept=0
-moving count_calls report_c ept0
+for ept in 1 0; do
+	reload_kvm ept=$ept
+	trace_calls || problem "the functions cannot be traced"
+	moving count_calls report_c ept$ept
+	trace_no_calls
+done
 attach || problem "the module did not attach"
 moving remember report_rust ept0
 switch flush_context 1
