@@ -10,19 +10,14 @@
 . ./functions.sh
 
 MOVES=${1:-1000}
-FLUSHES="all current gva guest"
 
 problem() { echo "problem $*"; }
 
 # With the guests there, each of these would wait for them by the second.
 trace_calls() {
-	local op
 	[ -d /sys/kernel/tracing/instances ] || mount -t tracefs none /sys/kernel/tracing
-	mkdir $TRACING || return
-	for op in $FLUSHES; do
-		echo vmx_flush_tlb_$op >>$TRACING/set_ftrace_filter || return
-	done
-	echo function >$TRACING/current_tracer
+	mkdir $TRACING && echo "vmx_flush_tlb_*" >$TRACING/set_ftrace_filter &&
+		echo function >$TRACING/current_tracer
 }
 trace_no_calls() {
 	echo nop >$TRACING/current_tracer
