@@ -126,6 +126,7 @@ forever "$BIN/guests/vcpus" -n 40 -p 8 >/dev/null 2>&1 &
 vcpus=$!
 lacks=$(stress_lacks)
 if [ -z "$lacks" ]; then
+	keep_symbols kvm_intel
 	forever stress "${VMX_VPID_CALLS:-200000}" >/tmp/stress 2>&1 &
 	callers=$!
 fi

@@ -21,6 +21,7 @@ acquired() { # at least
 	[ "$(stat_of vpid_acquired)" -ge "$1" ] || { cat $DEBUGFS/stats; false; }
 }
 
+keep_symbols kvm_intel
 # C is the control: the test finds nothing that is not there.
 check "C: 8 callers, no VPID with two owners" stress 20000
 check "attached" attach
