@@ -138,9 +138,9 @@ test-debug-long: ## the rest of the tests on the debug kernel
 	@$(MAKE) -s DEBUG=1 modules selftests
 	@testbed/suite --debug --long
 
-bench: modules selftests ## measure Rust against C, in instructions (ARGS=--native: here, in cycles)
+bench: modules selftests ## measure Rust against C, in instructions, and draw it (ARGS=--native: here, in cycles)
 	@$(build_selftests) bench
-	@bench/run $(ARGS)
+	@bench/run $(ARGS); status=$$?; $(MAKE) -s plots && exit $$status
 
 # The figures of the model need no kernel, and are the same on every machine.
 plots: host-source ## count what flush policies cost, and draw all that was measured

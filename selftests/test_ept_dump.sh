@@ -7,7 +7,7 @@
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 50
+ktap_set_plan 51
 EPT=$DEBUGFS/ept
 SUMMARY=$DEBUGFS/ept_summary
 
@@ -190,7 +190,8 @@ reload_all() { # parameters of kvm
 		modprobe kvm "$@"
 	fi && load_kvm
 }
-check "tdp_mmu=0" reload_all tdp_mmu=0
+tdp_mmu_off() { reload_all tdp_mmu=0 && grep -q N /sys/module/kvm/parameters/tdp_mmu; }
+check "tdp_mmu=0" tdp_mmu_off
 check "attached" attach
 known -n
 HEADER="use=l1 nested=0"
@@ -203,7 +204,7 @@ check "every entry is sound" no_faults
 finish
 check "the guest ends well" ended_well
 detach
-reload_all
+check "kvm as it was" reload_all
 
 check "ept=0" reload_kvm ept=0
 check "attached" attach

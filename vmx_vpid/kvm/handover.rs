@@ -128,8 +128,8 @@ impl Handover {
         self.registry.set_serving(phase != Phase::Detached);
         self.live |= live;
         if self.live {
-            // SAFETY: As above, and kvm_intel was live.  If it goes, this callback's mutex is
-            // livepatch's, which the last callback for it takes before it is freed.
+            // SAFETY: As above, and kvm_intel was live.  If it goes away, livepatch calls back
+            // before it is freed, and not before this returns: that disarms.
             unsafe { self.arm() };
         }
     }
