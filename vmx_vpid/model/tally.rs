@@ -174,4 +174,23 @@ mod tests {
         assert_eq!(two_accesses(false)?, [(1, 4), (0, 0)]);
         Ok(())
     }
+
+    #[test]
+    fn all_that_a_cpu_has_is_judged_before_a_step_and_after() -> Result {
+        let record = run::record()?;
+        let vpids = Vpids::new(&record)?;
+        let mut machine = Machine::new(Config::usual(true), Faults::NONE, &vpids)?;
+        // At the first access KVM has tables to fill, and enters the guest more than once.
+        for step in [Step::Create(0), reads(0, 0)] {
+            assert_eq!(machine.step(step), Ok(()));
+        }
+        // CAST: There are few.
+        let cached = machine.cpus[0].count(|_| true) as u64;
+        assert!(cached > 0);
+        let before = machine.tally();
+        assert_eq!(machine.step(reads(0, 0)), Ok(()));
+        assert_eq!(machine.cpus[0].count(|_| true) as u64, cached);
+        assert_eq!(machine.tally().since(before).judged, 2 * cached);
+        Ok(())
+    }
 }
