@@ -26,6 +26,9 @@ use crate::addr::{
     Hpa, //
 };
 
+/// How many entries of live tables are read before others get the locks.
+pub(crate) const ENTRIES_AT_ONCE: usize = 4096;
+
 /// The memory that tables are in, to be read.
 pub(crate) trait Entries {
     /// Reads an entry, as one step.

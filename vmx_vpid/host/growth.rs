@@ -23,7 +23,8 @@ use crate::{
             Cursor,
             Entries,
             Progress,
-            Tree, //
+            Tree,
+            ENTRIES_AT_ONCE, //
         },
         dump::{
             Flags,
@@ -44,8 +45,6 @@ use std::string::String;
 
 /// The size of a page, and of a table.
 const PAGE: u64 = 4096;
-/// The most entries that are read before others get the locks; as in `kvm/reading.rs`.
-const ENTRIES_AT_ONCE: usize = 4096;
 
 /// What it takes to show an EPT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

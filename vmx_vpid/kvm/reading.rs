@@ -11,7 +11,8 @@ use crate::{
     ept::{
         cursor::{
             Cursor,
-            Progress, //
+            Progress,
+            ENTRIES_AT_ONCE, //
         },
         dump::{
             Region,
@@ -39,9 +40,6 @@ use kernel::{
         SeqFile, //
     }, //
 };
-
-/// How many entries are read before others get the locks.
-const ENTRIES_AT_ONCE: usize = 4096;
 
 /// How many regions a piece may have.
 const REGIONS_AT_ONCE: usize = 64;
