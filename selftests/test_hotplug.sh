@@ -30,9 +30,9 @@ back_and_forth() {
 detach_and_attach() { detach && attach; }
 # What the guest has cached on a CPU is dropped by its own contexts alone.
 back_and_forth_apart() {
-	remember
-	switch flush_context 1 && one_cpu && two_cpus && stayed $FAILURES flush_collateral &&
-		grew op_flush_tlb_all && switch flush_context 0
+	# Until it is on, all contexts are emptied, whose vCPUs move all the time.
+	switch flush_context 1 && remember && one_cpu && two_cpus &&
+		stayed $FAILURES flush_collateral && grew op_flush_tlb_all && switch flush_context 0
 }
 
 for ept in $EPT; do
