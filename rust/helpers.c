@@ -36,9 +36,38 @@ u64 vmx_vpid_counter_sum(unsigned int counter)
 	return sum;
 }
 
+DEFINE_PER_CPU(struct vmx_vpid_column, vmx_vpid_column);
+
+/**
+ * vmx_vpid_set_column - tell a CPU where it is recorded which VPIDs were flushed there
+ * @cpu: number of a CPU; nothing is done for one that the machine cannot have
+ * @words: a word for each VPID
+ * @bit: the CPU's bit in these words
+ */
+void vmx_vpid_set_column(unsigned int cpu, u64 *words, u64 bit)
+{
+	if (cpu < nr_cpu_ids && cpu_possible(cpu))
+		per_cpu(vmx_vpid_column, cpu) =
+			(struct vmx_vpid_column){ .words = words, .bit = bit };
+}
+
 struct vmx_vpid_cpu vmx_vpid_cpu __ro_after_init;
 
 struct vmx_vpid_state vmx_vpid_state __read_mostly;
+
+struct vmx_vpid_keys vmx_vpid_keys = { .not_plain = STATIC_KEY_FALSE_INIT };
+
+/**
+ * vmx_vpid_set_not_plain - tell every flush whether its policy is not the usual one
+ * @not_plain: it is not
+ */
+void vmx_vpid_set_not_plain(bool not_plain)
+{
+	if (not_plain)
+		static_branch_enable(&vmx_vpid_keys.not_plain);
+	else
+		static_branch_disable(&vmx_vpid_keys.not_plain);
+}
 
 /**
  * vmx_vpid_read_cpu - ask the CPU what it can invalidate
@@ -76,32 +105,29 @@ int vmx_vpid_read_cpu(void)
 }
 
 /**
- * vmx_vpid_ept_root - find out what the EPT pointer of a root is made of
+ * vmx_vpid_root_role - return the role of the shadow page of a root
  * @root: host-physical address of the root
- * @levels: levels of its tables, 4 or 5
- * @ad_disabled: its accessed and dirty flags are not to be used
  *
  * The dummy root has no shadow page; it is used with four levels and without
  * accessed and dirty flags.
  *
- * Return: false when KVM keeps no shadow page for the root.
+ * Return: the role; one of no levels when KVM keeps no shadow page for the root.
  */
-bool vmx_vpid_ept_root(hpa_t root, int *levels, bool *ad_disabled)
+union kvm_mmu_page_role vmx_vpid_root_role(hpa_t root)
 {
 	struct kvm_mmu_page *sp;
 
-	*levels = 4;
-	*ad_disabled = true;
 	if (kvm_mmu_is_dummy_root(root))
-		return true;
+		return (union kvm_mmu_page_role){ .level = 4, .ad_disabled = 1 };
 
 	sp = root_to_sp(root);
-	if (!sp)
-		return false;
+	if (unlikely(!sp)) {
+		/* KVM warns too: each root that it loads has one. */
+		pr_warn_once("KVM keeps no page for root %#llx: all contexts are flushed\n", root);
+		return (union kvm_mmu_page_role){ };
+	}
 
-	*levels = sp->role.level;
-	*ad_disabled = sp->role.ad_disabled;
-	return true;
+	return sp->role;
 }
 
 /**

@@ -219,6 +219,13 @@ bool vmx_vpid_may_go_on(void);
 #define VMX_VPID_NR_COUNTERS	64
 DECLARE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
 
+/* Where it is recorded which VPIDs were flushed on a CPU: kvm/record.rs. */
+struct vmx_vpid_column {
+	u64 *words;	/* one for each VPID */
+	u64 bit;	/* the CPU's in each of them */
+};
+DECLARE_PER_CPU(struct vmx_vpid_column, vmx_vpid_column);
+
 /* What the CPU can do, asked of it when the module is loaded. */
 extern struct vmx_vpid_cpu {
 	u64 ept_vpid_cap;	/* IA32_VMX_EPT_VPID_CAP */
@@ -236,11 +243,17 @@ extern struct vmx_vpid_state {
 	size_t flushed_rest;
 } vmx_vpid_state;
 
+/* What every flush is told by a static branch. */
+extern struct vmx_vpid_keys {
+	struct static_key_false not_plain;	/* the policy is not the usual one */
+} vmx_vpid_keys;
+void vmx_vpid_set_not_plain(bool not_plain);
 void vmx_vpid_lock_vpids(void);
 void vmx_vpid_unlock_vpids(void);
 u64 vmx_vpid_counter_sum(unsigned int counter);
 int vmx_vpid_read_cpu(void);
-bool vmx_vpid_ept_root(hpa_t root, int *levels, bool *ad_disabled);
+void vmx_vpid_set_column(unsigned int cpu, u64 *words, u64 bit);
+union kvm_mmu_page_role vmx_vpid_root_role(hpa_t root);
 bool vmx_vpid_evmcs_in_use(void);
 u64 vmx_vpid_now(void);
 void vmx_vpid_pin(void);

@@ -242,10 +242,28 @@ impl Extent {
 /// [`InsnError::Fault`] outside VMX operation.  Nothing was invalidated then.
 #[inline]
 pub(crate) fn invept(extent: Extent) -> Result<(), InsnError> {
-    let (kind, descriptor) = extent.encode();
+    match extent {
+        // An operand that is always the same does not have to be written.
+        Extent::All => issue(
+            2,
+            &Descriptor {
+                eptp: 0,
+                reserved: 0,
+            },
+        ),
+        Extent::Context(_) => {
+            let (kind, descriptor) = extent.encode();
+            issue(kind, &descriptor)
+        }
+    }
+}
+
+/// Issues the instruction itself.
+#[inline]
+fn issue(kind: u64, descriptor: &Descriptor) -> Result<(), InsnError> {
     invalidate!(
         concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/invept_asm.rs"),
-        &descriptor,
+        descriptor,
         kind
     )
 }

@@ -118,52 +118,61 @@ pub(crate) fn for_l1(vpid: Vpid, gva: Option<CanonicalGva>, policy: Policy) -> i
 }
 
 /// The VPIDs of which an answer leaves nothing on this CPU that the vCPU could use.
-pub(crate) type Cleaned = [Option<Vpid>; 2];
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cleaned {
+    /// None: what is dropped says nothing of a whole VPID.
+    Nothing,
+    /// This one.
+    One(Vpid),
+    /// Those that the vCPU has.
+    Both,
+}
 
-/// None of them: what was dropped says nothing of a whole VPID.
-const NONE: Cleaned = [None, None];
+impl Cleaned {
+    /// Returns the VPIDs.
+    pub(crate) fn vpids(self, tags: &impl Tags) -> [Option<Vpid>; 2] {
+        match self {
+            Self::Nothing => [None, None],
+            Self::One(vpid) => [Some(vpid), None],
+            Self::Both => [tags.vpid01(), tags.vpid02()],
+        }
+    }
+}
 
 /// What keeps the record of where VPIDs were flushed, besides issuing invalidations: see
 /// [`crate::lease`].
 pub(crate) trait Recorder: Invalidate {
-    /// Whether a VPID is recorded as flushed on this CPU.
+    /// Whether a VPID, if there is one, is recorded as flushed on this CPU.
     ///
     /// The task may move right after.  Then it is not recorded that the VPID was flushed there,
     /// which is never to say that it is clean: loading the vCPU there asks for a flush.
-    fn is_recorded(self, vpid: Vpid) -> bool;
+    fn is_recorded(self, vpid: Option<Vpid>) -> bool;
     /// Records that a VPID was flushed on this CPU.
     fn record(self, vpid: Vpid);
+    /// Issues an instruction if that is all that is to be done; returns whether it worked.
+    fn issue_plainly(self, what: Invalidation) -> bool;
     /// Calls a function during which the task stays on this CPU.
     fn pinned<R>(self, function: impl FnOnce() -> R) -> R;
 }
 
-/// Carries out on this CPU what answers a request.
+/// Carries out what answers a request as most are answered; returns whether that was done.
+///
+/// That is under [`Policy::PLAIN`], by one instruction or none, where there is nothing to be
+/// recorded.  If it is `false`, nothing was dropped, and [`answer()`] is to be called.
+// To be short is what this is for.  It is compiled for each kind of request by itself, so that
+// there is no test of the policy; and nothing that is known before the instruction is needed after
+// it, so that the caller has no register to save.
+#[inline(always)]
+pub(crate) fn answer_plainly(request: Request, tags: &impl Tags, cpu: impl Recorder) -> bool {
+    decide(request, tags, Policy::PLAIN, Plainly { tags, cpu })
+}
+
+/// Carries out on this CPU what answers a request, and records it.
 ///
 /// # Errors
 ///
 /// Those of [`Plan::carry_out()`].
-// Each caller asks for one kind of flush: inlined, what is left is the arm of that kind.
-#[inline(always)]
 pub(crate) fn answer(
-    request: Request,
-    tags: &impl Tags,
-    policy: Policy,
-    cpu: impl Recorder,
-) -> Result<(), Lost> {
-    let end = CarryOut {
-        request,
-        tags,
-        policy,
-        cpu,
-    };
-    decide(request, tags, policy, end)
-}
-
-/// Carries out what answers a request, and records it: the first of its kind on this CPU since a
-/// VPID of the vCPU was taken.
-#[cold]
-#[inline(never)]
-fn answer_and_record(
     request: Request,
     tags: &impl Tags,
     policy: Policy,
@@ -172,10 +181,11 @@ fn answer_and_record(
     cpu.pinned(|| {
         let (plan, cleaned) = decide(request, tags, policy, Keep);
         plan.carry_out(cpu)?;
-        cleaned
-            .into_iter()
-            .flatten()
-            .for_each(|vpid| cpu.record(vpid));
+        for vpid in cleaned.vpids(tags).into_iter().flatten() {
+            if !cpu.is_recorded(Some(vpid)) {
+                cpu.record(vpid);
+            }
+        }
         Ok(())
     })
 }
@@ -202,24 +212,34 @@ impl End for Keep {
     }
 }
 
-/// The plan is carried out.
-struct CarryOut<'a, T, C> {
-    request: Request,
+/// The plan is carried out if that is all that is to be done; whether it was is returned.
+struct Plainly<'a, T, C> {
     tags: &'a T,
-    policy: Policy,
     cpu: C,
 }
 
-impl<T: Tags, C: Recorder> End for CarryOut<'_, T, C> {
-    type Output = Result<(), Lost>;
+impl<T: Tags, C: Recorder> End for Plainly<'_, T, C> {
+    type Output = bool;
 
     #[inline(always)]
-    fn take(self, plan: Plan, cleaned: Cleaned) -> Self::Output {
-        let mut vpids = cleaned.into_iter().flatten();
-        if vpids.all(|vpid| self.cpu.is_recorded(vpid)) {
-            plan.carry_out(self.cpu)
-        } else {
-            answer_and_record(self.request, self.tags, self.policy, self.cpu)
+    fn take(self, plan: Plan, cleaned: Cleaned) -> bool {
+        let Self { tags, cpu } = self;
+        let recorded = match cleaned {
+            Cleaned::Nothing => true,
+            Cleaned::One(vpid) => cpu.is_recorded(Some(vpid)),
+            Cleaned::Both => {
+                cpu.is_recorded(tags.vpid01())
+                    // Few have one.
+                    && tags.vpid02().is_none_or(|vpid| cpu.is_recorded(Some(vpid)))
+            }
+        };
+        match plan {
+            Plan::One(what) => recorded && cpu.issue_plainly(what),
+            Plan::Nothing if recorded => {
+                cpu.skipped();
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -231,27 +251,33 @@ impl<T: Tags, C: Recorder> End for CarryOut<'_, T, C> {
 fn decide<E: End>(request: Request, tags: &impl Tags, policy: Policy, end: E) -> E::Output {
     if policy.force() {
         cold_path();
-        return end.take(everything(tags, policy), [tags.vpid01(), tags.vpid02()]);
+        return end.take(everything(tags, policy), Cleaned::Both);
     }
     match request {
         Request::All => all(tags, policy, end),
 
-        Request::Current => match tags.root() {
-            // Without a root nothing can have been cached for it: a new one is flushed when it is
-            // loaded, by kvm_mmu_load().
-            Root::Invalid => end.take(Plan::Nothing, NONE),
+        // Without a root nothing can have been cached for it: a new one is flushed when it is
+        // loaded, by kvm_mmu_load().
+        Request::Current if tags.ept() => match tags.root() {
+            Root::Invalid => end.take(Plan::Nothing, Cleaned::Nothing),
             // Of the VPID, that drops what was cached of one root.
-            root if tags.ept() => match eptp(root) {
+            root => match eptp(root) {
                 // Answers to `vmx_flush_tlb_ept_root()`.
                 Some(eptp) if policy.invept_context() => {
                     let extent = ept::Extent::Context(eptp);
-                    end.take(Plan::One(Invalidation::Invept(extent)), NONE)
+                    end.take(Plan::One(Invalidation::Invept(extent)), Cleaned::Nothing)
                 }
                 _ => {
                     cold_path();
-                    end.take(Plan::Wider(Invalidation::Invept(ept::Extent::All)), NONE)
+                    end.take(
+                        Plan::Wider(Invalidation::Invept(ept::Extent::All)),
+                        Cleaned::Nothing,
+                    )
                 }
             },
+        },
+        Request::Current => match tags.root() {
+            Root::Invalid => end.take(Plan::Nothing, Cleaned::Nothing),
             _ => guest(tags, policy, end),
         },
 
@@ -259,14 +285,14 @@ fn decide<E: End>(request: Request, tags: &impl Tags, policy: Policy, end: E) ->
         Request::Gva(gva) => match tags.current_vpid() {
             Some(vpid) if policy.invvpid_address() => {
                 let extent = invvpid::Extent::Address(vpid, gva);
-                end.take(Plan::One(Invalidation::Invvpid(extent)), NONE)
+                end.take(Plan::One(Invalidation::Invvpid(extent)), Cleaned::Nothing)
             }
             Some(vpid) => {
                 cold_path();
                 let extent = context(vpid, policy);
-                end.take(Plan::Wider(Invalidation::Invvpid(extent)), NONE)
+                end.take(Plan::Wider(Invalidation::Invvpid(extent)), Cleaned::Nothing)
             }
-            None => end.take(Plan::Nothing, NONE),
+            None => end.take(Plan::Nothing, Cleaned::Nothing),
         },
 
         Request::Guest => guest(tags, policy, end),
@@ -276,7 +302,7 @@ fn decide<E: End>(request: Request, tags: &impl Tags, policy: Policy, end: E) ->
 /// Covers all that the vCPU can use.
 #[inline(always)]
 fn all<E: End>(tags: &impl Tags, policy: Policy, end: E) -> E::Output {
-    let cleaned = [tags.vpid01(), tags.vpid02()];
+    let cleaned = Cleaned::Both;
     if policy.by_context() {
         return end.take(by_context(tags, policy), cleaned);
     }
@@ -287,7 +313,7 @@ fn all<E: End>(tags: &impl Tags, policy: Policy, end: E) -> E::Output {
     }
     // With neither EPT nor VPID the guest runs as VPID 0, which VM entry and exit flush.
     if !tags.vpid() {
-        return end.take(Plan::Nothing, cleaned);
+        return end.take(Plan::Nothing, Cleaned::Nothing);
     }
     if policy.invvpid_all() {
         return end.take(
@@ -304,19 +330,19 @@ fn guest<E: End>(tags: &impl Tags, policy: Policy, end: E) -> E::Output {
     match tags.current_vpid() {
         Some(vpid) if policy.invvpid_context() => {
             let extent = invvpid::Extent::Context(vpid);
-            end.take(Plan::One(Invalidation::Invvpid(extent)), [Some(vpid), None])
+            end.take(Plan::One(Invalidation::Invvpid(extent)), Cleaned::One(vpid))
         }
         Some(vpid) => {
             cold_path();
             let extent = invvpid::Extent::All;
             end.take(
                 Plan::Wider(Invalidation::Invvpid(extent)),
-                [Some(vpid), None],
+                Cleaned::One(vpid),
             )
         }
         // Without a VPID the guest runs as VPID 0: VM entry and exit drop its linear and combined
         // mappings, and these are all that a guest's own flush is about.
-        None => end.take(Plan::Nothing, NONE),
+        None => end.take(Plan::Nothing, Cleaned::Nothing),
     }
 }
 
@@ -396,6 +422,6 @@ pub(crate) fn plan(request: Request, tags: &impl Tags, policy: Policy) -> Plan {
 
 /// Returns the VPIDs that are clean when a request was answered.
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) fn cleaned(request: Request, tags: &impl Tags, policy: Policy) -> Cleaned {
-    decide(request, tags, policy, Keep).1
+pub(crate) fn cleaned(request: Request, tags: &impl Tags, policy: Policy) -> [Option<Vpid>; 2] {
+    decide(request, tags, policy, Keep).1.vpids(tags)
 }

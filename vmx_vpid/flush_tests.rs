@@ -322,7 +322,7 @@ mod tests {
         pins: Cell<u32>,
         /// How many instructions each CPU was given, and which VPIDs were recorded for it.
         issued: [Cell<u32>; 2],
-        recorded: [Cell<Cleaned>; 2],
+        recorded: [Cell<[Option<Vpid>; 2]>; 2],
     }
 
     impl Moving {
@@ -367,10 +367,13 @@ mod tests {
     }
 
     impl Recorder for &Moving {
-        fn is_recorded(self, vpid: Vpid) -> bool {
-            let recorded = self.recorded[self.cpu.get()].get().contains(&Some(vpid));
+        fn is_recorded(self, vpid: Option<Vpid>) -> bool {
+            let recorded = vpid.is_none() || self.recorded[self.cpu.get()].get().contains(&vpid);
             self.go_on();
             recorded
+        }
+        fn issue_plainly(self, _: Invalidation) -> bool {
+            self.issue().is_ok()
         }
         fn record(self, vpid: Vpid) {
             let recorded = &self.recorded[self.cpu.get()];
@@ -397,13 +400,29 @@ mod tests {
                     let wanted = if issued.get() == 0 { [None; 2] } else { both };
                     assert_eq!(recorded.get(), wanted);
                 }
-                // Once is enough: from then on nothing keeps the task where it is.
+                // As much is issued where nothing is left to be recorded.
                 let count = |cpu: &Moving| cpu.issued.iter().map(Cell::get).sum::<u32>();
                 let before = count(&cpu);
                 cpu.recorded[0].set([vcpu.vpid01, vcpu.vpid02]);
                 cpu.recorded[1].set([vcpu.vpid01, vcpu.vpid02]);
                 assert_eq!(answer(Request::All, &vcpu, policy, &cpu), Ok(()));
                 assert_eq!(count(&cpu), 2 * before);
+            }
+        }
+    }
+
+    #[test]
+    fn the_plain_way_is_for_what_is_recorded() {
+        let (all, guest) = (Request::All, Request::Guest);
+        for (ept, request) in [(true, all), (false, all), (false, guest)] {
+            let vcpu = vcpu(ept);
+            for works in [true, false] {
+                let cpu = Moving::new(works);
+                assert!(!answer_plainly(request, &vcpu, &cpu));
+                let both = [vcpu.vpid01, vcpu.vpid02];
+                cpu.recorded.iter().for_each(|cpu| cpu.set(both));
+                assert_eq!(answer_plainly(request, &vcpu, &cpu), works);
+                assert_eq!(cpu.issued.iter().map(Cell::get).sum::<u32>(), 1);
             }
         }
     }

@@ -125,8 +125,14 @@ impl Extent {
 /// Nothing was invalidated then.
 #[inline]
 pub(crate) fn invvpid(extent: Extent) -> Result<(), InsnError> {
-    let (kind, descriptor) = extent.encode();
-    issue(kind, &descriptor)
+    match extent {
+        // An operand that is always the same does not have to be written.
+        Extent::All => issue(2, &Descriptor { vpid: 0, gva: 0 }),
+        _ => {
+            let (kind, descriptor) = extent.encode();
+            issue(kind, &descriptor)
+        }
+    }
 }
 
 /// Issues the instruction itself.

@@ -92,8 +92,12 @@ impl Invalidation {
         }
     }
 
-    /// Issues the instruction.
-    fn issue(self, cpu: impl Invalidate) -> Result<(), InsnError> {
+    /// Issues the instruction on this CPU, and leaves it at that if it fails.
+    ///
+    /// # Errors
+    ///
+    /// Why it failed.
+    pub(crate) fn issue(self, cpu: impl Invalidate) -> Result<(), InsnError> {
         match self {
             Self::Invvpid(extent) => cpu.invvpid(extent),
             Self::Invept(extent) => cpu.invept(extent),

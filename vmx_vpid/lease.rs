@@ -152,16 +152,62 @@ pub(crate) struct Flushed<'a, W> {
 /// What is recorded for 64 CPUs: a word for each VPID.
 pub(crate) type Plane<W> = [W; Vpid::COUNT];
 
+/// What is recorded for one CPU: a bit of each word of a plane.
+pub(crate) struct Column<'a, W> {
+    plane: &'a Plane<W>,
+    bit: u64,
+}
+
+impl<'a, W: Word> Column<'a, W> {
+    /// Takes the column of a CPU, by the plane that has it and its bit there.
+    #[inline]
+    pub(crate) const fn new(plane: &'a Plane<W>, bit: u64) -> Self {
+        Self { plane, bit }
+    }
+
+    /// Returns the plane and the bit, to be kept for later.
+    pub(crate) const fn parts(&self) -> (&'a Plane<W>, u64) {
+        (self.plane, self.bit)
+    }
+
+    /// Whether its holder has flushed a VPID on this CPU, if there is one.
+    #[inline(always)]
+    pub(crate) fn contains(&self, vpid: Option<Vpid>) -> bool {
+        // Without a VPID that is word 0, which says so of every CPU: it saves a test.
+        let index = vpid.map_or(0, Vpid::into_raw);
+        self.plane[usize::from(index)].read() & self.bit != 0
+    }
+
+    /// Records that the holder of a VPID has flushed it on this CPU.
+    ///
+    /// To be called by the holder, for what was flushed.  (A vCPU that is being destroyed may call
+    /// it for a VPID that it just gave back: then it says of its next holder what is true as well.)
+    pub(crate) fn insert(&self, vpid: Vpid) {
+        self.plane[usize::from(vpid.into_raw())].insert(self.bit);
+    }
+}
+
 impl<'a, W: Word> Flushed<'a, W> {
     /// CPUs in a plane.
     const CPUS: u32 = u64::BITS;
+
+    /// Returns what a word of the planes is to be at first, by its place among those of all planes.
+    ///
+    /// Of VPID 0, which nobody holds, there is nothing to be flushed.
+    pub(crate) const fn initially(place: usize) -> u64 {
+        if place & (Vpid::COUNT - 1) == 0 {
+            u64::MAX
+        } else {
+            0
+        }
+    }
 
     /// Returns how many planes a machine with so many CPUs needs; one at least.
     pub(crate) const fn planes(cpus: u32) -> usize {
         1 + (cpus.saturating_sub(1) / Self::CPUS) as usize
     }
 
-    /// Takes the planes, whose words are to be 0 at first.
+    /// Takes the planes, whose words are to be as [`initially()`](Self::initially) at first.
     ///
     /// CPUs that they have no place for are never recorded.
     #[inline]
@@ -169,32 +215,26 @@ impl<'a, W: Word> Flushed<'a, W> {
         Self { first, rest }
     }
 
-    /// Returns where a VPID is recorded for a CPU: a word and a mask.
-    #[inline]
-    fn place(&self, vpid: Vpid, cpu: u32) -> Option<(&'a W, u64)> {
+    /// Returns what is recorded for a CPU; `None` for one that there is no place for.
+    pub(crate) fn column(&self, cpu: u32) -> Option<Column<'a, W>> {
         let plane = if cpu < Self::CPUS {
             self.first
         } else {
             self.rest.get((cpu / Self::CPUS - 1) as usize)?
         };
-        let word = &plane[usize::from(vpid.into_raw())];
-        Some((word, 1 << (cpu % Self::CPUS)))
+        Some(Column::new(plane, 1 << (cpu % Self::CPUS)))
     }
 
     /// Whether its holder has flushed a VPID on a CPU.
-    #[inline]
     pub(crate) fn contains(&self, vpid: Vpid, cpu: u32) -> bool {
-        self.place(vpid, cpu)
-            .is_some_and(|(word, bit)| word.read() & bit != 0)
+        self.column(cpu)
+            .is_some_and(|column| column.contains(Some(vpid)))
     }
 
-    /// Records that the holder of a VPID has flushed it on a CPU.
-    ///
-    /// To be called by the holder, for what was flushed.  (A vCPU that is being destroyed may call
-    /// it for a VPID that it just gave back: then it says of its next holder what is true as well.)
+    /// Records that the holder of a VPID has flushed it on a CPU; see [`Column::insert()`].
     pub(crate) fn insert(&self, vpid: Vpid, cpu: u32) {
-        if let Some((word, bit)) = self.place(vpid, cpu) {
-            word.insert(bit);
+        if let Some(column) = self.column(cpu) {
+            column.insert(vpid);
         }
     }
 
@@ -281,11 +321,20 @@ mod tests {
     #[test]
     fn a_vpid_is_clean_where_it_was_flushed() -> Result {
         let count = Flushed::<Cell<u64>>::planes(70) * Vpid::COUNT;
-        let words = KVVec::from_elem(Cell::new(0), count, GFP_KERNEL)?;
+        let mut words = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for place in 0..count {
+            let word = Cell::new(Flushed::<Cell<u64>>::initially(place));
+            words.push(word, GFP_KERNEL)?;
+        }
         let (first, rest) = words.as_chunks().0.split_first().ok_or(EINVAL)?;
         let flushed = Flushed::new(first, rest);
         let (one, last) = (Vpid::new(1), Vpid::new(65535));
         let (one, last) = (one.ok_or(EINVAL)?, last.ok_or(EINVAL)?);
+        // Without a VPID there is nothing to be recorded.
+        assert!([0, 63, 64, 69].iter().all(|&cpu| {
+            let column = flushed.column(cpu);
+            column.is_some_and(|column| column.contains(None) && !column.contains(Some(one)))
+        }));
         for vpid in [one, last] {
             assert_eq!(flushed.cpus(vpid).count(), 0);
             for cpu in [69, 0, 63, 64, 0] {

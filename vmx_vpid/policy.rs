@@ -35,6 +35,17 @@ bitfield! {
     }
 }
 
+impl Policy {
+    /// What most CPUs have: every type of both instructions, and nothing is switched.
+    pub(crate) const PLAIN: Self = Self::from_raw(0b1111);
+
+    /// Whether it is [`PLAIN`](Self::PLAIN).
+    #[inline(always)]
+    pub(crate) fn is_plain(self) -> bool {
+        self.into_raw() == Self::PLAIN.into_raw()
+    }
+}
+
 /// What a user may switch, at load and at run time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Switches {
@@ -125,6 +136,7 @@ mod tests {
         let full = EptVpidCap::from(u64::MAX);
         let policy = Switches::default().policy(full);
         assert_eq!(policy.into_raw(), 0b00_1111);
+        assert!(policy.is_plain());
         for (bit, left) in [
             (25, 0b00_0111),
             (40, 0b00_1110),
@@ -134,6 +146,7 @@ mod tests {
             let switches = masked(1 << bit);
             assert_eq!(switches.check(full), Ok(()));
             assert_eq!(switches.policy(full).into_raw(), left);
+            assert!(!switches.policy(full).is_plain());
         }
         let switches = Switches {
             force_flush: true,
@@ -146,6 +159,7 @@ mod tests {
             ..Switches::default()
         };
         assert_eq!(switches.policy(full).into_raw(), 0b100_1111);
+        assert!(!switches.policy(full).is_plain());
     }
 
     #[test]

@@ -74,6 +74,26 @@ pub(super) fn linear_width() -> LinearWidth {
     }
 }
 
+/// Reads a word of this CPU's variable `vmx_vpid_*` of `rust/helpers.c`, at an offset in bytes.
+///
+/// # Safety
+///
+/// The variable has a word there, which nobody writes meanwhile.
+macro_rules! this_cpu_word {
+    ($variable:ident $(, $offset:literal)?) => {{
+        let word: u64;
+        kernel::asm!(
+            "movq %gs:{variable}+{offset}(%rip), {word}";
+            variable = sym $crate::bindings::$variable,
+            offset = const 0 $(+ $offset)?,
+            word = out(reg) word,
+            options(nostack, preserves_flags, readonly),
+        );
+        word
+    }};
+}
+pub(super) use this_cpu_word;
+
 /// Returns the number of the CPU that runs this code, which may be another one right after.
 #[inline]
 pub(super) fn current() -> u32 {
@@ -121,24 +141,29 @@ impl Cpu {
     }
 }
 
+/// Counts an instruction.
+#[inline(always)]
+fn count(what: Invalidation) {
+    match what {
+        Invalidation::Invvpid(invvpid::Extent::Address(..)) => count!(InvvpidAddress),
+        Invalidation::Invvpid(invvpid::Extent::Context(_)) => count!(InvvpidContext),
+        Invalidation::Invvpid(invvpid::Extent::All) => count!(InvvpidAll),
+        Invalidation::Invept(ept::Extent::Context(_)) => count!(InveptContext),
+        Invalidation::Invept(ept::Extent::All) => count!(InveptAll),
+    }
+}
+
 impl Invalidate for Cpu {
     #[inline]
     fn invvpid(&self, extent: invvpid::Extent) -> Result<(), InsnError> {
-        match extent {
-            invvpid::Extent::Address(..) => count!(InvvpidAddress),
-            invvpid::Extent::Context(_) => count!(InvvpidContext),
-            invvpid::Extent::All => count!(InvvpidAll),
-        }
+        count(Invalidation::Invvpid(extent));
         trace::invvpid(extent, self.0);
         invvpid::invvpid(extent)
     }
 
     #[inline]
     fn invept(&self, extent: ept::Extent) -> Result<(), InsnError> {
-        match extent {
-            ept::Extent::Context(_) => count!(InveptContext),
-            ept::Extent::All => count!(InveptAll),
-        }
+        count(Invalidation::Invept(extent));
         trace::invept(extent, self.0);
         ept::invept(extent)
     }
@@ -169,14 +194,29 @@ impl Invalidate for Cpu {
 
 impl Recorder for Cpu {
     #[inline(always)]
-    fn is_recorded(self, vpid: Vpid) -> bool {
+    fn is_recorded(self, vpid: Option<Vpid>) -> bool {
         // SAFETY: By the type invariant.
-        unsafe { record::flushed() }.contains(vpid, current())
+        unsafe { record::column() }.contains(vpid)
     }
 
     fn record(self, vpid: Vpid) {
         // SAFETY: By the type invariant.
         unsafe { record::flushed() }.insert(vpid, current());
+    }
+
+    // Not where trace events would tell of it: they need what is in registers afterwards.
+    #[inline(always)]
+    fn issue_plainly(self, what: Invalidation) -> bool {
+        let worked = match what {
+            Invalidation::Invvpid(extent) => {
+                !trace::invvpid_is_on() && invvpid::invvpid(extent).is_ok()
+            }
+            Invalidation::Invept(extent) => !trace::invept_is_on() && ept::invept(extent).is_ok(),
+        };
+        if worked {
+            count(what);
+        }
+        worked
     }
 
     fn pinned<R>(self, function: impl FnOnce() -> R) -> R {

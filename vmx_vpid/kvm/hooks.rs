@@ -47,10 +47,21 @@ use kernel::{
 /// Issues what answers a request, on this CPU.
 #[inline(always)]
 fn flush(request: Request, vcpu: &Vcpu) {
-    // A flush that is lost was reported and counted; KVM cannot be told.
     // SAFETY: There is a vCPU: an operation was called for it, which does not end before this.
     let cpu = unsafe { Cpu::new(request.into()) };
+    if switches::are_not_plain() || !flush::answer_plainly(request, vcpu, cpu) {
+        flush_at_length(vcpu, request);
+    }
+}
+
+/// Issues what answers a request, where there is more to it.
+#[cold]
+#[inline(never)]
+fn flush_at_length(vcpu: &Vcpu, request: Request) {
+    // SAFETY: As in `flush()`, the one that calls this.
+    let cpu = unsafe { Cpu::new(request.into()) };
     let policy = switches::policy();
+    // A flush that is lost was reported and counted; KVM cannot be told.
     let _ = flush::answer(request, vcpu, policy, cpu);
     if policy.check_vmcs() {
         tagging::look(vcpu);

@@ -8,7 +8,9 @@
 use crate::{
     bindings,
     invvpid::Vpid,
+    kvm::cpu,
     lease::{
+        Column,
         Flushed,
         Plane,
         Word, //
@@ -73,10 +75,22 @@ impl Record {
         let planes = Flushed::<Shared>::planes(nr_cpu_ids());
         let count = planes * Vpid::COUNT;
         let mut words = KVVec::with_capacity(count, GFP_KERNEL)?;
-        for _ in 0..count {
-            words.push(Shared(Atomic::new(0)), GFP_KERNEL)?;
+        for place in 0..count {
+            let word = Atomic::new(Flushed::<Shared>::initially(place));
+            words.push(Shared(word), GFP_KERNEL)?;
         }
         Self::publish(words.as_mut_ptr().cast(), planes - 1);
+        for cpu in 0..nr_cpu_ids() {
+            // SAFETY: A record lives, since the line above.
+            if let Some(column) = unsafe { flushed() }.column(cpu) {
+                let (plane, bit) = column.parts();
+                // SAFETY: No operation can be called: nobody reads the words that the helper
+                // writes, those of a CPU that the machine may have.
+                unsafe {
+                    bindings::vmx_vpid_set_column(cpu, plane.as_ptr().cast_mut().cast(), bit)
+                };
+            }
+        }
         // INVARIANT: Pointer and number are the vector's, which does not grow from here on.
         Ok(Self { _words: words })
     }
@@ -95,6 +109,25 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         Self::publish(ptr::null_mut(), 0);
+    }
+}
+
+/// Returns the part of the record that is about the CPU that runs this code, which may be another
+/// one right after.
+///
+/// If the task moves in between, it is a part of neither CPU: the words of the one, and the bit
+/// that the other has in its own.
+///
+/// # Safety
+///
+/// As that of [`flushed()`].
+#[inline(always)]
+pub(super) unsafe fn column() -> Column<'static, Shared> {
+    // SAFETY: By the contract a `Record` lives, which wrote these for each CPU that there can be:
+    // each plane is one of its own, whose words are initialised and are accessed atomically only.
+    unsafe {
+        let plane: *const Plane<Shared> = cpu::this_cpu_word!(vmx_vpid_column) as *const _;
+        Column::new(&*plane, cpu::this_cpu_word!(vmx_vpid_column, 8))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     }, //
 };
 use kernel::{
+    bindings::static_key_false,
     error::from_result,
     prelude::*,
     sync::{
@@ -75,10 +76,31 @@ fn set(change: impl FnOnce(&mut Switches)) -> Result {
         EINVAL
     })?;
     *guard = switches;
-    let policy = switches.policy(cpu::caps()).into_raw();
+    let policy = switches.policy(cpu::caps());
     // SAFETY: A live word, which is written here alone, with the lock held.
-    unsafe { (&raw mut bindings::vmx_vpid_state.policy).write_volatile(policy) };
+    unsafe { (&raw mut bindings::vmx_vpid_state.policy).write_volatile(policy.into_raw()) };
+    // SAFETY: The helper may wait, as this function may.
+    unsafe { bindings::vmx_vpid_set_not_plain(!policy.is_plain()) };
     Ok(())
+}
+
+/// `struct vmx_vpid_keys` of `rust/vmx_vpid.h`.
+#[repr(C)]
+struct Keys {
+    not_plain: static_key_false,
+}
+
+extern "C" {
+    static vmx_vpid_keys: Keys;
+}
+
+/// Whether the policy is another one than [`Policy::PLAIN`].
+///
+/// While it is not, this is a NOP.  While a switch changes, it is as [`policy()`].
+#[inline(always)]
+pub(super) fn are_not_plain() -> bool {
+    // SAFETY: The key is defined in C.
+    unsafe { kernel::jump_label::static_branch_unlikely!(vmx_vpid_keys, Keys, not_plain) }
 }
 
 /// Returns what a flush may be answered by now.

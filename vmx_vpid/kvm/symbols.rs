@@ -8,7 +8,6 @@
 //! handover's mutex, in every phase but `Detached`.
 
 use crate::bindings;
-use core::ptr;
 
 /// Reads a boolean of kvm_intel.
 ///
@@ -19,7 +18,7 @@ use core::ptr;
 unsafe fn read_bool(import: *mut kernel::ffi::c_void) -> bool {
     // SAFETY: By the contract, `import` points to a live `bool`.  kvm_intel writes it only in its
     // initialisation, before any vCPU exists.
-    unsafe { ptr::read_volatile(import.cast::<bool>()) }
+    unsafe { *import.cast::<bool>() }
 }
 
 macro_rules! flags {

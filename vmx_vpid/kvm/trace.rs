@@ -55,11 +55,18 @@ extern "C" {
     static __tracepoint_vmx_vpid_detach: tracepoint;
 }
 
+/// Whether a tracepoint is on.
+macro_rules! is_on {
+    ($tracepoint:ident) => {
+        // SAFETY: The key is that of a tracepoint that C defines.
+        unsafe { kernel::jump_label::static_branch_unlikely!($tracepoint, tracepoint, key) }
+    };
+}
+
 /// Emits a tracepoint if it is on.
 macro_rules! emit {
     ($tracepoint:ident, $emit:ident($($argument:expr),*)) => {
-        // SAFETY: The key is that of a tracepoint that C defines.
-        if unsafe { kernel::jump_label::static_branch_unlikely!($tracepoint, tracepoint, key) } {
+        if is_on!($tracepoint) {
             // SAFETY: A tracepoint may be emitted in any context.
             unsafe { bindings::$emit($($argument),*) };
         }
@@ -82,6 +89,18 @@ pub(super) fn release(vpid: Vpid, held: bool) {
         __tracepoint_vmx_vpid_release,
         vmx_vpid_emit_release(vpid.into_raw(), held)
     );
+}
+
+/// Whether the tracepoint of INVVPID is on.
+#[inline(always)]
+pub(super) fn invvpid_is_on() -> bool {
+    is_on!(__tracepoint_vmx_vpid_invvpid)
+}
+
+/// Whether the tracepoint of INVEPT is on.
+#[inline(always)]
+pub(super) fn invept_is_on() -> bool {
+    is_on!(__tracepoint_vmx_vpid_invept)
 }
 
 /// An INVVPID is issued.

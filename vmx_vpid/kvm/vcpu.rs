@@ -14,10 +14,7 @@ use crate::{
     invvpid::Vpid, //
 };
 use core::mem::offset_of;
-use kernel::{
-    pr_warn_once,
-    types::Opaque, //
-};
+use kernel::types::Opaque;
 
 // `to_vmx()` of KVM is a cast, and KVM asserts the same.
 kernel::static_assert!(offset_of!(bindings::vcpu_vmx, vcpu) == 0);
@@ -88,38 +85,35 @@ impl Vcpu {
             && secondary & bindings::VMX_VPID_ENABLE_VPID != 0
     }
 
-    /// Returns a root by its address.
+    /// Returns a root by its address, which the function returns.
+    ///
+    /// It is called again after the look at the root's page: to keep the address would take a
+    /// register, which each flush would have to save.
     #[inline]
-    fn root_at(&self, root: bindings::hpa_t) -> Root {
-        if root == bindings::VMX_VPID_INVALID_PAGE {
+    fn root_at(&self, root: impl Fn() -> bindings::hpa_t) -> Root {
+        if root() == bindings::VMX_VPID_INVALID_PAGE {
             return Root::Invalid;
         }
         if !self.ept() {
             return Root::Unknown;
         }
 
-        let mut levels = 0;
-        let mut ad_disabled = true;
-        // SAFETY: `root` is a valid root of a vCPU with EPT on: the dummy root, or a page of the
-        // kernel's memory map.  The helper only reads, and writes the two results.
-        let known = unsafe { bindings::vmx_vpid_ept_root(root, &mut levels, &mut ad_disabled) };
-        if !known {
-            // KVM warns too: each root it loads has a shadow page.
-            pr_warn_once!(
-                "KVM keeps no page for root {:#x}: all contexts are flushed\n",
-                root
-            );
+        // SAFETY: A valid root of a vCPU with EPT on is the dummy root, or a page of the kernel's
+        // memory map.  The helper only reads.  A role has the one form as well as the other.
+        let role = unsafe { bindings::vmx_vpid_root_role(root()).__bindgen_anon_1 };
+        if role.level() == 0 {
             return Root::Unknown;
         }
         Root::Known {
-            table: Hpa::new(root),
-            levels: if levels == 5 {
+            table: Hpa::new(root()),
+            levels: if role.level() == 5 {
                 Levels::Five
             } else {
                 Levels::Four
             },
             // SAFETY: There is a vCPU and an operation runs: the symbols are resolved.
-            accessed_dirty: !ad_disabled && unsafe { super::symbols::enable_ept_ad_bits() },
+            accessed_dirty: role.ad_disabled() == 0
+                && unsafe { super::symbols::enable_ept_ad_bits() },
         }
     }
 }
@@ -176,7 +170,7 @@ impl Tags for Vcpu {
     fn root(&self) -> Root {
         // SAFETY: By the type invariant the fields are live and stable; `mmu` always points to one
         // of the vCPU's own `struct kvm_mmu`.
-        self.root_at(unsafe { (*(*self.vmx()).vcpu.arch.mmu).root.hpa })
+        self.root_at(|| unsafe { (*(*self.vmx()).vcpu.arch.mmu).root.hpa })
     }
 
     fn roots(&self) -> [Root; ROOTS] {
@@ -186,6 +180,6 @@ impl Tags for Vcpu {
         let (l1, l2) = unsafe { (&(*vmx).vcpu.arch.root_mmu, &(*vmx).vcpu.arch.guest_mmu) };
         let [a, b, c] = l1.prev_roots;
         let [d, e, f] = l2.prev_roots;
-        [l1.root, a, b, c, l2.root, d, e, f].map(|root| self.root_at(root.hpa))
+        [l1.root, a, b, c, l2.root, d, e, f].map(|root| self.root_at(|| root.hpa))
     }
 }

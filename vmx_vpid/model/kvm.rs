@@ -31,6 +31,7 @@ use super::{
 use crate::{
     flush::{
         answer,
+        answer_plainly,
         Request, //
     },
     issue::Lost, //
@@ -118,6 +119,9 @@ impl Machine<'_> {
     #[inline(never)]
     fn flush_by_rust(&self, id: usize, request: Request) -> Result<(), Lost> {
         let seen = self.seen(&self.vcpus[id]);
+        if self.policy.is_plain() && answer_plainly(request, &seen, self.here()) {
+            return Ok(());
+        }
         answer(request, &seen, self.policy, self.here())
     }
 

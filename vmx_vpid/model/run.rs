@@ -21,7 +21,11 @@ use super::{
     step::Step,
     vpids::Vpids, //
 };
-use crate::policy::Switches;
+use crate::{
+    invvpid::Vpid,
+    lease::Flushed,
+    policy::Switches, //
+};
 use core::cell::Cell;
 use kernel::prelude::*;
 
@@ -30,7 +34,11 @@ pub(crate) const LENGTH: u64 = 200;
 
 /// Memory for the record of a machine.
 pub(crate) fn record() -> Result<KVVec<Cell<u64>>> {
-    Ok(KVVec::from_elem(Cell::new(0), 65536, GFP_KERNEL)?)
+    let record = KVVec::from_elem(Cell::new(0), Vpid::COUNT, GFP_KERNEL)?;
+    for (place, word) in record.iter().enumerate() {
+        word.set(Flushed::<Cell<u64>>::initially(place));
+    }
+    Ok(record)
 }
 
 /// Something that went wrong in a run.

@@ -349,8 +349,13 @@ impl Invalidate for Here<'_> {
 }
 
 impl Recorder for Here<'_> {
-    fn is_recorded(self, vpid: Vpid) -> bool {
-        self.flushed.contains(vpid, self.cpu().1)
+    fn is_recorded(self, vpid: Option<Vpid>) -> bool {
+        let column = self.flushed.column(self.cpu().1);
+        column.is_some_and(|column| column.contains(vpid))
+    }
+
+    fn issue_plainly(self, what: Invalidation) -> bool {
+        what.issue(self).is_ok()
     }
 
     fn record(self, vpid: Vpid) {
