@@ -2,7 +2,7 @@
 
 //! The fast way in: KVM's static calls, pointed straight at the backend.
 //!
-//! Livepatch alone costs some 75 instructions a call.  KVM calls the entries of `kvm_x86_ops` by
+//! Livepatch alone costs some 80 instructions a call.  KVM calls the entries of `kvm_x86_ops` by
 //! static calls, direct calls that the kernel rewrites; pointed at the very functions that
 //! livepatch leads to, they cost nothing.  The same functions, since livepatch looks for these on
 //! every task's stack before it lets the module go.
