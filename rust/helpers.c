@@ -55,18 +55,28 @@ struct vmx_vpid_cpu vmx_vpid_cpu __ro_after_init;
 
 struct vmx_vpid_state vmx_vpid_state __read_mostly;
 
-struct vmx_vpid_keys vmx_vpid_keys = { .not_plain = STATIC_KEY_FALSE_INIT };
+struct vmx_vpid_keys vmx_vpid_keys = {
+	.all_not_plain = STATIC_KEY_FALSE_INIT,
+	.others_not_plain = STATIC_KEY_FALSE_INIT,
+};
+
+static void set_key(struct static_key_false *key, bool on)
+{
+	if (on)
+		static_branch_enable(key);
+	else
+		static_branch_disable(key);
+}
 
 /**
  * vmx_vpid_set_not_plain - tell every flush whether its policy is not the usual one
- * @not_plain: it is not
+ * @all: it is not for a flush of all
+ * @others: it is not for the other kinds
  */
-void vmx_vpid_set_not_plain(bool not_plain)
+void vmx_vpid_set_not_plain(bool all, bool others)
 {
-	if (not_plain)
-		static_branch_enable(&vmx_vpid_keys.not_plain);
-	else
-		static_branch_disable(&vmx_vpid_keys.not_plain);
+	set_key(&vmx_vpid_keys.all_not_plain, all);
+	set_key(&vmx_vpid_keys.others_not_plain, others);
 }
 
 /**
@@ -123,7 +133,8 @@ union kvm_mmu_page_role vmx_vpid_root_role(hpa_t root)
 	sp = root_to_sp(root);
 	if (unlikely(!sp)) {
 		/* KVM warns too: each root that it loads has one. */
-		pr_warn_once("KVM keeps no page for root %#llx: all contexts are flushed\n", root);
+		pr_warn_once("vmx_vpid: KVM keeps no page for root %#llx: all contexts are flushed\n",
+			     root);
 		return (union kvm_mmu_page_role){ };
 	}
 

@@ -234,7 +234,7 @@ extern struct vmx_vpid_cpu {
 } vmx_vpid_cpu;
 
 /*
- * What every flush reads, plain words since Rust calls a function for each load of
+ * What flushes read, plain words since Rust calls a function for each load of
  * an atomic: read and written by one access each.
  */
 extern struct vmx_vpid_state {
@@ -243,11 +243,12 @@ extern struct vmx_vpid_state {
 	size_t flushed_rest;
 } vmx_vpid_state;
 
-/* What every flush is told by a static branch. */
+/* What every flush is told by a static branch: that the policy is not the usual one. */
 extern struct vmx_vpid_keys {
-	struct static_key_false not_plain;	/* the policy is not the usual one */
+	struct static_key_false all_not_plain;		/* for a flush of all */
+	struct static_key_false others_not_plain;	/* for the others */
 } vmx_vpid_keys;
-void vmx_vpid_set_not_plain(bool not_plain);
+void vmx_vpid_set_not_plain(bool all, bool others);
 void vmx_vpid_lock_vpids(void);
 void vmx_vpid_unlock_vpids(void);
 u64 vmx_vpid_counter_sum(unsigned int counter);

@@ -4,7 +4,7 @@
 //!
 //! KVM's core asks for four kinds of flush, always on the CPU that has the vCPU loaded.  What has
 //! to be issued follows from the request, from how translations are tagged (EPT or not, VPID or
-//! not) and from what the CPU can do; that decision is [`plan()`], a pure function.
+//! not) and from what the CPU can do; that decision is [`decide()`].
 //!
 //! An invalidation may always cover more than was asked for, and never less: where a narrow type is
 //! missing, the next wider one is taken.
@@ -68,7 +68,7 @@ pub(crate) enum Root {
     },
 }
 
-/// How a vCPU's translations are tagged; what [`plan()`] asks of a vCPU, and no more.
+/// How a vCPU's translations are tagged; what [`decide()`] asks of a vCPU, and no more.
 ///
 /// Asked only where the answer matters, since some of them take several loads.
 pub(crate) trait Tags {
@@ -155,10 +155,22 @@ pub(crate) trait Recorder: Invalidate {
     fn pinned<R>(self, function: impl FnOnce() -> R) -> R;
 }
 
+/// Whether a policy says of a request what [`Policy::PLAIN`] says: then it may be answered by
+/// [`answer_plainly()`].
+pub(crate) fn is_plain(request: Request, policy: Policy) -> bool {
+    match request {
+        Request::All => policy == Policy::PLAIN,
+        Request::Current | Request::Gva(_) | Request::Guest => {
+            policy.with_by_context(false) == Policy::PLAIN
+        }
+    }
+}
+
 /// Carries out what answers a request as most are answered; returns whether that was done.
 ///
-/// That is under [`Policy::PLAIN`], by one instruction or none, where there is nothing to be
-/// recorded.  If it is `false`, nothing was dropped, and [`answer()`] is to be called.
+/// That is by one instruction or none, where there is nothing to be recorded.  If it is `false`,
+/// nothing was dropped, and [`answer()`] is to be called.  An instruction that fails is of no
+/// account here: that which takes its place is counted, and reported if it fails too.
 // To be short is what this is for.  It is compiled for each kind of request by itself, so that
 // there is no test of the policy; and nothing that is known before the instruction is needed after
 // it, so that the caller has no register to save.
@@ -228,8 +240,8 @@ impl<T: Tags, C: Recorder> End for Plainly<'_, T, C> {
             Cleaned::Nothing => true,
             Cleaned::One(vpid) => cpu.is_recorded(Some(vpid)),
             Cleaned::Both => {
+                // Few have a second one: whether there is one is asked last.
                 cpu.is_recorded(tags.vpid01())
-                    // Few have one.
                     && tags.vpid02().is_none_or(|vpid| cpu.is_recorded(Some(vpid)))
             }
         };

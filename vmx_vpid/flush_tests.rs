@@ -20,13 +20,12 @@ mod tests {
             Levels, //
         },
         flush::*,
-        insn::InsnError,
+        flush_mock::Moving,
         invvpid::{
             self,
             Vpid, //
         },
         issue::{
-            Invalidate,
             Invalidation::{
                 self,
                 *, //
@@ -39,7 +38,6 @@ mod tests {
             Switches, //
         }, //
     };
-    use core::cell::Cell;
     use kernel::prelude::*;
 
     /// A vCPU as a flush sees it.
@@ -314,80 +312,6 @@ mod tests {
         Ok(())
     }
 
-    /// A CPU on which instructions work or not, in a machine that moves the task to the other CPU
-    /// whenever it may.
-    struct Moving {
-        works: bool,
-        cpu: Cell<usize>,
-        pins: Cell<u32>,
-        /// How many instructions each CPU was given, and which VPIDs were recorded for it.
-        issued: [Cell<u32>; 2],
-        recorded: [Cell<[Option<Vpid>; 2]>; 2],
-    }
-
-    impl Moving {
-        fn new(works: bool) -> Self {
-            Self {
-                works,
-                cpu: Cell::new(0),
-                pins: Cell::new(0),
-                issued: Default::default(),
-                recorded: Default::default(),
-            }
-        }
-
-        fn issue(&self) -> Result<(), InsnError> {
-            let issued = &self.issued[self.cpu.get()];
-            issued.set(issued.get() + 1);
-            self.go_on();
-            if self.works {
-                Ok(())
-            } else {
-                Err(InsnError::Fault)
-            }
-        }
-
-        fn go_on(&self) {
-            if self.pins.get() == 0 {
-                self.cpu.set(1 - self.cpu.get());
-            }
-        }
-    }
-
-    impl Invalidate for &Moving {
-        fn invvpid(&self, _: invvpid::Extent) -> Result<(), InsnError> {
-            self.issue()
-        }
-        fn invept(&self, _: ept::Extent) -> Result<(), InsnError> {
-            self.issue()
-        }
-        fn skipped(&self) {}
-        fn widened(&self) {}
-        fn failed(&self, _: Invalidation, _: InsnError, _: Option<Invalidation>) {}
-    }
-
-    impl Recorder for &Moving {
-        fn is_recorded(self, vpid: Option<Vpid>) -> bool {
-            let recorded = vpid.is_none() || self.recorded[self.cpu.get()].get().contains(&vpid);
-            self.go_on();
-            recorded
-        }
-        fn issue_plainly(self, _: Invalidation) -> bool {
-            self.issue().is_ok()
-        }
-        fn record(self, vpid: Vpid) {
-            let recorded = &self.recorded[self.cpu.get()];
-            let [one, _] = recorded.get();
-            recorded.set([Some(vpid), one]);
-        }
-        fn pinned<R>(self, function: impl FnOnce() -> R) -> R {
-            self.pins.set(self.pins.get() + 1);
-            let result = function();
-            self.pins.set(self.pins.get() - 1);
-            result
-        }
-    }
-
     #[test]
     fn a_flush_is_recorded_where_it_was_issued() {
         for ept in [false, true] {
@@ -400,31 +324,49 @@ mod tests {
                     let wanted = if issued.get() == 0 { [None; 2] } else { both };
                     assert_eq!(recorded.get(), wanted);
                 }
-                // As much is issued where nothing is left to be recorded.
-                let count = |cpu: &Moving| cpu.issued.iter().map(Cell::get).sum::<u32>();
-                let before = count(&cpu);
-                cpu.recorded[0].set([vcpu.vpid01, vcpu.vpid02]);
-                cpu.recorded[1].set([vcpu.vpid01, vcpu.vpid02]);
-                assert_eq!(answer(Request::All, &vcpu, policy, &cpu), Ok(()));
-                assert_eq!(count(&cpu), 2 * before);
             }
         }
     }
 
     #[test]
-    fn the_plain_way_is_for_what_is_recorded() {
-        let (all, guest) = (Request::All, Request::Guest);
-        for (ept, request) in [(true, all), (false, all), (false, guest)] {
-            let vcpu = vcpu(ept);
+    fn the_plain_way_is_for_what_is_recorded() -> Result {
+        let (all, guest, current) = (Request::All, Request::Guest, Request::Current);
+        // By what is recorded: whether it is taken.
+        let (none, one) = ([None; 2], [Vpid::new(1), None]);
+        let both = [Vpid::new(1), Vpid::new(2)];
+        for (ept, request, recorded, taken) in [
+            (true, all, none, false),
+            (true, all, one, false),
+            (true, all, both, true),
+            (false, all, one, false),
+            (false, all, both, true),
+            (false, guest, none, false),
+            (false, guest, one, true),
+            (false, current, one, true),
+            // These say nothing of a whole VPID.
+            (true, current, none, true),
+            (false, Request::Gva(gva()?), none, true),
+        ] {
             for works in [true, false] {
                 let cpu = Moving::new(works);
-                assert!(!answer_plainly(request, &vcpu, &cpu));
-                let both = [vcpu.vpid01, vcpu.vpid02];
-                cpu.recorded.iter().for_each(|cpu| cpu.set(both));
-                assert_eq!(answer_plainly(request, &vcpu, &cpu), works);
-                assert_eq!(cpu.issued.iter().map(Cell::get).sum::<u32>(), 1);
+                cpu.recorded.iter().for_each(|cpu| cpu.set(recorded));
+                let done = answer_plainly(request, &vcpu(ept), &cpu);
+                assert_eq!(done, taken && works);
+                assert_eq!(cpu.count(), taken.into());
             }
         }
+        // Where the root cannot be named, something wider is to be counted.
+        let unknown = Vcpu {
+            root: Root::Unknown,
+            ..vcpu(true)
+        };
+        let cpu = Moving::new(true);
+        assert!(!answer_plainly(current, &unknown, &cpu) && cpu.count() == 0);
+        // A switch that is about one kind of request leaves the others alone.
+        let apart = less(0).with_by_context(true);
+        assert!(is_plain(guest, apart) && !is_plain(all, apart) && is_plain(all, less(0)));
+        assert!(!is_plain(guest, less(NO_ADDRESS)) && !is_plain(current, less(0).with_force(true)));
+        Ok(())
     }
 
     #[test]

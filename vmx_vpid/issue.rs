@@ -3,7 +3,7 @@
 //! Invalidations as they are issued, and what is done when one fails.
 //!
 //! No flush is lost in silence: a failed instruction is reported and answered by the next wider one
-//! of its kind.
+//! of its kind.  (One that fails on the short way of [`crate::flush`] is first issued again, here.)
 
 use crate::{
     addr::CanonicalGva,
@@ -26,7 +26,7 @@ pub(crate) enum Invalidation {
 
 /// The instructions that answer a request.
 ///
-/// Most are one, and are never written to memory; see [`crate::flush::plan()`].
+/// Most are one, and are never written to memory; see [`crate::flush`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
     /// None: no translation can be left that the request is about.

@@ -19,6 +19,7 @@ mod entry;
 mod ept;
 mod fault;
 mod flush;
+mod flush_mock;
 mod flush_tests;
 #[cfg(vmx_vpid_host)]
 pub mod host;

@@ -49,7 +49,7 @@ use kernel::{
 fn flush(request: Request, vcpu: &Vcpu) {
     // SAFETY: There is a vCPU: an operation was called for it, which does not end before this.
     let cpu = unsafe { Cpu::new(request.into()) };
-    if switches::are_not_plain() || !flush::answer_plainly(request, vcpu, cpu) {
+    if switches::are_not_plain(request) || !flush::answer_plainly(request, vcpu, cpu) {
         flush_at_length(vcpu, request);
     }
 }

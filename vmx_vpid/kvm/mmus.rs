@@ -66,7 +66,7 @@ impl Line {
     unsafe fn choice(&self) -> Choice {
         Choice::of(Setup {
             // SAFETY: The contract of this function.
-            ept: unsafe { symbols::enable_ept() },
+            ept: unsafe { symbols::enable_ept_by_now() },
             l2: self.0.l2,
             ept12: self.0.ept12,
             levels: self.0.levels,

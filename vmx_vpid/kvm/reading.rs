@@ -236,7 +236,7 @@ impl Reading {
     /// kvm_intel's symbols are resolved until this returns.
     unsafe fn step(&mut self) -> Result {
         // SAFETY: By the contract.
-        if !unsafe { symbols::enable_ept() } {
+        if !unsafe { symbols::enable_ept_by_now() } {
             self.say(Line::Nothing("kvm_intel: ept=0, no VM has an EPT"));
             self.ended = true;
             return Ok(());

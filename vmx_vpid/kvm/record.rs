@@ -2,7 +2,7 @@
 
 //! The memory of the record of where VPIDs were flushed.
 //!
-//! Every flush looks into it.  So it is a static, published before the first operation can be
+//! Most flushes look into it.  So it is a static, published before the first operation can be
 //! called and withdrawn after the last.
 
 use crate::{
@@ -58,7 +58,8 @@ impl Word for Shared {
 ///
 /// # Invariants
 ///
-/// `vmx_vpid_state` has its words, those of every CPU and VPID, and nobody else writes it.
+/// `vmx_vpid_state` has its words, those of every CPU and VPID, and each `vmx_vpid_column` those of
+/// its CPU; nobody else writes these.
 pub(super) struct Record {
     _words: KVVec<Shared>,
 }
@@ -80,19 +81,17 @@ impl Record {
             words.push(Shared(word), GFP_KERNEL)?;
         }
         Self::publish(words.as_mut_ptr().cast(), planes - 1);
+        // INVARIANT: Pointer and number are the vector's, which does not grow from here on.
+        let record = Self { _words: words };
+        // SAFETY: The record lives, and what is returned is given up before it is.
+        let flushed = unsafe { flushed() };
         for cpu in 0..nr_cpu_ids() {
-            // SAFETY: A record lives, since the line above.
-            if let Some(column) = unsafe { flushed() }.column(cpu) {
+            if let Some(column) = flushed.column(cpu) {
                 let (plane, bit) = column.parts();
-                // SAFETY: No operation can be called: nobody reads the words that the helper
-                // writes, those of a CPU that the machine may have.
-                unsafe {
-                    bindings::vmx_vpid_set_column(cpu, plane.as_ptr().cast_mut().cast(), bit)
-                };
+                Self::publish_column(cpu, plane.as_ptr().cast_mut().cast(), bit);
             }
         }
-        // INVARIANT: Pointer and number are the vector's, which does not grow from here on.
-        Ok(Self { _words: words })
+        Ok(record)
     }
 
     /// Tells the operations where the words are.
@@ -104,11 +103,20 @@ impl Record {
             bindings::vmx_vpid_state.flushed_rest = rest;
         }
     }
+
+    /// Tells a CPU where its words are, and which bit it has in them.
+    fn publish_column(cpu: u32, words: *mut u64, bit: u64) {
+        // SAFETY: As above; the helper writes what is that CPU's, if the machine can have it.
+        unsafe { bindings::vmx_vpid_set_column(cpu, words, bit) };
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         Self::publish(ptr::null_mut(), 0);
+        for cpu in 0..nr_cpu_ids() {
+            Self::publish_column(cpu, ptr::null_mut(), 0);
+        }
     }
 }
 
@@ -135,8 +143,8 @@ pub(super) unsafe fn column() -> Column<'static, Shared> {
 ///
 /// # Safety
 ///
-/// To be called within an operation of the backend, or within livepatch's callback or a reading of
-/// debugfs, and what it returns not to be kept beyond: a [`Record`] lives that long.
+/// A [`Record`] lives, and does as long as what is returned.  It does within an operation of the
+/// backend, livepatch's callback, and a reading of debugfs.
 #[inline]
 pub(super) unsafe fn flushed() -> Flushed<'static, Shared> {
     // SAFETY: By the contract a `Record` lives, and is dropped only after the value was given up;

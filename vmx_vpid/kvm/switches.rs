@@ -4,6 +4,10 @@
 
 use crate::{
     bindings,
+    flush::{
+        self,
+        Request, //
+    },
     kvm::{
         asid_follow,
         cpu,
@@ -17,6 +21,7 @@ use crate::{
 use kernel::{
     bindings::static_key_false,
     error::from_result,
+    jump_label::static_branch_unlikely,
     prelude::*,
     sync::{
         atomic::{
@@ -79,28 +84,39 @@ fn set(change: impl FnOnce(&mut Switches)) -> Result {
     let policy = switches.policy(cpu::caps());
     // SAFETY: A live word, which is written here alone, with the lock held.
     unsafe { (&raw mut bindings::vmx_vpid_state.policy).write_volatile(policy.into_raw()) };
+    let not_plain = |request| !flush::is_plain(request, policy);
     // SAFETY: The helper may wait, as this function may.
-    unsafe { bindings::vmx_vpid_set_not_plain(!policy.is_plain()) };
+    unsafe {
+        bindings::vmx_vpid_set_not_plain(not_plain(Request::All), not_plain(Request::Guest));
+    }
     Ok(())
 }
 
 /// `struct vmx_vpid_keys` of `rust/vmx_vpid.h`.
 #[repr(C)]
 struct Keys {
-    not_plain: static_key_false,
+    all_not_plain: static_key_false,
+    others_not_plain: static_key_false,
 }
 
 extern "C" {
     static vmx_vpid_keys: Keys;
 }
 
-/// Whether the policy is another one than [`Policy::PLAIN`].
+/// Whether a request cannot be answered as most are: the opposite of [`flush::is_plain()`].
 ///
-/// While it is not, this is a NOP.  While a switch changes, it is as [`policy()`].
+/// While it can, this is a NOP.  While a switch changes, it is as [`policy()`].
 #[inline(always)]
-pub(super) fn are_not_plain() -> bool {
-    // SAFETY: The key is defined in C.
-    unsafe { kernel::jump_label::static_branch_unlikely!(vmx_vpid_keys, Keys, not_plain) }
+pub(super) fn are_not_plain(request: Request) -> bool {
+    // SAFETY: The keys are defined in C.
+    unsafe {
+        match request {
+            Request::All => static_branch_unlikely!(vmx_vpid_keys, Keys, all_not_plain),
+            Request::Current | Request::Gva(_) | Request::Guest => {
+                static_branch_unlikely!(vmx_vpid_keys, Keys, others_not_plain)
+            }
+        }
+    }
 }
 
 /// Returns what a flush may be answered by now.

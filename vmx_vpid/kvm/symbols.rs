@@ -8,17 +8,30 @@
 //! handover's mutex, in every phase but `Detached`.
 
 use crate::bindings;
+use core::ptr;
 
 /// Reads a boolean of kvm_intel.
 ///
 /// # Safety
 ///
-/// `import` is the import of a `bool`, and filled in.
+/// `import` is the import of a `bool`, and filled in; kvm_intel is initialised.
 #[inline]
 unsafe fn read_bool(import: *mut kernel::ffi::c_void) -> bool {
-    // SAFETY: By the contract, `import` points to a live `bool`.  kvm_intel writes it only in its
-    // initialisation, before any vCPU exists.
+    // SAFETY: By the contract, `import` points to a live `bool`, which kvm_intel writes only in its
+    // initialisation.
     unsafe { *import.cast::<bool>() }
+}
+
+/// Whether guests run on EPT, to be asked while kvm_intel may be in its initialisation, which
+/// changes it.
+///
+/// # Safety
+///
+/// kvm_intel's symbols are resolved.
+pub(super) unsafe fn enable_ept_by_now() -> bool {
+    // SAFETY: By the contract, this is the import of a live `bool`, and filled in.  One load of all
+    // of it.
+    unsafe { ptr::read_volatile(bindings::vmx_vpid_import_enable_ept.cast()) }
 }
 
 macro_rules! flags {
@@ -27,10 +40,11 @@ macro_rules! flags {
         ///
         /// # Safety
         ///
-        /// kvm_intel is loaded and its symbols are resolved.
+        /// There is a vCPU, so that kvm_intel is initialised, and its symbols are resolved.
         #[inline]
         pub(super) unsafe fn $name() -> bool {
-            // SAFETY: The import is that of a `bool`, and filled in by the contract.
+            // SAFETY: The import is that of a `bool`, and filled in by the contract, which also has
+            // the initialisation behind it.
             unsafe { read_bool(bindings::$import) }
         }
     )*};

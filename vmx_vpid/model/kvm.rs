@@ -32,6 +32,7 @@ use crate::{
     flush::{
         answer,
         answer_plainly,
+        is_plain,
         Request, //
     },
     issue::Lost, //
@@ -119,7 +120,7 @@ impl Machine<'_> {
     #[inline(never)]
     fn flush_by_rust(&self, id: usize, request: Request) -> Result<(), Lost> {
         let seen = self.seen(&self.vcpus[id]);
-        if self.policy.is_plain() && answer_plainly(request, &seen, self.here()) {
+        if is_plain(request, self.policy) && answer_plainly(request, &seen, self.here()) {
             return Ok(());
         }
         answer(request, &seen, self.policy, self.here())
