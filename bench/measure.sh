@@ -40,8 +40,8 @@ call() { # who is called, module, patterns of the two functions' names
 }
 
 # The module measures when a guest is entered, and tells when it is unloaded.
-flush() { # who is called, module, pattern of the functions' names, @ for what differs
-	local MARK op functions=
+flush() { # who is called, module, pattern of the functions' names, @ for what differs; table
+	local MARK op functions= table=${4:-flush}
 	mark_log
 	for op in all current gva guest; do
 		functions=$functions,$(address "$2" "$(echo "$3" | sed "s/@/$op/")")
@@ -49,13 +49,17 @@ flush() { # who is called, module, pattern of the functions' names, @ for what d
 	insmod ./bench/vmx_vpid_flush_cost.ko functions="${functions#,}" &&
 		./bench/roundtrip -t 1 >/dev/null && rmmod vmx_vpid_flush_cost ||
 		problem "the module that measures flushes did not work"
-	samples cost "$1" flush
-	samples bare "bare" flush
+	samples cost "$1" "$table"
+	samples bare "bare" "$table"
 }
 
 flush_c() { flush "$1" kvm_intel '^vmx_flush_tlb_@$'; }
 flush_rust() {
-	flush rust vmx_vpid '^_R.*Entry.*Native.*flush_tlb_@'
+	local name='^_R.*Entry.*Native.*flush_tlb_@'
+	flush rust vmx_vpid "$name"
+	switch flush_context 1 || problem "flush_context cannot be switched"
+	flush rust vmx_vpid "$name" apart
+	switch flush_context 0 || problem "flush_context cannot be switched"
 	flush_c livepatch
 }
 no_leak() { nothing_leaked >/dev/null || problem "a VPID leaked, or a flush failed"; }

@@ -3,6 +3,8 @@
 
 from collections import namedtuple
 
+from common import build_tree, config_of
+
 # The most that Rust may take: a number made from C's, and how that is written.
 Bar = namedtuple("Bar", "limit text")
 # A row: its name where it is measured, what it is, its bar or None.
@@ -54,14 +56,23 @@ NESTED = (
     Row("invept_2", "L1's INVEPT type 2, all", None),
 )
 
-# KVM calls the handler of misconfigurations by name where retpolines are built in, as they are in
-# the test kernel: what comes more is livepatch.
+
+
+def retpolines():
+    """Whether they are built into the kernel that is measured, as into the testbed's."""
+    config = build_tree() / ".config"
+    return not config.exists() or "CONFIG_MITIGATION_RETPOLINE" in config_of(config)
+
+
+# KVM calls the handler of misconfigurations by name where retpolines are built in: what comes more
+# is livepatch.
+MMIO = above_c(80) if retpolines() else of_c(1.00)
 MEMORY = (
     CPUID,
     Row("violation_held", "EPT violation, the host has the page", of_c(1.00)),
     Row("violation_fresh", "EPT violation, the host has it not", of_c(1.00)),
-    Row("mmio_fast", "MMIO, ioeventfd of any length", above_c(80)),
-    Row("mmio_length", "MMIO, ioeventfd of 4 bytes", above_c(80)),
+    Row("mmio_fast", "MMIO, ioeventfd of any length", MMIO),
+    Row("mmio_length", "MMIO, ioeventfd of 4 bytes", MMIO),
 )
 
 IN_USE = (("0", "0 in use"), ("1", "1 in use"), ("1024", "1,024 in use"),
@@ -74,6 +85,8 @@ VPID = tuple(Row(f"{what}_{name}", f"{what}_vpid(), {text}", at_most(60))
 
 FLUSH = tuple(Row(f"flush_{op}_ept{ept}", f"flush_tlb_{op}(), ept={ept}", above_c(10))
               for ept in (1, 0) for op in ("all", "current", "gva", "guest"))
+# C has no such policy.
+APART = tuple(Row(row.name, f"{row.text}, flush_context=1", None) for row in FLUSH)
 
 LIVES = tuple(Row(f"{what}_{number}", f"{what} {number:,} vCPU{'s' * (number > 1)}", None)
               for what in ("create", "destroy") for number in (1, 10, 100, 1000))
@@ -124,6 +137,7 @@ TABLES = (
           VPID, None, None, (*BOTH, "livepatch"), 1),
     Table("flush", "the function itself, instructions",
           FLUSH, None, "bare", (*BOTH, "livepatch", "bare"), 1),
+    Table("apart", "the function itself, instructions", APART, None, "bare", ("rust", "bare"), 1),
     Table("lives", "vCPUs of one VM, ticks of user space", LIVES, None, None, BOTH, 1),
     Table("module", "the module; attach and detach in ticks", MODULE, None, None, ("rust",), 1),
     Table("moves", "1,000 moves between 2 CPUs, invalidations", MOVES, None, None, BOTH, 2),
