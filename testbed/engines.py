@@ -19,7 +19,7 @@ from status import NO_TOOL, USAGE
 BOCHS_CPUS = {
     "corei7_haswell_4770": ((), "", "EPT with A/D bits, VPID, INVPCID (the default)"),
     "broadwell_ult": ((), "", "the same"),
-    "corei7_skylake_x": (("avx512f",), "", "the same, PML and MBEC"),
+    "corei7_skylake_x": (("avx512f",), "noxsave", "the same, PML and MBEC"),
     "tigerlake": ((), "noxsave", "the same, PML and MBEC"),
     "corei7_ivy_bridge_3770k": ((), "", "EPT without A/D bits, VPID, no INVPCID"),
     "corei7_sandy_bridge_2600k": ((), "", "EPT without A/D bits, VPID, no INVPCID"),
