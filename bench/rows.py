@@ -57,7 +57,6 @@ NESTED = (
 )
 
 
-
 def retpolines():
     """Whether they are built into the kernel that is measured, as into the testbed's."""
     config = build_tree() / ".config"

@@ -30,7 +30,7 @@ back_and_forth() {
 detach_and_attach() { detach && attach; }
 # What the guest has cached on a CPU is dropped by its own contexts alone.
 back_and_forth_apart() {
-	# Until it is on, all contexts are emptied, whose vCPUs move all the time.
+	# The vCPUs move all the time, and until it is on each move empties all contexts.
 	switch flush_context 1 && remember && one_cpu && two_cpus &&
 		stayed $FAILURES flush_collateral && grew op_flush_tlb_all && switch flush_context 0
 }

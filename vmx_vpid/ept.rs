@@ -216,7 +216,7 @@ kernel::static_assert!(core::mem::size_of::<Descriptor>() == 16);
 impl Extent {
     /// Returns the numbers that stand for this extent: type and EPT pointer, 0 where there is none.
     #[inline]
-    pub(crate) fn numbers(self) -> (u8, u64) {
+    pub(crate) const fn numbers(self) -> (u8, u64) {
         match self {
             Self::Context(eptp) => (1, eptp.into_raw()),
             Self::All => (2, 0),
@@ -225,9 +225,10 @@ impl Extent {
 
     /// Returns the type and the operand that stand for this extent.
     #[inline]
-    fn encode(self) -> (u64, Descriptor) {
+    const fn encode(self) -> (u64, Descriptor) {
         let (kind, eptp) = self.numbers();
-        (kind.into(), Descriptor { eptp, reserved: 0 })
+        // CAST: It is wider there.
+        (kind as u64, Descriptor { eptp, reserved: 0 })
     }
 }
 
@@ -244,13 +245,10 @@ impl Extent {
 pub(crate) fn invept(extent: Extent) -> Result<(), InsnError> {
     match extent {
         // An operand that is always the same does not have to be written.
-        Extent::All => issue(
-            2,
-            &Descriptor {
-                eptp: 0,
-                reserved: 0,
-            },
-        ),
+        Extent::All => {
+            const ALL: (u64, Descriptor) = Extent::All.encode();
+            issue(ALL.0, &ALL.1)
+        }
         Extent::Context(_) => {
             let (kind, descriptor) = extent.encode();
             issue(kind, &descriptor)

@@ -149,7 +149,8 @@ pub(crate) trait Recorder: Invalidate {
     fn is_recorded(self, vpid: Option<Vpid>) -> bool;
     /// Records that a VPID was flushed on this CPU.
     fn record(self, vpid: Vpid);
-    /// Issues an instruction if that is all that is to be done; returns whether it worked.
+    /// Issues an instruction, unless somebody wants to be told of it; returns whether it was issued
+    /// and worked.
     fn issue_plainly(self, what: Invalidation) -> bool;
     /// Calls a function during which the task stays on this CPU.
     fn pinned<R>(self, function: impl FnOnce() -> R) -> R;
@@ -251,7 +252,7 @@ impl<T: Tags, C: Recorder> End for Plainly<'_, T, C> {
                 cpu.skipped();
                 true
             }
-            _ => false,
+            Plan::Nothing | Plan::Wider(_) | Plan::Several(_) => false,
         }
     }
 }

@@ -97,7 +97,7 @@ impl Extent {
     /// Returns the numbers that stand for this extent: type, VPID and address; 0 where there is
     /// none.
     #[inline]
-    pub(crate) fn numbers(self) -> (u8, u16, u64) {
+    pub(crate) const fn numbers(self) -> (u8, u16, u64) {
         match self {
             Self::Address(vpid, gva) => (0, vpid.into_raw(), gva.into_raw()),
             Self::Context(vpid) => (1, vpid.into_raw(), 0),
@@ -107,10 +107,11 @@ impl Extent {
 
     /// Returns the type and the operand that stand for this extent.
     #[inline]
-    fn encode(self) -> (u64, Descriptor) {
+    const fn encode(self) -> (u64, Descriptor) {
         let (kind, vpid, gva) = self.numbers();
-        let vpid = u64::from(vpid);
-        (kind.into(), Descriptor { vpid, gva })
+        // CAST: Both are wider there.
+        let vpid = vpid as u64;
+        (kind as u64, Descriptor { vpid, gva })
     }
 }
 
@@ -127,8 +128,11 @@ impl Extent {
 pub(crate) fn invvpid(extent: Extent) -> Result<(), InsnError> {
     match extent {
         // An operand that is always the same does not have to be written.
-        Extent::All => issue(2, &Descriptor { vpid: 0, gva: 0 }),
-        _ => {
+        Extent::All => {
+            const ALL: (u64, Descriptor) = Extent::All.encode();
+            issue(ALL.0, &ALL.1)
+        }
+        Extent::Address(..) | Extent::Context(_) => {
             let (kind, descriptor) = extent.encode();
             issue(kind, &descriptor)
         }

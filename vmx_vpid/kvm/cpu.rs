@@ -204,7 +204,8 @@ impl Recorder for Cpu {
         unsafe { record::flushed() }.insert(vpid, current());
     }
 
-    // Not where trace events would tell of it: they need what is in registers afterwards.
+    // A trace event that is on tells on the long way: what it needs would have to be kept over the
+    // call of it.
     #[inline(always)]
     fn issue_plainly(self, what: Invalidation) -> bool {
         let worked = match what {

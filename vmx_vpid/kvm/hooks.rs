@@ -94,8 +94,8 @@ impl Backend for Native {
 
     #[inline]
     fn allocate_vpid() -> Option<Vpid> {
-        // SAFETY: KVM calls this, so kvm_intel is loaded, and its symbols are resolved since
-        // `pre_patch`.
+        // SAFETY: KVM calls this for a vCPU, so kvm_intel is initialised, and its symbols are
+        // resolved since `pre_patch`.
         if !unsafe { symbols::enable_vpid() } {
             count!(VpidOff);
             return None;

@@ -84,6 +84,7 @@ fn set(change: impl FnOnce(&mut Switches)) -> Result {
     let policy = switches.policy(cpu::caps());
     // SAFETY: A live word, which is written here alone, with the lock held.
     unsafe { (&raw mut bindings::vmx_vpid_state.policy).write_volatile(policy.into_raw()) };
+    // One stands for all others: `is_plain()` says the same of each.
     let not_plain = |request| !flush::is_plain(request, policy);
     // SAFETY: The helper may wait, as this function may.
     unsafe {
@@ -108,7 +109,7 @@ extern "C" {
 /// While it can, this is a NOP.  While a switch changes, it is as [`policy()`].
 #[inline(always)]
 pub(super) fn are_not_plain(request: Request) -> bool {
-    // SAFETY: The keys are defined in C.
+    // SAFETY: The keys are defined in C, by a structure of this form.
     unsafe {
         match request {
             Request::All => static_branch_unlikely!(vmx_vpid_keys, Keys, all_not_plain),

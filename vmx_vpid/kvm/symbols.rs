@@ -43,8 +43,8 @@ macro_rules! flags {
         /// There is a vCPU, so that kvm_intel is initialised, and its symbols are resolved.
         #[inline]
         pub(super) unsafe fn $name() -> bool {
-            // SAFETY: The import is that of a `bool`, and filled in by the contract, which also has
-            // the initialisation behind it.
+            // SAFETY: The import is that of a `bool`.  By the contract it is filled in, and
+            // kvm_intel is initialised.
             unsafe { read_bool(bindings::$import) }
         }
     )*};
