@@ -42,7 +42,8 @@ kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
 	VMX_VPID_KUNIT_TEST=m $(if $(V),V=$(V),-s)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps kernel check-kernel modules clippy rustfmt host-source host-test host-clippy loom fuzz \
+.PHONY: help deps kernel check-kernel modules clippy rustfmt kernel-source unit-test host-test tools-clippy \
+	loom fuzz \
 	model mutants run selftests shell test test-debug test-long test-debug-long bench plots clean \
 	print-KSRC print-KDIR
 
@@ -76,41 +77,44 @@ clippy: kernel ## lint the Rust code
 
 rustfmt: ## check the format of the Rust code
 	@$(RUSTFMT) --check --config-path .rustfmt.toml vmx_vpid/vmx_vpid_main.rs vmx_vpid/vmx_vpid_kunit.rs \
-		$$(git ls-files host/\*.rs)
+		$$(git ls-files tools/\*.rs)
 
-# The host build wants the kernel's sources, no kernel.
+# The build in userspace needs the kernel's sources and no kernel.
 cargo = KSRC='$(ksrc)' CARGO_TARGET_DIR=$(CURDIR)/build/$(notdir $(1)) \
 	$(CARGO) $(2) --locked --manifest-path $(1)/Cargo.toml $(if $(V),-v)
 
-host-source: $(if $(KSRC)$(KDIR),,deps)
+kernel-source: $(if $(KSRC)$(KDIR),,deps)
 	@testbed/kernel --source
 
-host-test: host-source ## run the unit tests on this machine, without a kernel
-	@$(call cargo,host,test) $(ARGS)
+unit-test: kernel-source ## run the unit tests in userspace, without a kernel
+	@$(call cargo,tools,test) $(ARGS)
 
-model: host-source ## try to refute the flushes: ten million steps at random, all short sequences
-	@$(call cargo,host,build) -q -p model
-	@build/host/debug/model random --steps 10000000 $(if $(SEED),--seed $(SEED))
-	@build/host/debug/model shadow --steps 5000000 $(if $(SEED),--seed $(SEED))
+# The name of the target before.
+host-test: unit-test
+
+model: kernel-source ## try to refute the flushes: ten million steps at random, all short sequences
+	@$(call cargo,tools,build) -q -p model
+	@build/tools/debug/model random --steps 10000000 $(if $(SEED),--seed $(SEED))
+	@build/tools/debug/model shadow --steps 5000000 $(if $(SEED),--seed $(SEED))
 	@for machine in ept shadow ept,context shadow,context ept,c shadow,c; do \
-		build/host/debug/model all --machine $$machine || exit; done
+		build/tools/debug/model all --machine $$machine || exit; done
 	@for machine in ept,vpids2 shadow,vpids2; do \
-		build/host/debug/model all --alphabet Lives --machine $$machine || exit; done
+		build/tools/debug/model all --alphabet Lives --machine $$machine || exit; done
 
-mutants: host-source ## break one thing after the other; each fault has to be found
+mutants: kernel-source ## break one thing after the other; each fault has to be found
 	@KSRC='$(ksrc)' CARGO=$(CARGO) testbed/mutants $(ARGS)
 
-host-clippy: host-source ## lint what the host build has of its own
-	@$(call cargo,host,clippy) --workspace --all-targets -- -D warnings
-	@$(call cargo,host/loom,clippy) --all-targets -- -D warnings
+tools-clippy: kernel-source ## lint what is built in userspace only
+	@$(call cargo,tools,clippy) --workspace --all-targets -- -D warnings
+	@$(call cargo,tools/loom,clippy) --all-targets -- -D warnings
 
-loom: host-source ## try VPIDs and their handover in every order of some threads
-	@$(if $(PREEMPTIONS),LOOM_MAX_PREEMPTIONS=$(PREEMPTIONS)) $(call cargo,host/loom,test) threads:: $(ARGS)
+loom: kernel-source ## try VPIDs and their handover in every order of some threads
+	@$(if $(PREEMPTIONS),LOOM_MAX_PREEMPTIONS=$(PREEMPTIONS)) $(call cargo,tools/loom,test) loom:: $(ARGS)
 
-# For each target; the targets are the files of host/fuzz/fuzz_targets.
+# For each target; the targets are the files of tools/fuzz/fuzz_targets.
 SECONDS ?= 60
-fuzz: host-source ## hand made-up operands, descriptors and page tables to the code (SECONDS=60 each)
-	@KSRC='$(ksrc)' host/fuzz/run $(SECONDS) $(TARGETS)
+fuzz: kernel-source ## hand made-up operands, descriptors and page tables to the code (SECONDS=60 each)
+	@KSRC='$(ksrc)' tools/fuzz/run $(SECONDS) $(TARGETS)
 
 build_selftests = $(MAKE) -s -C selftests KDIR=$(kdir) \
 	KSELFTEST_DIR=$(ksrc)/tools/testing/selftests OUTPUT=$(CURDIR)/build/selftests
@@ -143,12 +147,12 @@ bench: modules selftests ## measure Rust against C, in instructions, and draw it
 	@bench/run $(ARGS); status=$$?; $(MAKE) -s plots && exit $$status
 
 # The figures of the model need no kernel, and are the same on every machine.
-plots: host-source ## count what flush policies cost, and draw all that was measured
+plots: kernel-source ## count what flush policies cost, and draw all that was measured
 	@testbed/deps --bench
-	@$(call cargo,host,build) -q -p model
+	@$(call cargo,tools,build) -q -p model
 	@mkdir -p bench/results
-	@build/host/debug/model policies --csv bench/results/policies.csv
-	@build/host/debug/model growth --csv bench/results/growth.csv
+	@build/tools/debug/model policies --csv bench/results/policies.csv
+	@build/tools/debug/model growth --csv bench/results/growth.csv
 	@bench/plot
 
 clean: ## remove what was built here; kernels stay in the cache

@@ -4,7 +4,7 @@
  * kvm_intel.ko do not export.
  *
  * The kernel crate has no livepatch support, and livepatch wants static tables:
- * hence C.  Nothing is decided here; the callbacks lead to kvm/handover.rs.
+ * hence C.  Nothing is decided here; the callbacks lead to kvm/attach.rs.
  */
 #include <linux/livepatch.h>
 #include <linux/module.h>

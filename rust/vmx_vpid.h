@@ -94,14 +94,14 @@ int vmx_vpid_klp_enable(const struct vmx_vpid_ops *ops);
 int vmx_vpid_notifier_register(void);
 void vmx_vpid_notifier_unregister(void);
 
-/* Livepatch's callbacks and the notifier's news, in kvm/handover.rs. */
+/* Livepatch's callbacks and the notifier's news, in kvm/attach.rs. */
 int vmx_vpid_pre_patch(const struct klp_object *obj);
 void vmx_vpid_post_patch(const struct klp_object *obj);
 void vmx_vpid_pre_unpatch(void);
 void vmx_vpid_post_unpatch(void);
 void vmx_vpid_kvm_intel_state(bool live);
 
-/* debugfs.c, and what it shows, in kvm/files.rs. */
+/* debugfs.c, and what it shows, in debugfs.rs. */
 struct seq_file;
 void vmx_vpid_debugfs_create(void);
 void vmx_vpid_debugfs_remove(void);
@@ -117,7 +117,7 @@ void vmx_vpid_list_drop(void *list);
 bool vmx_vpid_list_has(const void *list, u64 line);
 void vmx_vpid_list_show(const void *list, u64 line, struct seq_file *file);
 
-/* One reading of EPTs, from its opening on, in kvm/reading.rs. */
+/* One reading of EPTs, from its opening on, in debugfs/ept.rs. */
 int vmx_vpid_ept_open(bool summary, pid_t pid, void **reading);
 void vmx_vpid_ept_close(void *reading);
 int vmx_vpid_ept_line(void *reading, u64 line);
@@ -219,7 +219,7 @@ bool vmx_vpid_may_go_on(void);
 #define VMX_VPID_NR_COUNTERS	64
 DECLARE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
 
-/* Where it is recorded which VPIDs were flushed on a CPU: kvm/record.rs. */
+/* Where it is recorded which VPIDs were flushed on a CPU: kvm/flushed_cpus.rs. */
 struct vmx_vpid_column {
 	u64 *words;	/* one for each VPID */
 	u64 bit;	/* the CPU's in each of them */
@@ -239,7 +239,7 @@ extern struct vmx_vpid_cpu {
  */
 extern struct vmx_vpid_state {
 	u32 policy;	/* kvm/switches.rs */
-	u64 *flushed;	/* kvm/record.rs */
+	u64 *flushed;	/* kvm/flushed_cpus.rs */
 	size_t flushed_rest;
 } vmx_vpid_state;
 
@@ -317,7 +317,7 @@ void vmx_vpid_read_mm(struct mm_struct *from, struct vmx_vpid_mm *to);
 int vmx_vpid_asid_follow(void *to);
 void vmx_vpid_asid_unfollow(void);
 
-/* What the CPUs do, told to kvm/asid.rs. */
+/* What the CPUs do, told to kvm/tlbstate.rs. */
 void vmx_vpid_asid_switching(void *follower, struct mm_struct *next);
 void vmx_vpid_asid_switched(void *follower, u64 cr3, u64 pages);
 void vmx_vpid_asid_flushing(void *follower, const struct flush_tlb_info *info);

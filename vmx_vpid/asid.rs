@@ -32,20 +32,13 @@ pub(crate) mod invpcid;
 pub(crate) mod shootdown;
 pub(crate) mod switch;
 
-// What the kernel does besides, and the module does not follow: the model cannot do without.
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) mod boundary;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) mod everywhere;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod follow_tests;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-mod mock;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) mod reach;
+pub(crate) mod mock;
 
-use crate::{
-    control::Cr3,
+use crate::x86::{
+    control_regs::Cr3,
     invpcid::Pcid, //
 };
 use core::num::NonZeroU64;

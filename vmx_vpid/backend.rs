@@ -7,9 +7,9 @@
 //! function pointers that KVM is given is made from it, in the manner of `kvm_x86_ops`.
 
 use crate::{
-    addr::CanonicalGva,
-    emulate::Next,
-    invvpid::Vpid, //
+    exits::Next,
+    invvpid::Vpid,
+    x86::addr::CanonicalGva, //
 };
 use kernel::{
     error::{

@@ -1,289 +1,161 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module shows under `vmx_vpid/` in debugfs.
+//! The files in debugfs, as long as the module lives.
 //!
-//! `stats` and `status` have one `name value` per line, `vpids` one VPID and `roots` one vCPU per
-//! line; names are stable, see Documentation/ABI/testing/debugfs-vmx-vpid.  The files themselves
-//! are made in C, see [`crate::kvm::files`].  What is in the VMs' EPTs is shown by
-//! [`crate::kvm::reading`].
+//! They are made in C, with the module as their owner, and what they show is in
+//! [`crate::debugfs::status`].  The kernel crate's own files have no owner, so that one left open would be
+//! closed by code that is gone.
+
+pub(crate) mod asid;
+pub(crate) mod ept;
+pub(crate) mod status;
 
 use crate::{
-    invvpid::Vpid,
-    kvm::{
-        cpu,
-        handover,
-        mmus::{
-            Line as MmuLine,
-            Root, //
-        },
-        percpu,
-        switches,
-        tagging::{
-            self,
-            Look, //
-        }, //
-    },
-    mmu::Choice,
-    ownership::{
-        Line,
-        Verdict, //
-    },
-    phase::Phase,
-    stats::{
-        Counter,
-        SUMS, //
-    },
-    tagging::{
-        TagError,
-        Tagging, //
-    }, //
+    bindings,
+    debugfs::status::VpidList,
+    kvm::attach, //
 };
 use kernel::{
+    error::from_result,
+    ffi::c_void,
     prelude::*,
-    seq_file::{
-        seq_print,
-        SeqFile, //
-    }, //
+    seq_file::SeqFile, //
 };
 
-/// `stats`: the counters, and the VPIDs in use.
-pub(crate) fn show_stats(file: &SeqFile) {
-    for &counter in Counter::ALL {
-        seq_print!(file, "{} {}\n", counter.name(), percpu::sum(counter));
-    }
-    for (name, parts) in SUMS {
-        let sum = parts.iter().map(|&part| percpu::sum(part));
-        seq_print!(file, "{name} {}\n", sum.fold(0, u64::wrapping_add));
-    }
-    match handover::status().vpids {
-        Some((in_use, high_water)) => {
-            seq_print!(file, "vpid_in_use {in_use}\nvpid_high_water {high_water}\n");
-        }
-        None => seq_print!(file, "vpid_in_use n/a\nvpid_high_water n/a\n"),
-    }
-}
+/// The directory; dropping it removes the files and waits for their readers.
+pub(crate) struct Files(());
 
-/// What is said of kvm_intel when there is nothing to be seen of it.
-pub(crate) fn absence(live: bool) -> &'static str {
-    if live {
-        "kvm_intel: served by C"
-    } else {
-        "kvm_intel: not loaded"
-    }
-}
-
-/// `status`: where the backend stands.
-pub(crate) fn show_status(file: &SeqFile) {
-    let status = handover::status();
-    let (calls, all_calls) = status.static_calls;
-    let (exits, all_exits) = status.exits;
-    seq_print!(file, "backend {}\n", status.backend);
-    seq_print!(file, "phase {}\n", status.phase.name());
-    seq_print!(file, "static_calls {calls}/{all_calls}\n");
-    seq_print!(file, "exit_handlers {exits}/{all_exits}\n");
-    seq_print!(file, "ept_vpid_cap {:#x}\n", cpu::caps().into_raw());
-    let switches = switches::get();
-    seq_print!(file, "caps_mask {:#x}\n", switches.caps_mask);
-    seq_print!(file, "check_vmcs {}\n", u8::from(switches.check_vmcs));
-    seq_print!(file, "flush_context {}\n", u8::from(switches.flush_context));
-    seq_print!(file, "force_flush {}\n", u8::from(switches.force_flush));
-    seq_print!(file, "max_vpids {}\n", switches::max_vpids());
-    if status.phase == Phase::Detached {
-        seq_print!(file, "{}\n", absence(status.live));
-    }
-}
-
-/// `vmcs`: what flushes found that looked at the VMCS.
-pub(crate) fn show_vmcs(file: &SeqFile) {
-    let looks = tagging::looks();
-    seq_print!(file, "looks {}\nwrong {}\n", looks.count, looks.wrong);
-    show_look("last", looks.last, file);
-    show_look("last_wrong", looks.last_wrong, file);
-}
-
-/// Shows what one look found, if there was one.
-fn show_look(name: &str, look: Option<Look>, file: &SeqFile) {
-    let Some(look) = look else {
-        seq_print!(file, "{name} -\n");
-        return;
-    };
-    let number = |tagging| match tagging {
-        Tagging::None => 0,
-        Tagging::By(vpid) => vpid.into_raw(),
-    };
-    let (seconds, rest) = (look.time / 1_000_000_000, look.time % 1_000_000_000);
-    seq_print!(file, "{name} time={seconds}.{:06}", rest / 1000);
-    match look.found {
-        Ok(tagging) => seq_print!(file, " vmcs={}", number(tagging)),
-        Err(TagError::Invalid(number)) => seq_print!(file, " vmcs=invalid:{number:#x}"),
-        Err(TagError::Inaccessible(_)) => seq_print!(file, " vmcs=inaccessible"),
-    }
-    let verdict = if look.agrees() { "agrees" } else { "wrong" };
-    seq_print!(file, " vcpu={}", number(look.wanted));
-    seq_print!(file, " in_use={} result={verdict}\n", u8::from(look.in_use));
-}
-
-/// The VPIDs in use as they were at one time, for `vpids`.
-pub(crate) enum VpidList {
-    /// Nothing is known of them; why.
-    Unknown(&'static str),
-    /// A line for each, and where it was flushed.
-    Lines(KVVec<(Line, KVec<u32>)>),
-}
-
-impl VpidList {
-    /// Makes a list that says why nothing is known.
-    pub(crate) fn unknown(live: bool) -> Self {
-        Self::Unknown(absence(live))
+impl Files {
+    /// Makes a value that has no files yet.
+    pub(crate) fn new() -> Self {
+        Self(())
     }
 
-    /// Makes a list of lines; `flushed` tells on which CPUs a VPID was flushed.
+    /// Creates the directory; without debugfs there is none, and that is no error.
     ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`].
-    pub(crate) fn new<I: Iterator<Item = u32>>(
-        lines: KVVec<Line>,
-        flushed: impl Fn(Vpid) -> I,
-    ) -> Result<Self> {
-        let mut all = KVVec::with_capacity(lines.len(), GFP_KERNEL)?;
-        for line in lines {
-            let mut cpus = KVec::new();
-            for cpu in flushed(line.vpid) {
-                cpus.push(cpu, GFP_KERNEL)?;
-            }
-            all.push((line, cpus), GFP_KERNEL)?;
-        }
-        Ok(Self::Lines(all))
-    }
-
-    /// Whether there is a line of this number, the first being 0.
-    pub(crate) fn has(&self, line: u64) -> bool {
-        let count = match self {
-            Self::Unknown(_) => 1,
-            Self::Lines(lines) => lines.len(),
-        };
-        usize::try_from(line).is_ok_and(|line| line < count)
-    }
-
-    /// Shows the line of a number.
-    pub(crate) fn show(&self, line: u64, file: &SeqFile) {
-        match self {
-            Self::Unknown(why) => seq_print!(file, "{}\n", why),
-            Self::Lines(lines) => {
-                if let Some((line, cpus)) = usize::try_from(line).ok().and_then(|n| lines.get(n)) {
-                    show_vpid(line, cpus, file);
-                }
-            }
-        }
+    /// To be the last step of the module's initialisation.  A module that fails to load is freed
+    /// whoever holds a file of it open: so there must be no file before it cannot fail any more.
+    pub(crate) fn create(&self) {
+        // SAFETY: What the files show is initialised: it is static.
+        unsafe { bindings::vmx_vpid_debugfs_create() };
     }
 }
 
-/// Shows one VPID.
-fn show_vpid(line: &Line, cpus: &[u32], file: &SeqFile) {
-    seq_print!(file, "vpid={}", line.vpid.into_raw());
-    match line.claim {
-        Some(claim) => {
-            let usage = if claim.l2 { "vpid02" } else { "vpid01" };
-            seq_print!(file, " pid={} vcpu={} use={usage}", claim.pid, claim.vcpu);
-            match claim.cpu {
-                Some(cpu) => seq_print!(file, " cpu={cpu}"),
-                None => seq_print!(file, " cpu=-"),
-            }
-        }
-        None => seq_print!(file, " pid=- vcpu=- use=- cpu=-"),
+impl Drop for Files {
+    fn drop(&mut self) {
+        // SAFETY: Those that were created are this value's; to remove none is harmless.
+        unsafe { bindings::vmx_vpid_debugfs_remove() };
     }
-    let state = match line.verdict {
-        Verdict::Held => "held",
-        Verdict::Unclaimed => "unclaimed",
-        Verdict::Double => "double",
-        Verdict::Free => "free",
-    };
-    seq_print!(file, " state={state} flushed=");
-    match cpus.split_first() {
-        Some((first, rest)) => {
-            seq_print!(file, "{first}");
-            for cpu in rest {
-                seq_print!(file, ",{cpu}");
-            }
-        }
-        None => seq_print!(file, "-"),
-    }
-    seq_print!(file, "\n");
 }
 
-/// `roots`: what KVM translates each vCPU's addresses by, and the roots that it keeps.
+/// Shows `stats`.
 ///
-/// # Errors
+/// # Safety
 ///
-/// [`ENOMEM`].
-pub(crate) fn show_roots(file: &SeqFile) -> Result {
-    match handover::mmus()? {
-        Ok(lines) => {
-            for (line, choice) in &lines {
-                show_mmu(line, *choice, file);
-            }
-        }
-        Err(live) => seq_print!(file, "{}\n", absence(live)),
-    }
-    Ok(())
+/// `file` is being read by this task, and by no other.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_show_stats(file: *mut bindings::seq_file) {
+    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    status::show_stats(unsafe { SeqFile::from_raw(file.cast()) });
 }
 
-/// Shows one vCPU's.
-fn show_mmu(line: &MmuLine, choice: Choice, file: &SeqFile) {
-    let (pid, vcpu) = line.owner();
-    let guest = if line.is_in_l2() { "l2" } else { "l1" };
-    let seen = line.seen();
-    let set = if seen.guest_mmu {
-        "guest_mmu"
-    } else {
-        "root_mmu"
-    };
-    let kvm = seen.mmu().map_or("unclear", |mmu| mmu.name());
-    let agrees = if seen.agrees(choice) { "yes" } else { "no" };
-    seq_print!(
-        file,
-        "pid={pid} vcpu={vcpu} guest={guest} mmu={}",
-        choice.mmu.name()
-    );
-    seq_print!(
-        file,
-        " kvm={kvm} agrees={agrees} set={set} level={}",
-        seen.level
-    );
-    seq_print!(file, " root=");
-    match line.root() {
-        Some(root) => show_root(root, file),
-        None => seq_print!(file, "-"),
-    }
-    seq_print!(file, " prev=");
-    let mut separator = "";
-    for root in line.previous() {
-        seq_print!(file, "{separator}");
-        show_root(root, file);
-        separator = ",";
-    }
-    if separator.is_empty() {
-        seq_print!(file, "-");
-    }
-    match line.other() {
-        Some(other) => seq_print!(file, " other={other:#x}\n"),
-        None => seq_print!(file, " other=-\n"),
-    }
+/// Shows `status`.
+///
+/// # Safety
+///
+/// `file` is being read by this task, and by no other.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_show_status(file: *mut bindings::seq_file) {
+    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    status::show_status(unsafe { SeqFile::from_raw(file.cast()) });
 }
 
-/// Shows a root: its address, what it was made for, and the PCID in that.
-fn show_root(root: Root, file: &SeqFile) {
-    match root.hpa {
-        Some(hpa) => seq_print!(file, "{hpa:#x}"),
-        None => seq_print!(file, "dummy"),
-    }
-    match root.pgd {
-        Some(pgd) => seq_print!(file, ":{pgd:#x}"),
-        None => seq_print!(file, ":-"),
-    }
-    match root.pcid {
-        Some(pcid) => seq_print!(file, ":{pcid}"),
-        None => seq_print!(file, ":-"),
-    }
+/// Shows `asid`.
+///
+/// # Safety
+///
+/// `file` is being read by this task, and by no other.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_show_asid(file: *mut bindings::seq_file) {
+    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    asid::show(unsafe { SeqFile::from_raw(file.cast()) });
+}
+
+/// Shows `roots`.
+///
+/// # Safety
+///
+/// `file` is being read by this task, and by no other.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_show_roots(file: *mut bindings::seq_file) -> c_int {
+    from_result(|| {
+        // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+        status::show_roots(unsafe { SeqFile::from_raw(file.cast()) })?;
+        Ok(0)
+    })
+}
+
+/// Shows `vmcs`.
+///
+/// # Safety
+///
+/// `file` is being read by this task, and by no other.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_show_vmcs(file: *mut bindings::seq_file) {
+    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    status::show_vmcs(unsafe { SeqFile::from_raw(file.cast()) });
+}
+
+/// Makes the list that one opening of `vpids` shows.
+///
+/// # Safety
+///
+/// `list` can be written; what it gets is given to [`vmx_vpid_list_drop()`] in the end.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_list_take(list: *mut *mut c_void) -> c_int {
+    from_result(|| {
+        let new = KBox::new(attach::vpid_list()?, GFP_KERNEL)?;
+        // SAFETY: The contract of this function.
+        unsafe { list.write(KBox::into_raw(new).cast()) };
+        Ok(0)
+    })
+}
+
+/// Frees a list.
+///
+/// # Safety
+///
+/// It is one of [`vmx_vpid_list_take()`], and is not used again.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_list_drop(list: *mut c_void) {
+    // SAFETY: The contract of this function.
+    drop(unsafe { KBox::<VpidList>::from_raw(list.cast()) });
+}
+
+/// Whether a list has a line of this number, the first being 0.
+///
+/// # Safety
+///
+/// It is one of [`vmx_vpid_list_take()`].
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_list_has(list: *const c_void, line: u64) -> bool {
+    // SAFETY: The contract of this function; no one writes a list.
+    unsafe { &*list.cast::<VpidList>() }.has(line)
+}
+
+/// Shows a line of a list.
+///
+/// # Safety
+///
+/// It is one of [`vmx_vpid_list_take()`]; `file` is being read by this task, and by no other.
+#[no_mangle]
+unsafe extern "C" fn vmx_vpid_list_show(
+    list: *const c_void,
+    line: u64,
+    file: *mut bindings::seq_file,
+) {
+    // SAFETY: The contract of this function; no one writes a list.
+    let list = unsafe { &*list.cast::<VpidList>() };
+    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    list.show(line, unsafe { SeqFile::from_raw(file.cast()) });
 }

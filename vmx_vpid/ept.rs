@@ -7,19 +7,6 @@
 //! Source: the manual's chapter on VMX instructions, INVEPT, and the chapter on the extended
 //! page-table mechanism.
 
-// The module looks into EPTs, and makes none: what only the models need is left out of it.
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) mod access;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) mod arena;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) mod build;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-mod build_tests;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) mod change;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-mod change_tests;
 #[cfg_attr(
     not(CONFIG_VMX_VPID_KUNIT_TEST),
     expect(dead_code, reason = "the models make EPTs too")
@@ -28,8 +15,6 @@ pub(crate) mod check;
 pub(crate) mod cursor;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod cursor_tests;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-mod draft;
 pub(crate) mod dump;
 #[cfg_attr(
     not(CONFIG_VMX_VPID_KUNIT_TEST),
@@ -38,36 +23,26 @@ pub(crate) mod dump;
 pub(crate) mod entry;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod entry_tests;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-mod fixture;
 #[cfg_attr(
     not(CONFIG_VMX_VPID_KUNIT_TEST),
     expect(dead_code, reason = "the models make EPTs too")
 )]
-mod level;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-mod merge;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-mod sequence_tests;
+pub(crate) mod level;
 pub(crate) mod summary;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) mod survey;
 pub(crate) mod violation;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) mod walk;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-mod walk_tests;
 
 use crate::{
-    addr::{
+    vmx::{
+        caps::EptVpidCap,
+        insn::{
+            invalidate,
+            InsnError,
+            VmInsnError, //
+        }, //
+    },
+    x86::addr::{
         Hpa,
         MaxPhyAddr, //
-    },
-    caps::EptVpidCap,
-    insn::{
-        invalidate,
-        InsnError,
-        VmInsnError, //
     }, //
 };
 use kernel::{
@@ -83,7 +58,7 @@ const WRITE_BACK: u64 = 6;
 /// A walk of four levels.
 const WALK_4: u64 = 3;
 /// A walk of five levels.
-const WALK_5: u64 = 4;
+pub(crate) const WALK_5: u64 = 4;
 
 bitfield! {
     /// An extended-page-table pointer (EPTP).
@@ -185,7 +160,7 @@ pub(crate) struct Ep4ta(u64);
 
 impl Ep4ta {
     /// Returns the bits, where a pointer has them.
-    #[cfg(vmx_vpid_host)]
+    #[cfg(vmx_vpid_userspace)]
     pub(crate) const fn into_raw(self) -> u64 {
         self.0
     }
@@ -260,7 +235,7 @@ pub(crate) fn invept(extent: Extent) -> Result<(), InsnError> {
 #[inline]
 fn issue(kind: u64, descriptor: &Descriptor) -> Result<(), InsnError> {
     invalidate!(
-        concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/invept_asm.rs"),
+        concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/vmx/invept_asm.rs"),
         descriptor,
         kind
     )

@@ -13,27 +13,37 @@
 //! there are: other VMs keep what they have cached on this CPU.  Why that is enough, for each of
 //! KVM's callers, is in Documentation/flush.rst; that it is, [`crate::model`] tries to refute.
 
+pub(crate) mod execute;
+pub(crate) mod policy;
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod mock;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod tests;
+
 use crate::{
-    addr::{
-        CanonicalGva,
-        Hpa, //
-    },
     ept::{
         self,
         Eptp,
         Levels, //
     },
+    flush::{
+        execute::{
+            Invalidate,
+            Invalidation,
+            Lost,
+            Plan, //
+        },
+        policy::Policy, //
+    },
     invvpid::{
         self,
         Vpid, //
     },
-    issue::{
-        Invalidate,
-        Invalidation,
-        Lost,
-        Plan, //
-    },
-    policy::Policy, //
+    x86::addr::{
+        CanonicalGva,
+        Hpa, //
+    }, //
 };
 use core::hint::cold_path;
 
@@ -140,7 +150,7 @@ impl Cleaned {
 }
 
 /// What keeps the record of where VPIDs were flushed, besides issuing invalidations: see
-/// [`crate::lease`].
+/// [`crate::vpid::owned`].
 pub(crate) trait Recorder: Invalidate {
     /// Whether a VPID, if there is one, is recorded as flushed on this CPU.
     ///

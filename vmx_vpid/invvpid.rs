@@ -8,16 +8,18 @@
 //! translation information with VMX.
 
 use crate::{
-    addr::{
+    vmx::{
+        caps::EptVpidCap,
+        insn::{
+            invalidate,
+            InsnError,
+            VmInsnError, //
+        }, //
+    },
+    x86::addr::{
         CanonicalGva,
         Gva,
         LinearWidth, //
-    },
-    caps::EptVpidCap,
-    insn::{
-        invalidate,
-        InsnError,
-        VmInsnError, //
     }, //
 };
 use core::num::NonZeroU16;
@@ -143,7 +145,7 @@ pub(crate) fn invvpid(extent: Extent) -> Result<(), InsnError> {
 #[inline]
 fn issue(kind: u64, descriptor: &Descriptor) -> Result<(), InsnError> {
     invalidate!(
-        concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/invvpid_asm.rs"),
+        concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/vmx/invvpid_asm.rs"),
         descriptor,
         kind
     )
@@ -198,7 +200,7 @@ pub(crate) struct Vpid12(Vpid);
 
 impl Vpid12 {
     /// Returns the number, 1..=65535.
-    #[cfg(vmx_vpid_host)]
+    #[cfg(vmx_vpid_userspace)]
     pub(crate) const fn into_raw(self) -> u16 {
         self.0.into_raw()
     }
@@ -352,14 +354,14 @@ mod tests {
                 assert_eq!(invvpid(Extent::Context(vpid)), Ok(()));
                 assert_eq!(refused(), Err(InsnError::VmFail));
                 // 28 is "invalid operand"; without a current VMCS there is no number.
-                let number = crate::insn::vm_instruction_error();
+                let number = crate::vmx::insn::vm_instruction_error();
                 assert!(matches!(number, None | Some(28)));
             }
             outcome => {
                 kernel::pr_info!("instructions: VMX is off\n");
                 assert_eq!(outcome, Err(InsnError::Fault));
                 assert_eq!(refused(), Err(InsnError::Fault));
-                assert_eq!(crate::insn::vm_instruction_error(), None);
+                assert_eq!(crate::vmx::insn::vm_instruction_error(), None);
             }
         }
         Ok(())

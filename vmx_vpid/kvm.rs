@@ -5,31 +5,28 @@
 //! Everything below works on types and traits of its own; here they are tied to `struct kvm_vcpu`,
 //! to kvm_intel's private data, and to the functions that livepatch and KVM's static calls lead to.
 
-pub(crate) mod asid;
 pub(crate) mod asid_follow;
+pub(crate) mod attach;
+pub(crate) mod check_vmcs;
 pub(crate) mod cpu;
-pub(crate) mod files;
-pub(crate) mod handover;
-pub(crate) mod hooks;
+pub(crate) mod exit_handlers;
+pub(crate) mod flushed_cpus;
 pub(crate) mod mmus;
+pub(crate) mod ops;
 pub(crate) mod percpu;
+pub(crate) mod roots;
+pub(crate) mod static_calls;
 pub(crate) mod switches;
-pub(crate) mod tagging;
-
-mod ept_exit;
-mod exit;
-mod exit_table;
-mod fastpath;
-mod machine;
-mod nested;
-mod owners;
-mod reading;
-mod record;
-mod roots;
-mod symbols;
-mod trace;
-mod vcpu;
-mod vpids;
+pub(crate) mod symbols;
+pub(crate) mod tlbstate;
+pub(crate) mod trace;
+pub(crate) mod vcpu;
+pub(crate) mod vcpu_ept_exit;
+pub(crate) mod vcpu_exit;
+pub(crate) mod vcpu_nested;
+pub(crate) mod vcpu_regs;
+pub(crate) mod vpid_holders;
+pub(crate) mod vpid_lock;
 
 use crate::bindings;
 

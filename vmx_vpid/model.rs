@@ -5,8 +5,8 @@
 //! Emulators drop more than they have to, and so does hardware most of the time: a missing flush
 //! hardly ever shows there.  The CPUs of this model keep every translation, and every step of the
 //! way to one, for as long as the manual lets them; KVM's core asks for flushes when KVM does and
-//! never else.  In between is the code that the kernel runs: [`crate::vpid`] and [`crate::lease`]
-//! give out VPIDs, [`crate::flush`] decides, [`crate::issue`] carries out, [`crate::emulate`]
+//! never else.  In between is the code that the kernel runs: [`crate::vpid::pool`] and [`crate::vpid::owned`]
+//! give out VPIDs, [`crate::flush`] decides, [`crate::flush::execute`] carries out, [`crate::exits`]
 //! handles what guests execute.
 //!
 //! Whenever a guest is entered, nothing may be left that it could use and must not:
@@ -30,41 +30,18 @@
 //! [`host`] is another model, of the host's own processes and their ASIDs; [`shadow`] one of shadow
 //! pages.
 
-mod access;
-pub(crate) mod alphabet;
-mod cached;
-pub(crate) mod course;
-mod edit;
-mod exit;
+pub(crate) mod cpu;
+pub(crate) mod ept;
 pub(crate) mod fault;
-mod fill;
-mod generations;
-mod guest;
-mod guest_walk;
-pub(crate) mod host;
-mod kvm;
-mod kvm_exits;
-mod kvm_policy;
+pub(crate) mod guest;
+pub(crate) mod host_mm;
+pub(crate) mod kvm;
 pub(crate) mod machine;
-mod memory;
-mod nested;
-mod oracle;
-mod physical;
-mod promise;
-mod references;
-pub(crate) mod registers;
-pub(crate) mod run;
-pub(crate) mod shadow;
+pub(crate) mod oracle;
+pub(crate) mod search;
+pub(crate) mod shadow_mmu;
+pub(crate) mod shadow_run;
 pub(crate) mod step;
-pub(crate) mod stories;
-pub(crate) mod story;
-mod tables;
-pub(crate) mod tally;
-mod tlb;
-mod vcpu;
-pub(crate) mod vpids;
-mod walks;
-mod zap;
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_model)]
@@ -74,23 +51,27 @@ mod tests {
             Fault,
             Faults, //
         },
+        kvm::vpids::Vpids,
         machine::{
             Backend,
             Config,
             Machine, //
         },
-        run,
+        search::run,
         step::{
             Op,
             Step, //
-        },
-        vpids::Vpids, //
+        }, //
     };
-    use crate::policy::Switches;
+    use crate::flush::policy::Switches;
     use kernel::prelude::*;
 
     /// Steps of one run; an emulated CPU goes few in a second.
-    const STEPS: u64 = if cfg!(vmx_vpid_host) { 20_000 } else { 1_000 };
+    const STEPS: u64 = if cfg!(vmx_vpid_userspace) {
+        20_000
+    } else {
+        1_000
+    };
 
     fn switches(flush_context: bool, caps_mask: u64) -> Switches {
         Switches {

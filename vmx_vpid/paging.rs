@@ -6,26 +6,40 @@
 //! the entries on its way say and what they permit.
 //! Source: the manual's chapter on paging, "Paging Modes and Control Bits".
 
+pub(crate) mod entry;
+pub(crate) mod level;
+pub(crate) mod permission;
+pub(crate) mod walk;
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod walk_mock;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+mod walk_tests;
+
 use crate::{
-    addr::{
-        Gpa,
-        Gva,
-        MaxPhyAddr, //
+    paging::{
+        entry::{
+            Entry,
+            Rules, //
+        },
+        level::{
+            Level,
+            Table, //
+        },
+        permission::Control, //
     },
-    control::{
-        Cr0,
-        Cr3,
-        Cr4,
-        Efer, //
-    },
-    entry::{
-        Entry,
-        Rules, //
-    },
-    permission::Control,
-    table::{
-        Level,
-        Table, //
+    x86::{
+        addr::{
+            Gpa,
+            Gva,
+            MaxPhyAddr, //
+        },
+        control_regs::{
+            Cr0,
+            Cr3,
+            Cr4,
+            Efer, //
+        }, //
     }, //
 };
 
@@ -159,7 +173,7 @@ impl Paging {
 #[kernel::macros::kunit_tests(vmx_vpid_paging)]
 mod tests {
     use super::*;
-    use crate::entry::Meaning;
+    use crate::paging::entry::Meaning;
 
     const PG: u64 = 1 << 31;
     const PSE: u64 = 1 << 4;

@@ -8,45 +8,22 @@
 // Each file is built whole, but what only `kvm` calls has no caller here.
 #![allow(dead_code)]
 
-mod addr;
 mod asid;
 mod backend;
-mod bitmap;
-mod caps;
-mod control;
-mod emulate;
-mod entry;
 mod ept;
-mod fault;
+mod exits;
 mod flush;
-mod flush_mock;
-mod flush_tests;
-#[cfg(vmx_vpid_host)]
-pub mod host;
-mod insn;
-mod invpcid;
+#[cfg(vmx_vpid_userspace)]
+pub mod harness;
 mod invvpid;
-mod issue;
-mod lease;
 mod mmu;
-mod mode;
 mod model;
-mod operand;
-mod ownership;
 mod paging;
-mod permission;
 mod phase;
-mod policy;
-mod segment;
-mod shadow;
 mod stats;
-mod table;
-mod tagging;
-mod truth;
+mod vmx;
 mod vpid;
-mod walk;
-mod walk_guest;
-mod walk_tests;
+mod x86;
 
 use kernel::prelude::*;
 

@@ -19,50 +19,31 @@
 //! Each layer knows only those below it, and this is their order: `kvm`, with the files of debugfs;
 //! `backend`, `phase`, `stats`; `flush`, `vpid`; `issue`; `invvpid`, `ept`; `insn`, `caps`, `addr`.
 
-mod addr;
 mod asid;
 mod backend;
 mod bindings;
-mod bitmap;
-mod caps;
-mod control;
 mod debugfs;
-mod emulate;
-mod entry;
 mod ept;
-mod fault;
+mod exits;
 mod flush;
-mod insn;
-mod invpcid;
 mod invvpid;
-mod issue;
 mod kvm;
-mod lease;
 mod mmu;
-mod mode;
-mod operand;
-mod ownership;
 mod paging;
-mod permission;
 mod phase;
-mod policy;
-mod segment;
-mod show_asid;
 mod stats;
-mod table;
-mod tagging;
-mod truth;
+mod vmx;
 mod vpid;
-mod walk;
+mod x86;
 
 use crate::{
+    debugfs::Files,
+    flush::policy::Switches,
     kvm::{
         asid_follow::Asids,
-        files::Files,
-        handover::Attachment,
-        hooks::Native, //
-    },
-    policy::Switches, //
+        attach::Attachment,
+        ops::Native, //
+    }, //
 };
 use kernel::prelude::*;
 

@@ -49,7 +49,7 @@ use crate::{
         TlbGen,
         NOFLUSH, //
     },
-    control::Cr3, //
+    x86::control_regs::Cr3, //
 };
 use core::cell::Cell;
 

@@ -31,7 +31,7 @@ mod tests {
             Shown,
             TlbGen, //
         },
-        control::Cr3, //
+        x86::control_regs::Cr3, //
     };
 
     /// An address space that has come to a generation.

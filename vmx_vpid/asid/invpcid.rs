@@ -2,12 +2,12 @@
 
 //! INVPCID as the host issues it.
 //!
-//! What a guest may ask for by it is another matter: [`crate::invpcid`].  Source: the manual's
+//! What a guest may ask for by it is another matter: [`crate::x86::invpcid`].  Source: the manual's
 //! instruction reference, INVPCID.
 
 use crate::{
     asid::Hva,
-    invpcid::Pcid, //
+    x86::invpcid::Pcid, //
 };
 
 /// What one INVPCID covers; the numbers of the types are those of the manual.

@@ -21,13 +21,13 @@ use crate::{
         TlbGen,
         SLOTS, //
     },
-    control::Cr3, //
+    x86::control_regs::Cr3, //
 };
 use core::cell::Cell;
 
 /// Something that was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Did {
+pub(crate) enum Did {
     /// The others were shown something.
     Show(Shown),
     /// CR3 was written.
@@ -50,7 +50,7 @@ pub(super) enum Did {
 const MOST: usize = 32;
 
 /// The hardware.
-pub(super) struct Hands {
+pub(crate) struct Hands {
     features: Features,
     log: Cell<[Option<Did>; MOST]>,
     count: Cell<usize>,
@@ -58,7 +58,7 @@ pub(super) struct Hands {
 
 impl Hands {
     /// Makes one to which nothing was done.
-    pub(super) fn new(features: Features) -> Self {
+    pub(crate) fn new(features: Features) -> Self {
         Self {
             features,
             log: Cell::new([None; MOST]),
@@ -67,7 +67,7 @@ impl Hands {
     }
 
     /// Notes something.
-    pub(super) fn note(&self, did: Did) {
+    pub(crate) fn note(&self, did: Did) {
         let (mut log, count) = (self.log.get(), self.count.get());
         if let Some(place) = log.get_mut(count) {
             *place = Some(did);
@@ -77,7 +77,7 @@ impl Hands {
     }
 
     /// Whether just this was done.
-    pub(super) fn did(&self, wanted: &[Did]) -> bool {
+    pub(crate) fn did(&self, wanted: &[Did]) -> bool {
         let log = self.log.get();
         let same = wanted.len() == self.count.get()
             && wanted.iter().zip(&log).all(|(a, b)| Some(*a) == *b);
@@ -88,7 +88,7 @@ impl Hands {
     }
 
     /// How many writes of CR3 kept what was cached.
-    pub(super) fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         let log = self.log.get();
         let kept = |did: &&Did| matches!(did, Did::Cr3(cr3) if cr3 >> 63 == 1);
         log.iter().flatten().filter(kept).count()
@@ -122,17 +122,17 @@ impl Hardware for Hands {
 }
 
 /// An address space, whose tables are at its number of pages.
-pub(super) struct Mm<'a> {
+pub(crate) struct Mm<'a> {
     id: ContextId,
     generation: TlbGen,
     hands: Option<&'a Hands>,
     /// Its ASID, if that is the same on every CPU.
-    pub(super) global: Option<Asid>,
+    pub(crate) global: Option<Asid>,
 }
 
 impl<'a> Mm<'a> {
     /// Makes one that has come to a generation.
-    pub(super) fn new(id: u64, generation: u64) -> Self {
+    pub(crate) fn new(id: u64, generation: u64) -> Self {
         Self {
             id: ContextId::new(id).unwrap_or(ContextId::KERNEL),
             generation: TlbGen::new(generation),
@@ -142,7 +142,7 @@ impl<'a> Mm<'a> {
     }
 
     /// Notes what is asked of it.
-    pub(super) fn with(self, hands: &'a Hands) -> Self {
+    pub(crate) fn with(self, hands: &'a Hands) -> Self {
         let hands = Some(hands);
         Self { hands, ..self }
     }
@@ -179,7 +179,7 @@ impl Space for Mm<'_> {
 }
 
 /// A CPU with INVPCID, and more or less.
-pub(super) fn features(pcid: bool, pti: bool) -> Features {
+pub(crate) fn features(pcid: bool, pti: bool) -> Features {
     Features {
         pcid,
         pti,
@@ -189,7 +189,7 @@ pub(super) fn features(pcid: bool, pti: bool) -> Features {
 
 /// A CPU that uses an address space under an ASID, has caught up with its 5th generation, and
 /// knows of no other.
-pub(super) fn cpu(loaded: u64, asid: u16) -> Cpu {
+pub(crate) fn cpu(loaded: u64, asid: u16) -> Cpu {
     let loaded = ContextId::new(loaded).unwrap_or(ContextId::KERNEL);
     let asid = Asid::new(asid).unwrap_or(Asid::FIRST);
     let mut slots = [Slot::UNKNOWN; SLOTS];

@@ -16,7 +16,7 @@ use crate::{
         Space,
         TlbGen, //
     },
-    invpcid::Pcid, //
+    x86::invpcid::Pcid, //
 };
 
 /// The addresses of which translations are to go.
@@ -50,7 +50,7 @@ impl Range {
     ///
     /// It is what C traces and compares with the ceiling.  What it drops is rounded up.
     #[inline]
-    pub(super) fn steps(start: Hva, end: Hva, shift: u32) -> u64 {
+    pub(crate) fn steps(start: Hva, end: Hva, shift: u32) -> u64 {
         let bytes = end.into_raw().wrapping_sub(start.into_raw());
         bytes.checked_shr(shift).unwrap_or(0)
     }
@@ -173,7 +173,7 @@ impl Cpu {
     ///
     /// Answers to `native_flush_tlb_one_user()`.  INVPCID of a PCID other than 0 faults as long as
     /// CR4.PCIDE is clear; C asks this CPU's CR4, since it may come here before that is set.
-    pub(super) fn drop_address(&mut self, address: Hva, hardware: &impl Hardware) {
+    pub(crate) fn drop_address(&mut self, address: Hva, hardware: &impl Hardware) {
         hardware.invlpg(address);
         let features = hardware.features();
         if !features.pti {

@@ -14,7 +14,7 @@ use super::entry::{
     Rights,
     Rules, //
 };
-use crate::addr::Hpa;
+use crate::x86::addr::Hpa;
 
 /// What the marker of a page of device registers permits: writes and fetches without reads, which
 /// no CPU has; `VMX_EPT_MISCONFIG_WX_VALUE` in KVM.

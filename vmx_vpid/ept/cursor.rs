@@ -21,7 +21,7 @@ use super::{
     },
     Levels, //
 };
-use crate::addr::{
+use crate::x86::addr::{
     Gpa,
     Hpa, //
 };

@@ -6,11 +6,7 @@
 #[kernel::macros::kunit_tests(vmx_vpid_ept_cursor)]
 mod tests {
     use crate::{
-        addr::*,
-        caps::EptVpidCap,
         ept::{
-            arena::Arena,
-            build::Ept,
             check::Slot,
             cursor::{
                 Cursor,
@@ -20,11 +16,17 @@ mod tests {
                 Tree, //
             },
             entry::*,
+            Levels, //
+        },
+        model::ept::{
+            arena::Arena,
+            build::Ept,
             fixture::*,
             survey::survey,
-            walk::Tables,
-            Levels, //
-        }, //
+            walk::Tables, //
+        },
+        vmx::caps::EptVpidCap,
+        x86::addr::*, //
     };
     use kernel::prelude::*;
 

@@ -248,12 +248,14 @@ impl fmt::Display for Region {
 #[kernel::macros::kunit_tests(vmx_vpid_ept_dump)]
 mod tests {
     use super::*;
-    use crate::ept::{
-        arena::Arena,
-        build::Ept,
-        cursor::Cursor,
-        fixture::*,
-        walk::Tables, //
+    use crate::{
+        ept::cursor::Cursor,
+        model::ept::{
+            arena::Arena,
+            build::Ept,
+            fixture::*,
+            walk::Tables, //
+        }, //
     };
     use core::fmt::Write;
 

@@ -5,7 +5,7 @@
 //! A guest-physical address is translated by tables of four or five levels; each holds 512 entries
 //! that refer to a table of the level below or to a page.  What an entry says depends on its level
 //! and on a few facts about the CPU, its [`Rules`].  Entries of a guest's own page tables are
-//! [`crate::entry::Entry`]: next to nothing is the same there.
+//! [`crate::paging::entry::Entry`]: next to nothing is the same there.
 //! Source: the manual's chapter on the extended page-table mechanism, the formats of EPT entries,
 //! and "EPT Misconfigurations".
 
@@ -15,11 +15,11 @@ pub(crate) use super::level::{
     TABLE_SIZE, //
 };
 use crate::{
-    addr::{
+    vmx::caps::EptVpidCap,
+    x86::addr::{
         Hpa,
         MaxPhyAddr, //
-    },
-    caps::EptVpidCap, //
+    }, //
 };
 use kernel::{
     bitfield,

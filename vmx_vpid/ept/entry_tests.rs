@@ -6,8 +6,6 @@
 #[kernel::macros::kunit_tests(vmx_vpid_ept_entry)]
 mod tests {
     use crate::{
-        addr::*,
-        caps::EptVpidCap,
         ept::{
             entry::{
                 Level::*,
@@ -16,7 +14,9 @@ mod tests {
                 *, //
             },
             Levels, //
-        }, //
+        },
+        vmx::caps::EptVpidCap,
+        x86::addr::*, //
     };
 
     /// Read, write and execute; memory type WB; the entry of a large page.

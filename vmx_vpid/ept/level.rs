@@ -8,7 +8,7 @@ use super::{
     entry::Entry,
     Levels, //
 };
-use crate::addr::{
+use crate::x86::addr::{
     Gpa,
     Hpa, //
 };

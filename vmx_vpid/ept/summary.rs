@@ -83,20 +83,24 @@ impl fmt::Display for Summary {
 #[kernel::macros::kunit_tests(vmx_vpid_ept_summary)]
 mod tests {
     use super::*;
-    use crate::ept::{
-        arena::Arena,
-        build::Ept,
-        cursor::{
-            Cursor,
-            Progress, //
+    use crate::{
+        ept::{
+            cursor::{
+                Cursor,
+                Progress, //
+            },
+            dump::{
+                Attributes,
+                Region,
+                Regions, //
+            }, //
         },
-        dump::{
-            Attributes,
-            Region,
-            Regions, //
-        },
-        fixture::*,
-        walk::Tables, //
+        model::ept::{
+            arena::Arena,
+            build::Ept,
+            fixture::*,
+            walk::Tables, //
+        }, //
     };
     use kernel::prelude::*;
 

@@ -2,7 +2,7 @@
 
 //! EPT violations: what the exit qualification tells of one.
 //!
-//! How the CPU comes to write it is in [`super::access`].
+//! How the CPU comes to write it is in [`crate::model::ept::access`].
 //! Source: the manual's chapter on VM exits, the exit qualification for EPT violations.
 
 use kernel::bitfield;

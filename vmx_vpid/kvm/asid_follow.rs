@@ -11,7 +11,7 @@ use crate::{
         }, //
     },
     bindings,
-    kvm::asid::{
+    kvm::tlbstate::{
         features,
         read_cpu,
         Followed, //

@@ -3,33 +3,37 @@
 //! The CPU: what it can invalidate, and how an invalidation is issued on it.
 
 use crate::{
-    addr::{
-        LinearWidth,
-        MaxPhyAddr, //
-    },
     bindings,
-    caps::EptVpidCap,
     ept,
-    flush::Recorder,
-    insn::{
-        self,
-        InsnError, //
+    flush::{
+        execute::{
+            Invalidate,
+            Invalidation, //
+        },
+        Recorder, //
     },
     invvpid::{
         self,
         Vpid, //
     },
-    issue::{
-        Invalidate,
-        Invalidation, //
-    },
     kvm::{
+        flushed_cpus,
         percpu::count,
-        record,
         trace::{
             self,
             Reason, //
         }, //
+    },
+    vmx::{
+        caps::EptVpidCap,
+        insn::{
+            self,
+            InsnError, //
+        }, //
+    },
+    x86::addr::{
+        LinearWidth,
+        MaxPhyAddr, //
     }, //
 };
 use kernel::{
@@ -196,12 +200,12 @@ impl Recorder for Cpu {
     #[inline(always)]
     fn is_recorded(self, vpid: Option<Vpid>) -> bool {
         // SAFETY: By the type invariant.
-        unsafe { record::column() }.contains(vpid)
+        unsafe { flushed_cpus::column() }.contains(vpid)
     }
 
     fn record(self, vpid: Vpid) {
         // SAFETY: By the type invariant.
-        unsafe { record::flushed() }.insert(vpid, current());
+        unsafe { flushed_cpus::flushed() }.insert(vpid, current());
     }
 
     // A trace event that is on tells on the long way: what it needs would have to be kept over the

@@ -3,7 +3,6 @@
 //! The EPTs of running VMs: which there are, and their tables.
 
 use crate::{
-    addr::Hpa,
     bindings,
     ept::{
         cursor::{
@@ -17,7 +16,8 @@ use crate::{
         },
         Levels, //
     },
-    kvm::cpu, //
+    kvm::cpu,
+    x86::addr::Hpa, //
 };
 use kernel::{
     ffi::c_void,
@@ -28,20 +28,20 @@ use kernel::{
 const FEW: usize = 16;
 
 /// A VM, as it is known again.
-pub(super) type Vm = bindings::vmx_vpid_vm;
+pub(crate) type Vm = bindings::vmx_vpid_vm;
 
 /// The root of an EPT, and how the CPU uses it.
 #[derive(Clone, Copy)]
-pub(super) struct Root(bindings::vmx_vpid_vm_root);
+pub(crate) struct Root(bindings::vmx_vpid_vm_root);
 
 impl Root {
     /// Returns what KVM says of it.
-    pub(super) fn facts(&self) -> &bindings::vmx_vpid_vm_root {
+    pub(crate) fn facts(&self) -> &bindings::vmx_vpid_vm_root {
         &self.0
     }
 
     /// Returns whether the CPU keeps accessed and dirty flags in the tables.
-    pub(super) fn flags(&self) -> Flags {
+    pub(crate) fn flags(&self) -> Flags {
         if self.0.ad {
             Flags::Kept
         } else {
@@ -50,7 +50,7 @@ impl Root {
     }
 
     /// Returns the tables as the CPU uses them.
-    pub(super) fn tree(&self) -> Tree {
+    pub(crate) fn tree(&self) -> Tree {
         Tree {
             rules: Rules::new(cpu::caps(), cpu::physical_width(), self.0.mbec),
             root: Hpa::new(self.0.table),
@@ -93,7 +93,7 @@ fn listed<T: Copy>(list: impl Fn(&mut KVVec<T>) -> Option<usize>) -> Result<Opti
 /// # Safety
 ///
 /// kvm_intel's symbols are resolved until this returns.
-pub(super) unsafe fn vms() -> Result<KVVec<Vm>> {
+pub(crate) unsafe fn vms() -> Result<KVVec<Vm>> {
     let vms = listed(|all: &mut KVVec<Vm>| {
         // SAFETY: By the contract; the vector has the room.
         Some(unsafe { bindings::vmx_vpid_vms(all.as_mut_ptr(), all.capacity()) })
@@ -110,7 +110,7 @@ pub(super) unsafe fn vms() -> Result<KVVec<Vm>> {
 /// # Safety
 ///
 /// kvm_intel's symbols are resolved until this returns, and EPT is on.
-pub(super) unsafe fn roots(vm: &Vm) -> Result<Option<KVec<Root>>> {
+pub(crate) unsafe fn roots(vm: &Vm) -> Result<Option<KVec<Root>>> {
     let Some(facts) = listed(|all: &mut KVVec<bindings::vmx_vpid_vm_root>| {
         // SAFETY: By the contract; the vector has the room.
         let count = unsafe { bindings::vmx_vpid_roots(vm, all.as_mut_ptr(), all.capacity()) };
@@ -131,7 +131,7 @@ pub(super) unsafe fn roots(vm: &Vm) -> Result<Option<KVec<Root>>> {
 /// # Invariants
 ///
 /// A value lives within [`vmx_vpid_look()`].
-pub(super) struct Live(());
+pub(crate) struct Live(());
 
 impl Entries for Live {
     fn read(&mut self, at: Hpa) -> u64 {
@@ -164,7 +164,7 @@ type Look<'a> = &'a mut dyn FnMut(&mut Live);
 /// # Safety
 ///
 /// kvm_intel's symbols are resolved until this returns.
-pub(super) unsafe fn look_at(vm: &Vm, root: &Root, mut look: impl FnMut(&mut Live)) -> bool {
+pub(crate) unsafe fn look_at(vm: &Vm, root: &Root, mut look: impl FnMut(&mut Live)) -> bool {
     let mut look: Look<'_> = &mut look;
     // SAFETY: By the contract; what is passed on is what `vmx_vpid_look()` takes it for.
     unsafe { bindings::vmx_vpid_look_at(vm, &root.0, (&raw mut look).cast()) }

@@ -6,16 +6,16 @@ use crate::{
     bindings,
     flush::{
         self,
+        policy::{
+            Policy,
+            Switches, //
+        },
         Request, //
     },
     kvm::{
         asid_follow,
-        cpu,
-        tagging, //
-    },
-    policy::{
-        Policy,
-        Switches, //
+        check_vmcs,
+        cpu, //
     }, //
 };
 use kernel::{
@@ -54,7 +54,7 @@ pub(crate) fn set_up(switches: Switches, max_vpids: u16) -> Result {
     // SAFETY: Once, by the contract, and nobody else has come here yet.
     unsafe { SWITCHES.init() };
     // SAFETY: As above.
-    unsafe { tagging::set_up() };
+    unsafe { check_vmcs::set_up() };
     if max_vpids == 0 {
         pr_err!("max_vpids=0 leaves no guest a VPID: give a number from 1 to 65535\n");
         return Err(EINVAL);

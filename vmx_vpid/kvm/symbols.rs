@@ -28,7 +28,7 @@ unsafe fn read_bool(import: *mut kernel::ffi::c_void) -> bool {
 /// # Safety
 ///
 /// kvm_intel's symbols are resolved.
-pub(super) unsafe fn enable_ept_by_now() -> bool {
+pub(crate) unsafe fn enable_ept_by_now() -> bool {
     // SAFETY: By the contract, this is the import of a live `bool`, and filled in.  One load of all
     // of it.
     unsafe { ptr::read_volatile(bindings::vmx_vpid_import_enable_ept.cast()) }
@@ -42,7 +42,7 @@ macro_rules! flags {
         ///
         /// There is a vCPU, so that kvm_intel is initialised, and its symbols are resolved.
         #[inline]
-        pub(super) unsafe fn $name() -> bool {
+        pub(crate) unsafe fn $name() -> bool {
             // SAFETY: The import is that of a `bool`.  By the contract it is filled in, and
             // kvm_intel is initialised.
             unsafe { read_bool(bindings::$import) }

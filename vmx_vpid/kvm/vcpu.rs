@@ -3,7 +3,6 @@
 //! A vCPU of KVM, as much of it as this layer has to know.
 
 use crate::{
-    addr::Hpa,
     bindings,
     ept::Levels,
     flush::{
@@ -11,7 +10,8 @@ use crate::{
         Tags,
         ROOTS, //
     },
-    invvpid::Vpid, //
+    invvpid::Vpid,
+    x86::addr::Hpa, //
 };
 use core::mem::offset_of;
 use kernel::types::Opaque;

@@ -72,7 +72,7 @@ pub(crate) enum Needs {
     EptGenerations,
     /// On none: a control.
     Nothing,
-    /// In a sequence of its own ([`super::stories`]): at random it hardly ever does.
+    /// In a sequence of its own ([`super::search::regressions`]): at random it hardly ever does.
     Told,
 }
 

@@ -3,44 +3,52 @@
 //! All there is: CPUs, VMs with their memory and tables, vCPUs, VPIDs, and who answers requests.
 
 use super::{
-    cached::STRANGER,
+    cpu::{
+        cost::Tally,
+        tlb::{
+            Cpu,
+            Here,
+            Task, //
+        },
+        tlb_entry::STRANGER, //
+    },
     fault::Faults,
-    generations::Generations,
-    memory::{
+    guest::memory::{
         Memory,
         Tables, //
     },
-    tables::{
-        Tree,
-        TreeId,
-        TREES, //
-    },
-    tally::Tally,
-    tlb::{
-        Cpu,
-        Here,
-        Task, //
-    },
-    vcpu::{
-        Seen,
-        Vcpu,
-        READERS, //
-    },
-    vpids::Vpids, //
+    kvm::{
+        generations::Generations,
+        tables::{
+            Tree,
+            TreeId,
+            TREES, //
+        },
+        vcpu::{
+            Seen,
+            Vcpu,
+            READERS, //
+        },
+        vpids::Vpids, //
+    }, //
 };
 use crate::{
-    bitmap::NotHeld,
-    caps::EptVpidCap,
-    flush::Tags,
-    invvpid::Vpid,
-    issue::Lost,
-    lease::{
-        Flushed,
-        Lease, //
+    flush::{
+        execute::Lost,
+        policy::{
+            Policy,
+            Switches, //
+        },
+        Tags, //
     },
-    policy::{
-        Policy,
-        Switches, //
+    invvpid::Vpid,
+    vmx::caps::EptVpidCap,
+    vpid::{
+        bitmap::NotHeld,
+        owned::{
+            Flushed,
+            Lease, //
+        }, //
     }, //
 };
 use kernel::prelude::*;
@@ -120,7 +128,7 @@ pub(crate) enum Backend {
     /// Both, by turns: an attach or a detach is under way.
     Both,
     /// A policy of the model's own, that gives out new tags in the place of flushes:
-    /// [`super::generations`].
+    /// [`super::kvm::generations`].
     Generations,
 }
 
@@ -297,7 +305,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Returns an entry of a CPU's caches, as a story tells of it.
-    pub(crate) fn cached(&self, cpu: u8, entry: u16) -> Option<super::cached::Cached> {
+    pub(crate) fn cached(&self, cpu: u8, entry: u16) -> Option<super::cpu::tlb_entry::Cached> {
         self.cpus.get(usize::from(cpu))?.entry(entry.into())
     }
 
@@ -309,8 +317,8 @@ impl<'a> Machine<'a> {
     /// Returns how many translations all CPUs have cached of a vCPU's own.
     pub(super) fn cached_by(&self, id: usize) -> usize {
         let vpid = self.vcpus[id].vpid01;
-        let of_it = |entry: &super::cached::Cached| {
-            entry.key.vpid == vpid && entry.key.kind != super::cached::Kind::Physical
+        let of_it = |entry: &super::cpu::tlb_entry::Cached| {
+            entry.key.vpid == vpid && entry.key.kind != super::cpu::tlb_entry::Kind::Physical
         };
         self.cpus.iter().map(|cpu| cpu.count(of_it)).sum()
     }

@@ -7,43 +7,47 @@
 //! - The host's: from the guest-physical frame to where it is kept.  What KVM's tables do not say
 //!   any more must be gone before a guest runs.
 //! - The guest's: from the linear page to the frame.  It may lag behind the guest's tables until
-//!   the guest drops it, and must be gone then ([`super::promise`]).  What was read for somebody
+//!   the guest drops it, and must be gone then ([`super::guest::invalidated`]).  What was read for somebody
 //!   else must not be there at all, not even if it says the same by chance.
 //! - That of L1's EPT, for an L2 on one: the same, by what L1 dropped.
 //!
 //! What lags behind and says the same as a fresh walk does no harm, and is no fault.
 
 use super::{
-    access::{
-        offset,
-        Context, //
+    cpu::{
+        access::{
+            offset,
+            Context, //
+        },
+        tlb_entry::{
+            Cached,
+            Kind,
+            Rights, //
+        }, //
     },
-    cached::{
-        Cached,
-        Kind,
-        Rights, //
+    guest::{
+        edit::WRITABLE,
+        memory::{
+            Gfn,
+            Hfn,
+            PAGES, //
+        },
+        walk::{
+            self,
+            Leaf,
+            Path, //
+        },
+        walk_check, //
     },
-    edit::WRITABLE,
-    guest_walk::{
-        self,
-        Leaf,
-        Path, //
+    kvm::tables::{
+        is_present,
+        Found, //
     },
     machine::{
         Machine,
         Stale,
         Wrong, //
-    },
-    memory::{
-        Gfn,
-        Hfn,
-        PAGES, //
-    },
-    tables::{
-        is_present,
-        Found, //
-    },
-    walks, //
+    }, //
 };
 
 impl Machine<'_> {
@@ -77,8 +81,8 @@ impl Machine<'_> {
         let read = |gfn, index| self.guest_word(context, gfn, index);
         let may_read = fresh.map(|leaf| leaf.gfn);
         let may_write = fresh.filter(|leaf| leaf.rights.write).map(|leaf| leaf.gfn);
-        let agree = walks::by_kernel(root, page, false, read) == may_read
-            && walks::by_kernel(root, page, true, read) == may_write;
+        let agree = walk_check::by_kernel(root, page, false, read) == may_read
+            && walk_check::by_kernel(root, page, true, read) == may_write;
         agree.then_some(()).ok_or(Wrong::WalksDiffer)
     }
 
@@ -174,16 +178,16 @@ impl Machine<'_> {
         if let Some((hfn, _)) = context.tree.translate(&self.tables, gfn.0) {
             return Some(hfn);
         }
-        let leaf = guest_walk::ept12(memory, ept12.root(), gfn)?;
+        let leaf = walk::ept12(memory, ept12.root(), gfn)?;
         Some(memory.host(leaf.gfn))
     }
 
     /// Walks through the guest's tables as they are.
     pub(super) fn fresh_guest(&self, context: &Context, page: u16) -> Result<Leaf, Path> {
         let Some(root) = context.root else {
-            return guest_walk::unpaged(page);
+            return walk::unpaged(page);
         };
-        guest_walk::walk(root, page, |gfn, index| {
+        walk::walk(root, page, |gfn, index| {
             self.guest_word(context, gfn, index)
         })
     }
@@ -191,7 +195,7 @@ impl Machine<'_> {
     /// Reads a word of one of the guest's frames; `None` where it has no memory.
     fn guest_word(&self, context: &Context, gfn: Gfn, index: usize) -> Option<u64> {
         let hfn = self.resolve(context, gfn)?;
-        Some(super::memory::read_at(&self.memories, hfn, index))
+        Some(super::guest::memory::read_at(&self.memories, hfn, index))
     }
 
     /// Whether the guest's tables say what an entry says.
@@ -226,14 +230,14 @@ impl Machine<'_> {
         }
         let memory = &self.memories[context.tree.vm];
         let agrees = |gfn: Gfn, hfn: Hfn| {
-            let leaf = guest_walk::ept12(memory, ept12.root(), gfn);
+            let leaf = walk::ept12(memory, ept12.root(), gfn);
             leaf.is_some_and(|leaf| {
                 memory.host(leaf.gfn) == hfn && (leaf.rights.write || !entry.host.write)
             })
         };
         match (key.kind, key.is_structure()) {
             (Kind::Physical, _) => frames_of(entry).all(|(gfn, hfn)| agrees(gfn, hfn)),
-            (_, true) => guest_walk::ept12(memory, ept12.root(), entry.gfn)
+            (_, true) => walk::ept12(memory, ept12.root(), entry.gfn)
                 .is_some_and(|leaf| memory.host(leaf.gfn) == entry.hfn),
             (_, false) => pages_of(entry).all(|page| {
                 let offset = offset(key.span, page);
@@ -267,7 +271,7 @@ impl Machine<'_> {
                 Stale::Host
             } else if let Some(ept12) = context.ept12 {
                 let dropped = self.vcpus[context.id].ept12_dropped[usize::from(ept12.number)];
-                let leaf = guest_walk::ept12(memory, ept12.root(), Gfn(number));
+                let leaf = walk::ept12(memory, ept12.root(), Gfn(number));
                 let agrees = leaf.is_some_and(|leaf| {
                     memory.host(leaf.gfn) == hfn && (leaf.rights.write || !rights.write)
                 });
@@ -301,7 +305,7 @@ impl Machine<'_> {
 /// Returns an entry of KVM's shadows as the CPU would cache it, as far as a promise asks.
 fn shadow(context: &Context, page: u16, time: u32) -> Cached {
     Cached {
-        key: super::cached::Key {
+        key: super::cpu::tlb_entry::Key {
             kind: Kind::Linear,
             level: 0,
             vpid: context.vpid,

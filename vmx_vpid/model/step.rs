@@ -3,19 +3,21 @@
 //! What can happen next.
 
 use super::{
+    guest::{
+        control_regs::{
+            Bit,
+            Registers, //
+        },
+        memory::Gfn, //
+    },
+    kvm::vcpu::{
+        Ept12,
+        L2, //
+    },
     machine::{
         Backend,
         Machine,
         Wrong, //
-    },
-    memory::Gfn,
-    registers::{
-        Bit,
-        Registers, //
-    },
-    vcpu::{
-        Ept12,
-        L2, //
     }, //
 };
 

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The second versions.
+//!
+//! Nothing is shared with the code under test but the plain types of its doors, and nothing is done
+//! by a trick: bits are looked at one by one, bytes too.
+
+pub mod descriptor;
+pub mod ept_walk;
+pub mod operand;
+pub mod walk;
+
+use vmx_vpid::harness::Registers;
+
+/// Whether a bit is set.
+pub(crate) fn bit(value: u64, number: u32) -> bool {
+    value / 2u64.pow(number) % 2 == 1
+}
+
+/// A number made of the bits of another, from the highest down to the lowest.
+pub(crate) fn bits(value: u64, highest: u32, lowest: u32) -> u64 {
+    (lowest..=highest)
+        .filter(|&number| bit(value, number))
+        .map(|number| 2u64.pow(number - lowest))
+        .sum()
+}
+
+/// Whether all bits of a linear address from the highest translated one up are the same.
+pub(crate) fn is_canonical(address: u64, width: u32) -> bool {
+    (width..64).all(|number| bit(address, number) == bit(address, width - 1))
+}
+
+/// Whether long mode is active.
+pub(crate) fn is_long(registers: &Registers) -> bool {
+    bit(registers.efer, 10)
+}

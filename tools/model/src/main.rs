@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Long runs of the model: see Documentation/model.rst.
+
+mod compare;
+
+use std::{
+    env,
+    process::ExitCode, //
+};
+use vmx_vpid::harness::{
+    exhaustive::{
+        self,
+        Alphabet, //
+    },
+    model::{
+        self,
+        MachineType, //
+    },
+    other_models, //
+};
+
+const USAGE: &str = "\
+usage: model random [--seed N] [--steps N] [--machine NAME] [--fault NAME] [--first]
+       model all [--length N] [--machine NAME] [--alphabet NAME] [--fault NAME]
+       model shadow [--seed N] [--steps N] [--fault NAME]
+       model faults [--seed N] [--steps N]
+       model policies [--seed N] [--csv FILE]
+       model growth [--seed N] [--csv FILE]";
+
+/// What the command line says.
+struct Arguments {
+    command: String,
+    seed: u64,
+    steps: u64,
+    length: usize,
+    first: bool,
+    machine: Option<String>,
+    alphabet: Option<String>,
+    fault: Option<String>,
+    csv: Option<String>,
+}
+
+fn arguments() -> Option<Arguments> {
+    let mut words = env::args().skip(1);
+    let mut arguments = Arguments {
+        command: words.next()?,
+        seed: 1,
+        steps: 1_000_000,
+        length: exhaustive::LENGTH,
+        first: false,
+        machine: None,
+        alphabet: None,
+        fault: None,
+        csv: None,
+    };
+    while let Some(name) = words.next() {
+        if name == "--first" {
+            arguments.first = true;
+            continue;
+        }
+        let value = words.next()?;
+        match name.as_str() {
+            "--seed" => arguments.seed = value.parse().ok()?,
+            "--steps" => arguments.steps = value.parse().ok()?,
+            "--length" => arguments.length = value.parse().ok()?,
+            "--machine" => arguments.machine = Some(value),
+            "--alphabet" => arguments.alphabet = Some(value),
+            "--fault" => arguments.fault = Some(value),
+            "--csv" => arguments.csv = Some(value),
+            _ => return None,
+        }
+    }
+    Some(arguments)
+}
+
+/// Returns the machine that is named, or all, each with its name.
+fn machines(arguments: &Arguments) -> Vec<(String, MachineType)> {
+    let wanted = arguments.machine.as_ref();
+    let named = |name: &String| wanted.is_none_or(|wanted| wanted == name);
+    let all = model::machines().into_iter();
+    all.filter(|(name, _)| named(name)).collect()
+}
+
+/// Goes steps at random, on each machine or on one.
+fn random(arguments: &Arguments) -> Result<bool, String> {
+    let mut sound = true;
+    let machines = machines(arguments);
+    let each = arguments.steps / machines.len().max(1) as u64;
+    for (name, machine) in machines {
+        let fault = arguments.fault.as_deref();
+        let ran = model::at_random(machine, fault, arguments.seed, each)?;
+        match ran.found {
+            None => println!(
+                "ok - {name}: {each} steps from seed {}, {} entries evicted",
+                arguments.seed, ran.evicted
+            ),
+            Some(report) => {
+                sound = false;
+                println!(
+                    "not ok - {name}: after {} steps, seed {}",
+                    report.steps, report.seed
+                );
+                print!("{}", report.story);
+                if arguments.first {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(sound)
+}
+
+/// Goes steps at random on shadow pages.
+fn shadow(arguments: &Arguments) -> Result<bool, String> {
+    let &Arguments { seed, steps, .. } = arguments;
+    let found = other_models::shadow(arguments.fault.as_deref(), seed, steps)?;
+    match &found {
+        None => println!("ok - shadow pages: {steps} steps from seed {seed}"),
+        Some(report) => {
+            println!(
+                "not ok - shadow pages: after {} steps, seed {}",
+                report.steps, report.seed
+            );
+            print!("{}", report.story);
+        }
+    }
+    Ok(found.is_none())
+}
+
+/// Goes all sequences of each alphabet or of one, of a length that is given or of the usual one.
+fn all(arguments: &Arguments) -> Result<bool, String> {
+    let mut sound = true;
+    let (length, fault) = (arguments.length, arguments.fault.as_deref());
+    for (name, machine) in machines(arguments) {
+        for alphabet in Alphabet::all() {
+            let about = alphabet.name();
+            let mut wanted = arguments.alphabet.iter();
+            if wanted.any(|wanted| *wanted != about) {
+                continue;
+            }
+            let searched = exhaustive::search(machine, alphabet, length, fault)?;
+            let count = searched.count;
+            match searched.story {
+                None => println!("ok - {name}, {about}, {length} steps: {count} sequences"),
+                Some(story) => {
+                    sound = false;
+                    println!("not ok - {name}, {about}, {length} steps: in sequence {count}");
+                    print!("{story}");
+                }
+            }
+        }
+    }
+    Ok(sound)
+}
+
+/// Has each exhaustive search find what it has to.
+fn found_by_all() -> Result<bool, String> {
+    let mut sound = true;
+    let machines = model::machines();
+    for alphabet in Alphabet::all() {
+        let about = alphabet.name();
+        for (fault, wanted) in alphabet.finds() {
+            let machine = machines.iter().find(|(name, _)| name == wanted);
+            let (_, machine) = machine.ok_or_else(|| format!("there is no machine {wanted}"))?;
+            let searched = exhaustive::search(*machine, alphabet, exhaustive::LENGTH, Some(fault))?;
+            let (found, count) = (searched.story.is_some(), searched.count);
+            sound &= found;
+            let (start, word) = if found {
+                ("ok", "found in")
+            } else {
+                ("not ok", "not found in")
+            };
+            println!("{start} - {fault}: {word} sequence {count} of {about}, {wanted}");
+        }
+    }
+    Ok(sound)
+}
+
+/// Breaks one thing after the other; each has to be found.
+fn faults(arguments: &Arguments) -> Result<bool, String> {
+    let mut sound = true;
+    for (name, words, harmless, machines) in model::faults() {
+        for machine in machines {
+            let ran = model::at_random(machine, Some(name), arguments.seed, arguments.steps)?;
+            match ran.found {
+                Some(report) if !harmless => {
+                    println!("ok - {name}: found in step {}", report.steps);
+                }
+                None if harmless => println!("ok - {name}: a control, and not found"),
+                Some(report) => {
+                    sound = false;
+                    println!(
+                        "not ok - {name}: a control, but found in step {}:",
+                        report.steps
+                    );
+                    print!("{}", report.story);
+                }
+                None => {
+                    sound = false;
+                    println!("not ok - {name}: not found ({words})");
+                }
+            }
+        }
+    }
+    // The host's own processes have a model of their own.
+    let steps = u32::try_from(arguments.steps).unwrap_or(u32::MAX);
+    for (name, find) in other_models::host_faults() {
+        match find(steps) {
+            Some(step) => println!("ok - {name}: found in step {step} of the host"),
+            None => {
+                sound = false;
+                println!("not ok - {name}: not found in {steps} steps of the host");
+            }
+        }
+    }
+    // So has that of shadow pages.
+    for name in other_models::shadow_faults() {
+        match other_models::shadow(Some(name), arguments.seed, arguments.steps)? {
+            Some(report) => println!(
+                "ok - {name}: found in step {} of shadow pages",
+                report.steps
+            ),
+            None => {
+                sound = false;
+                println!(
+                    "not ok - {name}: not found in {} steps of shadow pages",
+                    arguments.steps
+                );
+            }
+        }
+    }
+    sound &= found_by_all()?;
+    // Those that would hardly ever be met at random have sequences of their own.
+    for story in model::stories()? {
+        sound &= story.good;
+        let start = if story.good { "ok" } else { "not ok" };
+        for name in story.faults {
+            println!("{start} - {name}: by the story '{}'", story.name);
+        }
+    }
+    Ok(sound)
+}
+
+fn main() -> ExitCode {
+    let Some(arguments) = arguments() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let result = match arguments.command.as_str() {
+        "random" => random(&arguments),
+        "all" => all(&arguments),
+        "shadow" => shadow(&arguments),
+        "faults" => faults(&arguments),
+        "policies" => compare::policies(arguments.seed, arguments.csv.as_deref()),
+        "growth" => compare::growth(arguments.seed, arguments.csv.as_deref()),
+        _ => Err(USAGE.into()),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! For build scripts: where the kernel's sources are, and a module made of some of them.
+
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{
+        Path,
+        PathBuf, //
+    },
+    process::Command, //
+};
+
+/// The kernel's source tree: `KSRC` of the environment, or what the testbed unpacked.
+fn source_tree() -> Result<PathBuf, Box<dyn Error>> {
+    println!("cargo::rerun-if-env-changed=KSRC");
+    if let Some(named) = env::var_os("KSRC").filter(|named| !named.is_empty()) {
+        return Ok(named.into());
+    }
+    let program = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../../testbed/kernel");
+    let output = Command::new(program).args(["--print", "KSRC"]).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    Ok(String::from_utf8(output.stdout)?.trim_end().into())
+}
+
+/// Writes `sources.rs` to the build's folder: `mod source`, with the kernel's own `modules` of a
+/// folder of its tree.
+///
+/// A folder, not a file, is what `#[path]` names: modules within those modules resolve then.
+pub(crate) fn module_of(folder: &str, modules: &[&str]) -> Result<(), Box<dyn Error>> {
+    let folder = source_tree()?.join(folder);
+    let mut text = format!("#[path = {folder:?}]\nmod source {{\n");
+    for module in modules {
+        let file = folder.join(module).with_extension("rs");
+        if !file.is_file() {
+            return Err(format!("no {}: run \"make kernel-source\"", file.display()).into());
+        }
+        println!("cargo::rerun-if-changed={}", file.display());
+        text += &format!("    pub mod {module};\n");
+    }
+    text += "}\n";
+    fs::write(Path::new(&env::var("OUT_DIR")?).join("sources.rs"), text)?;
+    Ok(())
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sets what the kernel's build sets, and what only the host's has.
+
+fn main() -> Result<(), std::env::VarError> {
+    let loom = std::env::var("CARGO_PKG_NAME")?.ends_with("loom");
+    for (name, set) in [
+        ("CONFIG_VMX_VPID_KUNIT_TEST", true),
+        ("vmx_vpid_userspace", true),
+        ("vmx_vpid_loom", loom),
+    ] {
+        println!("cargo::rustc-check-cfg=cfg({name})");
+        if set {
+            println!("cargo::rustc-cfg={name}");
+        }
+    }
+    // Nothing else has a say in that.
+    println!("cargo::rerun-if-env-changed=CARGO_PKG_NAME");
+    Ok(())
+}

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the module shows under `vmx_vpid/` in debugfs.
+//!
+//! `stats` and `status` have one `name value` per line, `vpids` one VPID and `roots` one vCPU per
+//! line; names are stable, see Documentation/ABI/testing/debugfs-vmx-vpid.  The files themselves
+//! are made in C, see [`crate::debugfs`].  What is in the VMs' EPTs is shown by
+//! [`crate::debugfs::ept`].
+
+use crate::{
+    invvpid::Vpid,
+    kvm::{
+        attach,
+        check_vmcs::{
+            self,
+            Look, //
+        },
+        cpu,
+        mmus::{
+            Line as MmuLine,
+            Root, //
+        },
+        percpu,
+        switches, //
+    },
+    mmu::Choice,
+    phase::Phase,
+    stats::{
+        Counter,
+        SUMS, //
+    },
+    vpid::{
+        holders::{
+            Line,
+            Verdict, //
+        },
+        vmcs::{
+            TagError,
+            Tagging, //
+        }, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    seq_file::{
+        seq_print,
+        SeqFile, //
+    }, //
+};
+
+/// `stats`: the counters, and the VPIDs in use.
+pub(crate) fn show_stats(file: &SeqFile) {
+    for &counter in Counter::ALL {
+        seq_print!(file, "{} {}\n", counter.name(), percpu::sum(counter));
+    }
+    for (name, parts) in SUMS {
+        let sum = parts.iter().map(|&part| percpu::sum(part));
+        seq_print!(file, "{name} {}\n", sum.fold(0, u64::wrapping_add));
+    }
+    match attach::status().vpids {
+        Some((in_use, high_water)) => {
+            seq_print!(file, "vpid_in_use {in_use}\nvpid_high_water {high_water}\n");
+        }
+        None => seq_print!(file, "vpid_in_use n/a\nvpid_high_water n/a\n"),
+    }
+}
+
+/// What is said of kvm_intel when there is nothing to be seen of it.
+pub(crate) fn absence(live: bool) -> &'static str {
+    if live {
+        "kvm_intel: served by C"
+    } else {
+        "kvm_intel: not loaded"
+    }
+}
+
+/// `status`: where the backend stands.
+pub(crate) fn show_status(file: &SeqFile) {
+    let status = attach::status();
+    let (calls, all_calls) = status.static_calls;
+    let (exits, all_exits) = status.exits;
+    seq_print!(file, "backend {}\n", status.backend);
+    seq_print!(file, "phase {}\n", status.phase.name());
+    seq_print!(file, "static_calls {calls}/{all_calls}\n");
+    seq_print!(file, "exit_handlers {exits}/{all_exits}\n");
+    seq_print!(file, "ept_vpid_cap {:#x}\n", cpu::caps().into_raw());
+    let switches = switches::get();
+    seq_print!(file, "caps_mask {:#x}\n", switches.caps_mask);
+    seq_print!(file, "check_vmcs {}\n", u8::from(switches.check_vmcs));
+    seq_print!(file, "flush_context {}\n", u8::from(switches.flush_context));
+    seq_print!(file, "force_flush {}\n", u8::from(switches.force_flush));
+    seq_print!(file, "max_vpids {}\n", switches::max_vpids());
+    if status.phase == Phase::Detached {
+        seq_print!(file, "{}\n", absence(status.live));
+    }
+}
+
+/// `vmcs`: what flushes found that looked at the VMCS.
+pub(crate) fn show_vmcs(file: &SeqFile) {
+    let looks = check_vmcs::looks();
+    seq_print!(file, "looks {}\nwrong {}\n", looks.count, looks.wrong);
+    show_look("last", looks.last, file);
+    show_look("last_wrong", looks.last_wrong, file);
+}
+
+/// Shows what one look found, if there was one.
+fn show_look(name: &str, look: Option<Look>, file: &SeqFile) {
+    let Some(look) = look else {
+        seq_print!(file, "{name} -\n");
+        return;
+    };
+    let number = |tagging| match tagging {
+        Tagging::None => 0,
+        Tagging::By(vpid) => vpid.into_raw(),
+    };
+    let (seconds, rest) = (look.time / 1_000_000_000, look.time % 1_000_000_000);
+    seq_print!(file, "{name} time={seconds}.{:06}", rest / 1000);
+    match look.found {
+        Ok(tagging) => seq_print!(file, " vmcs={}", number(tagging)),
+        Err(TagError::Invalid(number)) => seq_print!(file, " vmcs=invalid:{number:#x}"),
+        Err(TagError::Inaccessible(_)) => seq_print!(file, " vmcs=inaccessible"),
+    }
+    let verdict = if look.agrees() { "agrees" } else { "wrong" };
+    seq_print!(file, " vcpu={}", number(look.wanted));
+    seq_print!(file, " in_use={} result={verdict}\n", u8::from(look.in_use));
+}
+
+/// The VPIDs in use as they were at one time, for `vpids`.
+pub(crate) enum VpidList {
+    /// Nothing is known of them; why.
+    Unknown(&'static str),
+    /// A line for each, and where it was flushed.
+    Lines(KVVec<(Line, KVec<u32>)>),
+}
+
+impl VpidList {
+    /// Makes a list that says why nothing is known.
+    pub(crate) fn unknown(live: bool) -> Self {
+        Self::Unknown(absence(live))
+    }
+
+    /// Makes a list of lines; `flushed` tells on which CPUs a VPID was flushed.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new<I: Iterator<Item = u32>>(
+        lines: KVVec<Line>,
+        flushed: impl Fn(Vpid) -> I,
+    ) -> Result<Self> {
+        let mut all = KVVec::with_capacity(lines.len(), GFP_KERNEL)?;
+        for line in lines {
+            let mut cpus = KVec::new();
+            for cpu in flushed(line.vpid) {
+                cpus.push(cpu, GFP_KERNEL)?;
+            }
+            all.push((line, cpus), GFP_KERNEL)?;
+        }
+        Ok(Self::Lines(all))
+    }
+
+    /// Whether there is a line of this number, the first being 0.
+    pub(crate) fn has(&self, line: u64) -> bool {
+        let count = match self {
+            Self::Unknown(_) => 1,
+            Self::Lines(lines) => lines.len(),
+        };
+        usize::try_from(line).is_ok_and(|line| line < count)
+    }
+
+    /// Shows the line of a number.
+    pub(crate) fn show(&self, line: u64, file: &SeqFile) {
+        match self {
+            Self::Unknown(why) => seq_print!(file, "{}\n", why),
+            Self::Lines(lines) => {
+                if let Some((line, cpus)) = usize::try_from(line).ok().and_then(|n| lines.get(n)) {
+                    show_vpid(line, cpus, file);
+                }
+            }
+        }
+    }
+}
+
+/// Shows one VPID.
+fn show_vpid(line: &Line, cpus: &[u32], file: &SeqFile) {
+    seq_print!(file, "vpid={}", line.vpid.into_raw());
+    match line.claim {
+        Some(claim) => {
+            let usage = if claim.l2 { "vpid02" } else { "vpid01" };
+            seq_print!(file, " pid={} vcpu={} use={usage}", claim.pid, claim.vcpu);
+            match claim.cpu {
+                Some(cpu) => seq_print!(file, " cpu={cpu}"),
+                None => seq_print!(file, " cpu=-"),
+            }
+        }
+        None => seq_print!(file, " pid=- vcpu=- use=- cpu=-"),
+    }
+    let state = match line.verdict {
+        Verdict::Held => "held",
+        Verdict::Unclaimed => "unclaimed",
+        Verdict::Double => "double",
+        Verdict::Free => "free",
+    };
+    seq_print!(file, " state={state} flushed=");
+    match cpus.split_first() {
+        Some((first, rest)) => {
+            seq_print!(file, "{first}");
+            for cpu in rest {
+                seq_print!(file, ",{cpu}");
+            }
+        }
+        None => seq_print!(file, "-"),
+    }
+    seq_print!(file, "\n");
+}
+
+/// `roots`: what KVM translates each vCPU's addresses by, and the roots that it keeps.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn show_roots(file: &SeqFile) -> Result {
+    match attach::mmus()? {
+        Ok(lines) => {
+            for (line, choice) in &lines {
+                show_mmu(line, *choice, file);
+            }
+        }
+        Err(live) => seq_print!(file, "{}\n", absence(live)),
+    }
+    Ok(())
+}
+
+/// Shows one vCPU's.
+fn show_mmu(line: &MmuLine, choice: Choice, file: &SeqFile) {
+    let (pid, vcpu) = line.owner();
+    let guest = if line.is_in_l2() { "l2" } else { "l1" };
+    let seen = line.seen();
+    let set = if seen.guest_mmu {
+        "guest_mmu"
+    } else {
+        "root_mmu"
+    };
+    let kvm = seen.mmu().map_or("unclear", |mmu| mmu.name());
+    let agrees = if seen.agrees(choice) { "yes" } else { "no" };
+    seq_print!(
+        file,
+        "pid={pid} vcpu={vcpu} guest={guest} mmu={}",
+        choice.mmu.name()
+    );
+    seq_print!(
+        file,
+        " kvm={kvm} agrees={agrees} set={set} level={}",
+        seen.level
+    );
+    seq_print!(file, " root=");
+    match line.root() {
+        Some(root) => show_root(root, file),
+        None => seq_print!(file, "-"),
+    }
+    seq_print!(file, " prev=");
+    let mut separator = "";
+    for root in line.previous() {
+        seq_print!(file, "{separator}");
+        show_root(root, file);
+        separator = ",";
+    }
+    if separator.is_empty() {
+        seq_print!(file, "-");
+    }
+    match line.other() {
+        Some(other) => seq_print!(file, " other={other:#x}\n"),
+        None => seq_print!(file, " other=-\n"),
+    }
+}
+
+/// Shows a root: its address, what it was made for, and the PCID in that.
+fn show_root(root: Root, file: &SeqFile) {
+    match root.hpa {
+        Some(hpa) => seq_print!(file, "{hpa:#x}"),
+        None => seq_print!(file, "dummy"),
+    }
+    match root.pgd {
+        Some(pgd) => seq_print!(file, ":{pgd:#x}"),
+        None => seq_print!(file, ":-"),
+    }
+    match root.pcid {
+        Some(pcid) => seq_print!(file, ":{pcid}"),
+        None => seq_print!(file, ":-"),
+    }
+}

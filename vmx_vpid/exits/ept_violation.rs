@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An EPT violation: a guest accesses memory in a way that the EPT does not permit, most often
+//! because the host gives memory as it is used.
+//!
+//! What the CPU tells is put into the words of KVM's fault handler.  That makes a page present,
+//! makes it writable once more after a write was to be noticed, or has the access emulated.
+//! Source: the manual's chapter on VM exits, the exit qualification for EPT violations; answers to
+//! `handle_ept_violation()`.
+
+use super::{
+    GuestPhysical,
+    Next, //
+};
+use crate::{
+    ept::violation::{
+        ErrorCode,
+        Qualification, //
+    },
+    stats::{
+        Counter,
+        VIOLATIONS, //
+    },
+    x86::addr::Gpa, //
+};
+
+/// Handles an exit for an EPT violation.
+#[inline]
+pub(crate) fn handle(exit: impl GuestPhysical) -> Next {
+    let found = exit.qualification();
+    if found.nmi_unblocking() {
+        end_iret(exit);
+    }
+    let address = exit.address();
+    exit.trace_violation(address, found);
+    let code = found.error_code(exit.tells_user_fetches());
+    exit.count(cause(found, code));
+    if exit.is_beyond_guest(address) {
+        return beyond(exit, address, code);
+    }
+    exit.resolve(address, code)
+}
+
+/// Undoes half of an IRET: it had unblocked NMIs, and is executed anew.
+///
+/// If the violation came while an event was delivered, it was no IRET that unblocked them.
+#[cold]
+fn end_iret(exit: impl GuestPhysical) {
+    if !exit.is_delivering_event() {
+        exit.block_nmis();
+    }
+}
+
+/// Ends an access to an address that the guest's CPU does not have.
+///
+/// It is a page fault there, for a reserved bit in an entry, if KVM goes to such lengths for the
+/// guest.  Which access of the instruction it was is not known to the last detail, so KVM's
+/// emulator is to find out.
+#[cold]
+fn beyond(exit: impl GuestPhysical, address: Gpa, code: ErrorCode) -> Next {
+    if exit.allows_narrow_guests() {
+        exit.emulate()
+    } else {
+        exit.resolve(address, code)
+    }
+}
+
+/// Returns what to count.
+#[inline]
+fn cause(found: Qualification, code: ErrorCode) -> Counter {
+    let access = if found.is_of_page() {
+        usize::from(found.fetch()) * 2 + usize::from(found.write())
+    } else {
+        cause_beside(found)
+    };
+    // The remainder is a bound that the compiler sees: nothing is beyond it.
+    VIOLATIONS[(access * 2 + usize::from(code.present())) % VIOLATIONS.len()]
+}
+
+/// Returns what to count of an access that was not to what a linear address stands for.
+#[cold]
+fn cause_beside(found: Qualification) -> usize {
+    if found.linear_valid() {
+        3
+    } else if found.fetch() {
+        2
+    } else {
+        found.write().into()
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_emulate_ept_violation)]
+mod tests {
+    use super::*;
+    use crate::exits::mock_ept::{
+        done,
+        Event::*,
+        Fake, //
+    };
+
+    /// A vCPU that exited with a qualification, for address 0x1234_5678.
+    fn exited(qualification: u64) -> Fake {
+        let mut exit = Fake::new(0x1234_5678);
+        exit.qualification = qualification;
+        exit
+    }
+
+    /// A write to a page that is not there, of the supervisor.
+    const WRITE: u64 = 0b01_1000_0010;
+    /// What KVM's fault handler is told of it.
+    const CODE: u64 = 1 << 32 | 1 << 1;
+
+    #[test]
+    fn kvms_fault_handler_is_told() {
+        for (qualification, mbec, code) in [
+            (WRITE, false, CODE),
+            (WRITE | 1 << 9, false, CODE | 1 << 2),
+            (WRITE | 0b101 << 3, false, CODE | 1),
+            (WRITE | 1 << 6, false, CODE),
+            (WRITE | 1 << 6, true, CODE | 1),
+            (0b00_1000_0011, false, 1 << 33 | 1 << 1),
+            (0b01_1000_0100, false, 1 << 32 | 1 << 4),
+        ] {
+            let mut exit = exited(qualification);
+            exit.tells_user_fetches = mbec;
+            assert_eq!(handle(&exit), Next::Kvm(1));
+            let expected = [
+                Traced(0x1234_5678, qualification),
+                Resolved(0x1234_5678, code),
+            ];
+            assert_eq!(exit.events(), done(expected));
+        }
+    }
+
+    #[test]
+    fn what_kvms_fault_handler_says_is_passed_on() {
+        for next in [1, 0, -14].map(Next::Kvm) {
+            let mut exit = exited(WRITE);
+            exit.next = next;
+            assert_eq!(handle(&exit), next);
+        }
+    }
+
+    #[test]
+    fn an_iret_that_unblocked_nmis_is_undone() {
+        for (qualification, delivering, blocks) in [
+            (WRITE, false, false),
+            (WRITE, true, false),
+            (WRITE | 1 << 12, false, true),
+            (WRITE | 1 << 12, true, false),
+        ] {
+            let mut exit = exited(qualification);
+            exit.is_delivering_event = delivering;
+            handle(&exit);
+            let events = exit.events();
+            let blocked = events[0] == Some(BlockedNmis);
+            assert_eq!(blocked, blocks);
+            // The rest is the same.
+            assert!(events.contains(&Some(Resolved(0x1234_5678, CODE))));
+        }
+    }
+
+    #[test]
+    fn an_address_that_the_guests_cpu_does_not_have_is_emulated() {
+        let mut exit = exited(WRITE);
+        exit.is_beyond_guest = true;
+        assert_eq!(handle(&exit), Next::Kvm(1));
+        let traced = Traced(0x1234_5678, WRITE);
+        assert_eq!(exit.events(), done([traced, Resolved(0x1234_5678, CODE)]));
+        // If KVM goes to such lengths.
+        let mut exit = exited(WRITE);
+        exit.is_beyond_guest = true;
+        exit.allows_narrow_guests = true;
+        assert_eq!(handle(&exit), Next::Kvm(1));
+        assert_eq!(exit.events(), done([traced, Emulated]));
+        assert_eq!(exit.counted(), Some(Counter::ViolationWriteNotPresent));
+        let mut exit = exited(WRITE);
+        exit.allows_narrow_guests = true;
+        handle(&exit);
+        assert_eq!(exit.events(), done([traced, Resolved(0x1234_5678, CODE)]));
+    }
+
+    #[test]
+    fn each_cause_has_a_counter() {
+        const OF_PAGE: u64 = 0b11 << 7;
+        const ON_WALK: u64 = 1 << 7;
+        for (qualification, expected) in [
+            (OF_PAGE | 1, Counter::ViolationReadNotPresent),
+            (OF_PAGE | 1 | 1 << 5, Counter::ViolationReadPermission),
+            (OF_PAGE | 2, Counter::ViolationWriteNotPresent),
+            (OF_PAGE | 3, Counter::ViolationWriteNotPresent),
+            (OF_PAGE | 2 | 1 << 3, Counter::ViolationWritePermission),
+            (OF_PAGE | 4, Counter::ViolationFetchNotPresent),
+            (OF_PAGE | 4 | 1 << 3, Counter::ViolationFetchPermission),
+            (ON_WALK | 1, Counter::ViolationWalkNotPresent),
+            (ON_WALK | 3, Counter::ViolationWalkNotPresent),
+            (ON_WALK | 3 | 1 << 3, Counter::ViolationWalkPermission),
+            // Without a linear address, as of one.
+            (1, Counter::ViolationReadNotPresent),
+            (2 | 1 << 3, Counter::ViolationWritePermission),
+        ] {
+            let exit = exited(qualification);
+            handle(&exit);
+            assert_eq!(exit.counted(), Some(expected));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! INVEPT of a guest hypervisor (L1).
+//!
+//! L1 drops what its own guests (L2) may have cached under an EPT pointer of its making.  KVM runs
+//! L2 on tables of its own that it builds from L1's; to drop a pointer is to drop the roots that
+//! were built for it, the current one and the cached ones.  A root that is built anew is flushed
+//! when it is loaded.
+//! Source: the manual's chapter on VMX instructions, INVEPT; answers to `handle_invept()`.
+
+use super::{
+    end_vmx,
+    execute_vmx,
+    Nested,
+    Next,
+    Roots, //
+};
+use crate::{
+    ept::{
+        self,
+        Kind,
+        Request, //
+    },
+    stats::Counter, //
+};
+
+/// Handles an exit for INVEPT.
+pub(crate) fn handle(vcpu: &mut impl Nested) -> Next {
+    vcpu.count(Counter::ExitInvept);
+    let exists = vcpu.l1_has_ept() && vcpu.l1_caps().invept();
+    let result = execute_vmx(vcpu, exists, Kind::from_register, |vcpu, kind, operand| {
+        ept::check(kind, operand, vcpu.l1_caps(), vcpu.max_phy_addr())
+            .map(|request| carry_out(vcpu, request))
+    });
+    end_vmx(vcpu, result)
+}
+
+/// Carries out what L1 asked for.
+fn carry_out(vcpu: &mut impl Nested, request: Request) {
+    vcpu.count(match request {
+        Request::Context(_) => Counter::GuestInveptContext,
+        Request::All => Counter::GuestInveptAll,
+    });
+    let roots = match request {
+        // By the tag alone: pointers that differ in other bits have the same mappings.
+        Request::Context(tag) => Roots::matching(vcpu.ept12_roots(), |eptp| eptp.ep4ta() == tag),
+        Request::All => Roots::ALL,
+    };
+    if roots != Roots::NONE {
+        vcpu.free_ept12_roots(roots);
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_emulate_invept)]
+mod tests {
+    use super::*;
+    use crate::{
+        ept::{
+            Eptp,
+            Levels, //
+        },
+        exits::mock::{
+            done,
+            Event::{
+                self,
+                *, //
+            },
+            Fake, //
+        },
+        vmx::insn::VmInsnError,
+        x86::{
+            addr::Hpa,
+            exception::Fault, //
+        }, //
+    };
+
+    /// A pointer to a root of L1's.
+    fn pointer(root: u64, levels: Levels, accessed_dirty: bool) -> Eptp {
+        Eptp::for_root(Hpa::new(root), levels, accessed_dirty)
+    }
+
+    /// An L1 whose L2 ran on 0x5000 with and without accessed flags, and on 0x6000.
+    fn fake(kind: u64, eptp: u64) -> Fake {
+        let mut vcpu = Fake::new();
+        vcpu.kind = kind;
+        vcpu.operand = [eptp, u64::MAX];
+        vcpu.ept12_roots = [
+            Some(pointer(0x5000, Levels::Four, true)),
+            None,
+            Some(pointer(0x6000, Levels::Four, true)),
+            Some(pointer(0x5000, Levels::Five, false)),
+        ];
+        vcpu
+    }
+
+    fn events(mut vcpu: Fake) -> [Option<Event>; 4] {
+        handle(&mut vcpu);
+        vcpu.events
+    }
+
+    fn freed(which: [bool; Roots::COUNT]) -> Event {
+        FreedEpt12(Roots::matching(which.map(Some), |meant| meant))
+    }
+
+    #[test]
+    fn every_root_with_the_tag_goes() {
+        let both = freed([true, false, false, true]);
+        assert_eq!(events(fake(1, 0x501e)), done([both, Skipped]));
+        assert_eq!(events(fake(1, 0x505e)), done([both, Skipped]));
+        let one = freed([false, false, true, false]);
+        assert_eq!(events(fake(1, 0x601e)), done([one, Skipped]));
+        assert_eq!(events(fake(1, 0x701e)), done([Skipped]));
+    }
+
+    #[test]
+    fn all_is_all_whatever_the_pointer() {
+        let all = FreedEpt12(Roots::ALL);
+        assert_eq!(events(fake(2, u64::MAX)), done([all, Skipped]));
+    }
+
+    #[test]
+    fn a_pointer_that_vm_entry_refuses_is_vm_fail() {
+        for eptp in [0x5001, 0x500e, 0x519e, 1 << 40 | 0x501e] {
+            let mut vcpu = fake(1, eptp);
+            handle(&mut vcpu);
+            assert_eq!(vcpu.events, done([Skipped]));
+            let error = vcpu.vm_instruction_error;
+            assert_eq!(error, Some(VmInsnError::InvalidOperand));
+        }
+    }
+
+    #[test]
+    fn faults_come_in_the_order_of_the_cpu() {
+        for hidden in 0..3 {
+            let mut vcpu = fake(0, 0);
+            vcpu.cpl = 3;
+            match hidden {
+                0 => vcpu.l1_has_ept = false,
+                1 => vcpu.l1_caps = vcpu.l1_caps.with_invept(false),
+                _ => vcpu.vmxon = false,
+            }
+            assert_eq!(events(vcpu), done([Raised(Fault::InvalidOpcode)]));
+        }
+        let mut vcpu = fake(0, 0);
+        vcpu.cpl = 3;
+        assert_eq!(events(vcpu), done([Raised(Fault::GeneralProtection)]));
+        // The type is looked at before memory, and then memory even if it is not needed.
+        let mut vcpu = fake(0, 0);
+        vcpu.address = 1 << 47;
+        assert_eq!(events(vcpu), done([Skipped]));
+        let mut vcpu = fake(2, 0);
+        vcpu.address = 1 << 47;
+        assert_eq!(events(vcpu), done([Raised(Fault::GeneralProtection)]));
+    }
+}

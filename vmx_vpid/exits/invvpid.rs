@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! INVVPID of a guest hypervisor (L1).
+//!
+//! L1 drops what its own guests (L2) may have cached under a VPID of its numbering.  KVM runs every
+//! L2 of a vCPU with one VPID, vpid02, whatever L1 calls it, and flushes that when L1 moves L2 from
+//! one number to another.  So any VPID that L1 names means all of vpid02.
+//! Source: the manual's chapter on VMX instructions, INVVPID; answers to `handle_invvpid()`.
+
+use super::{
+    end_vmx,
+    execute_vmx,
+    Nested,
+    Next, //
+};
+use crate::{
+    flush::{
+        self,
+        execute::Invalidation,
+        Tags, //
+    },
+    invvpid::{
+        Descriptor,
+        Kind,
+        Request,
+        Vpid, //
+    },
+    stats::Counter, //
+};
+
+/// Handles an exit for INVVPID.
+pub(crate) fn handle(vcpu: &mut impl Nested) -> Next {
+    vcpu.count(Counter::ExitInvvpid);
+    let exists = vcpu.l1_has_vpid() && vcpu.l1_caps().invvpid();
+    let result = execute_vmx(vcpu, exists, Kind::from_register, |vcpu, kind, operand| {
+        Descriptor::from_guest(operand)
+            .check(kind, vcpu.linear_width())
+            .map(|request| carry_out(vcpu, request))
+    });
+    end_vmx(vcpu, result)
+}
+
+/// Carries out what L1 asked for.
+fn carry_out(vcpu: &mut impl Nested, request: Request) {
+    vcpu.count(match request {
+        Request::Address(..) => Counter::GuestInvvpidAddress,
+        Request::Context(_) => Counter::GuestInvvpidContext,
+        Request::All => Counter::GuestInvvpidAll,
+        Request::ContextRetainingGlobals(_) => Counter::GuestInvvpidRetainGlobals,
+    });
+    vcpu.pinned(|vcpu| {
+        if !vcpu.vmcs02_is_here() {
+            // What L2 left cached is on the CPU where it last ran.  To flush here would miss it;
+            // the next entry of L2 flushes where it enters.
+            vcpu.forget_vpid12();
+        } else if let Some(vpid) = effective_vpid02(vcpu.tags()) {
+            // If there is none at all, VM entry and exit flush.
+            let address = match request {
+                Request::Address(_, address) => Some(address),
+                _ => None,
+            };
+            let extent = flush::for_l1(vpid, address, vcpu.policy());
+            vcpu.issue(Invalidation::Invvpid(extent));
+        }
+    });
+    // On shadow paging L1 flushes linear mappings of L2, and those are tables of KVM's.  KVM does
+    // not know in which VPID each of them was made, so all go.
+    if !vcpu.tags().ept() {
+        vcpu.free_l2_roots();
+    }
+}
+
+/// Returns the VPID that L2 runs with: that of L1, when there was none left for it.
+///
+/// Answers to `nested_get_vpid02()`.
+fn effective_vpid02(tags: &impl Tags) -> Option<Vpid> {
+    tags.vpid02().or_else(|| tags.vpid01())
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_emulate_invvpid)]
+mod tests {
+    use super::*;
+    use crate::{
+        exits::mock::{
+            canonical,
+            done,
+            Event::{
+                self,
+                *, //
+            },
+            Fake,
+            BROKEN_MEMORY,
+            FLAGS,
+            NO_MEMORY, //
+        },
+        invvpid::Extent,
+        vmx::insn::VmInsnError,
+        x86::{
+            exception::Fault,
+            mode::Mode, //
+        }, //
+    };
+    use kernel::prelude::*;
+
+    /// An L1 that invalidates VPID 7 of its numbering.
+    fn fake(kind: u64) -> Fake {
+        let mut vcpu = Fake::new();
+        vcpu.kind = kind;
+        vcpu.operand = [7, 0x2000];
+        vcpu
+    }
+
+    fn events(mut vcpu: Fake) -> [Option<Event>; 4] {
+        handle(&mut vcpu);
+        vcpu.events
+    }
+
+    /// All of a VPID is invalidated.
+    fn context(vpid: u16) -> Result<Event> {
+        let vpid = Vpid::new(vpid).ok_or(EINVAL)?;
+        Ok(Issued(Invalidation::Invvpid(Extent::Context(vpid))))
+    }
+
+    #[test]
+    fn every_type_is_one_of_vpid02() -> Result {
+        let vpid = Vpid::new(2).ok_or(EINVAL)?;
+        let address = canonical(0x2000).ok_or(EINVAL)?;
+        let one = Issued(Invalidation::Invvpid(Extent::Address(vpid, address)));
+        assert_eq!(events(fake(0)), done([one, Skipped]));
+        for kind in 1..4 {
+            assert_eq!(events(fake(kind)), done([context(2)?, Skipped]));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn without_vpid02_it_is_vpid01() -> Result {
+        let mut vcpu = fake(1);
+        vcpu.vpid02 = None;
+        assert_eq!(events(vcpu), done([context(1)?, Skipped]));
+        Ok(())
+    }
+
+    #[test]
+    fn what_this_cpu_lacks_is_widened() -> Result {
+        let mut vcpu = fake(0);
+        vcpu.policy = vcpu.policy.with_invvpid_address(false);
+        assert_eq!(events(vcpu), done([context(2)?, Skipped]));
+        Ok(())
+    }
+
+    #[test]
+    fn on_another_cpu_the_next_entry_flushes() {
+        for kind in 0..4 {
+            let mut vcpu = fake(kind);
+            vcpu.vmcs02_is_here = false;
+            assert_eq!(events(vcpu), done([ForgotVpid12, Skipped]));
+        }
+    }
+
+    #[test]
+    fn on_shadow_paging_the_tables_of_l2_go() -> Result {
+        for kind in 1..4 {
+            let mut vcpu = fake(kind);
+            vcpu.ept = false;
+            assert_eq!(events(vcpu), done([context(2)?, FreedL2, Skipped]));
+        }
+        let mut vcpu = fake(0);
+        vcpu.ept = false;
+        vcpu.vmcs02_is_here = false;
+        assert_eq!(events(vcpu), done([ForgotVpid12, FreedL2, Skipped]));
+        Ok(())
+    }
+
+    #[test]
+    fn flags_tell_how_it_ended() {
+        let mut vcpu = fake(1);
+        handle(&mut vcpu);
+        assert_eq!(vcpu.rflags, 2);
+        assert_eq!(vcpu.vm_instruction_error, None);
+
+        let mut vcpu = fake(4);
+        handle(&mut vcpu);
+        assert_eq!(vcpu.events, done([Skipped]));
+        assert_eq!(vcpu.rflags, 2 | 1 << 6);
+        let error = vcpu.vm_instruction_error;
+        assert_eq!(error, Some(VmInsnError::InvalidOperand));
+        assert!(vcpu.has_counted(Counter::GuestVmFail));
+
+        let mut vcpu = fake(4);
+        vcpu.current_vmcs = false;
+        handle(&mut vcpu);
+        assert_eq!(vcpu.events, done([Skipped]));
+        assert_eq!(vcpu.rflags, 2 | 1);
+        assert_eq!(vcpu.vm_instruction_error, None);
+    }
+
+    #[test]
+    fn a_fault_leaves_the_flags_alone() {
+        let mut vcpu = fake(1);
+        vcpu.address = 1 << 47;
+        handle(&mut vcpu);
+        assert_eq!(vcpu.events, done([Raised(Fault::GeneralProtection)]));
+        assert_eq!(vcpu.rflags, FLAGS);
+    }
+
+    #[test]
+    fn faults_come_in_the_order_of_the_cpu() {
+        let undefined = done([Raised(Fault::InvalidOpcode)]);
+        for hidden in 0..4 {
+            // At CPL 3, with a bad type at a bad address: #UD comes first all the same.
+            let mut vcpu = fake(4);
+            vcpu.cpl = 3;
+            vcpu.address = 1 << 47;
+            match hidden {
+                0 => vcpu.l1_has_vpid = false,
+                1 => vcpu.l1_caps = vcpu.l1_caps.with_invvpid(false),
+                2 => vcpu.vmxon = false,
+                _ => vcpu.mode = Mode::Compatibility,
+            }
+            assert_eq!(events(vcpu), undefined);
+        }
+        let mut vcpu = fake(4);
+        vcpu.cpl = 3;
+        vcpu.address = 1 << 47;
+        assert_eq!(events(vcpu), done([Raised(Fault::GeneralProtection)]));
+        // The type is looked at before memory.
+        let mut vcpu = fake(4);
+        vcpu.address = 1 << 47;
+        assert_eq!(events(vcpu), done([Skipped]));
+    }
+
+    #[test]
+    fn broken_memory_is_user_spaces_affair() {
+        let mut vcpu = fake(2);
+        vcpu.address = BROKEN_MEMORY;
+        assert_eq!(handle(&mut vcpu), Next::UserSpace);
+        assert_eq!(vcpu.events, done([GaveUp]));
+        assert_eq!(vcpu.rflags, FLAGS);
+        assert!(vcpu.has_counted(Counter::ExitHostFailure));
+    }
+
+    #[test]
+    fn what_no_one_answers_reads_as_ones() {
+        let mut vcpu = fake(2);
+        vcpu.address = NO_MEMORY;
+        handle(&mut vcpu);
+        assert!(vcpu.has_counted(Counter::GuestVmFail));
+    }
+}

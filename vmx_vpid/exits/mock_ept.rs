@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An exit for a guest-physical address, for the unit tests of its handlers: it answers what it was
+//! told to, and keeps what was done to it.
+
+use super::{
+    GuestPhysical,
+    Next, //
+};
+use crate::{
+    ept::violation::{
+        ErrorCode,
+        Qualification, //
+    },
+    stats::Counter,
+    x86::addr::Gpa, //
+};
+use core::cell::Cell;
+
+/// What a handler did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Had NMIs blocked.
+    BlockedNmis,
+    /// Traced a violation: address and qualification.
+    Traced(u64, u64),
+    /// Asked whether a device wants to be told, and told it if there is one.
+    ToldDevice(u64),
+    /// Traced that it was told.
+    TracedTold(u64),
+    /// Let the guest go on behind the instruction.
+    Skipped,
+    /// Had KVM's MMU take care of it: address and error code.
+    Resolved(u64, u64),
+    /// Had the instruction emulated.
+    Emulated,
+    /// Ended an instruction that may not be emulated.
+    Refused,
+}
+
+/// An exit.
+pub(super) struct Fake {
+    pub(super) address: u64,
+    pub(super) qualification: u64,
+    pub(super) is_delivering_event: bool,
+    pub(super) is_in_enclave: bool,
+    pub(super) runs_l2: bool,
+    pub(super) tells_user_fetches: bool,
+    pub(super) is_beyond_guest: bool,
+    pub(super) allows_narrow_guests: bool,
+    /// A device asks for no more than to be told of a write.
+    pub(super) has_device: bool,
+    /// What KVM's MMU says.
+    pub(super) next: Next,
+    /// What was done, in its order.
+    events: [Cell<Option<Event>>; 4],
+    /// What was counted last.
+    counted: Cell<Option<Counter>>,
+}
+
+impl Fake {
+    /// An exit with nothing special to it.
+    pub(super) fn new(address: u64) -> Self {
+        Self {
+            address,
+            qualification: 0,
+            is_delivering_event: false,
+            is_in_enclave: false,
+            runs_l2: false,
+            tells_user_fetches: false,
+            is_beyond_guest: false,
+            allows_narrow_guests: false,
+            has_device: false,
+            next: Next::Kvm(1),
+            events: Default::default(),
+            counted: Cell::new(None),
+        }
+    }
+
+    fn note(&self, event: Event) {
+        if let Some(slot) = self.events.iter().find(|slot| slot.get().is_none()) {
+            slot.set(Some(event));
+        }
+    }
+
+    /// Returns what was done.
+    pub(super) fn events(&self) -> [Option<Event>; 4] {
+        self.events.each_ref().map(Cell::get)
+    }
+
+    /// Returns what was counted, if it was one thing.
+    pub(super) fn counted(&self) -> Option<Counter> {
+        self.counted.get()
+    }
+}
+
+/// Returns what was done, the rest being nothing.
+pub(super) fn done<const N: usize>(events: [Event; N]) -> [Option<Event>; 4] {
+    let mut all = events.into_iter();
+    core::array::from_fn(|_| all.next())
+}
+
+impl GuestPhysical for &Fake {
+    fn qualification(self) -> Qualification {
+        Qualification::from(self.qualification)
+    }
+    fn address(self) -> Gpa {
+        Gpa::new(self.address)
+    }
+    fn is_delivering_event(self) -> bool {
+        self.is_delivering_event
+    }
+    fn is_in_enclave(self) -> bool {
+        self.is_in_enclave
+    }
+    fn runs_l2(self) -> bool {
+        self.runs_l2
+    }
+    fn tells_user_fetches(self) -> bool {
+        self.tells_user_fetches
+    }
+    fn is_beyond_guest(self, _: Gpa) -> bool {
+        self.is_beyond_guest
+    }
+    fn allows_narrow_guests(self) -> bool {
+        self.allows_narrow_guests
+    }
+    fn count(self, what: Counter) {
+        // Twice is as wrong as never.
+        let before = self.counted.replace(Some(what));
+        if before.is_some() {
+            self.counted.set(None);
+        }
+    }
+    fn block_nmis(self) {
+        self.note(Event::BlockedNmis);
+    }
+    fn trace_violation(self, address: Gpa, qualification: Qualification) {
+        self.note(Event::Traced(address.into_raw(), qualification.into_raw()));
+    }
+    fn trace_told(self, address: Gpa) {
+        self.note(Event::TracedTold(address.into_raw()));
+    }
+    fn tell_device(self, address: Gpa) -> bool {
+        self.note(Event::ToldDevice(address.into_raw()));
+        self.has_device
+    }
+    fn skip(self) -> Next {
+        self.note(Event::Skipped);
+        Next::Guest
+    }
+    fn resolve(self, address: Gpa, code: ErrorCode) -> Next {
+        self.note(Event::Resolved(address.into_raw(), code.into_raw()));
+        self.next
+    }
+    fn emulate(self) -> Next {
+        self.note(Event::Emulated);
+        self.next
+    }
+    fn refuse_emulation(self) {
+        self.note(Event::Refused);
+    }
+}

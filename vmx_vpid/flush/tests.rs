@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tests of [`crate::flush`]: each request, for each way in which translations are tagged, and
+//! for each thing that a CPU can lack or a user can switch.
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_flush)]
+mod tests {
+    use crate::{
+        ept::{
+            self,
+            Eptp,
+            Levels, //
+        },
+        flush::{
+            execute::{
+                Invalidation::{
+                    self,
+                    *, //
+                },
+                Lost,
+                Plan, //
+            },
+            mock::Moving,
+            policy::{
+                Policy,
+                Switches, //
+            },
+            *, //
+        },
+        invvpid::{
+            self,
+            Vpid, //
+        },
+        vmx::caps::EptVpidCap,
+        x86::addr::{
+            CanonicalGva,
+            Gva,
+            Hpa,
+            LinearWidth, //
+        }, //
+    };
+    use kernel::prelude::*;
+
+    /// A vCPU as a flush sees it.
+    struct Vcpu {
+        ept: bool,
+        vpid01: Option<Vpid>,
+        vpid02: Option<Vpid>,
+        in_l2: bool,
+        root: Root,
+        others: [Root; ROOTS - 1],
+    }
+
+    impl Tags for Vcpu {
+        fn ept(&self) -> bool {
+            self.ept
+        }
+        fn vpid(&self) -> bool {
+            self.vpid01.is_some()
+        }
+        fn vpid01(&self) -> Option<Vpid> {
+            self.vpid01
+        }
+        fn vpid02(&self) -> Option<Vpid> {
+            self.vpid02
+        }
+        fn current_vpid(&self) -> Option<Vpid> {
+            match self.vpid02 {
+                Some(vpid) if self.in_l2 => Some(vpid),
+                _ => self.vpid01,
+            }
+        }
+        fn root(&self) -> Root {
+            self.root
+        }
+        fn roots(&self) -> [Root; ROOTS] {
+            let [a, b, c, d, e, f, g] = self.others;
+            [self.root, a, b, c, d, e, f, g]
+        }
+    }
+
+    /// The root whose table is at this address.
+    const fn root(address: u64) -> Root {
+        Root::Known {
+            table: Hpa::new(address),
+            levels: Levels::Four,
+            accessed_dirty: true,
+        }
+    }
+
+    /// A vCPU with VPIDs 1 and 2 that runs L1.
+    fn vcpu(ept: bool) -> Vcpu {
+        Vcpu {
+            ept,
+            vpid01: Vpid::new(1),
+            vpid02: Vpid::new(2),
+            in_l2: false,
+            root: root(0x7000),
+            others: [Root::Invalid; ROOTS - 1],
+        }
+    }
+
+    /// What may be issued by a CPU with every type, less those of some bits.
+    fn less(caps_mask: u64) -> Policy {
+        let switches = Switches {
+            caps_mask,
+            ..Switches::default()
+        };
+        switches.policy(EptVpidCap::from(u64::MAX))
+    }
+
+    const NO_INVEPT_CONTEXT: u64 = 1 << 25;
+    const NO_ADDRESS: u64 = 1 << 40;
+    const NO_CONTEXT: u64 = 1 << 41;
+    const NO_ALL: u64 = 1 << 42;
+
+    fn whole(vpid: u16) -> Option<Invalidation> {
+        Some(Invvpid(invvpid::Extent::Context(Vpid::new(vpid)?)))
+    }
+
+    fn one(vpid: u16) -> Plan {
+        whole(vpid).map_or(Plan::Nothing, Plan::One)
+    }
+
+    fn one_root(address: u64) -> Option<Invalidation> {
+        let table = Hpa::new(address);
+        let eptp = Eptp::for_root(table, Levels::Four, true);
+        Some(Invept(ept::Extent::Context(eptp)))
+    }
+
+    const INVVPID_ALL: Invalidation = Invvpid(invvpid::Extent::All);
+    const INVEPT_ALL: Invalidation = Invept(ept::Extent::All);
+
+    #[test]
+    fn all_takes_invept_whenever_ept_is_on() {
+        let mut vcpu = vcpu(true);
+        assert_eq!(plan(Request::All, &vcpu, less(0)), Plan::One(INVEPT_ALL));
+        vcpu.vpid01 = None;
+        assert_eq!(plan(Request::All, &vcpu, less(0)), Plan::One(INVEPT_ALL));
+        vcpu.root = Root::Invalid;
+        assert_eq!(plan(Request::All, &vcpu, less(0)), Plan::One(INVEPT_ALL));
+    }
+
+    #[test]
+    fn all_without_ept_covers_both_vpids() {
+        let mut vcpu = vcpu(false);
+        assert_eq!(plan(Request::All, &vcpu, less(0)), Plan::One(INVVPID_ALL));
+        let policy = less(NO_ALL);
+        assert_eq!(
+            plan(Request::All, &vcpu, policy),
+            Plan::several([whole(1), whole(2)])
+        );
+        vcpu.vpid02 = None;
+        assert_eq!(plan(Request::All, &vcpu, policy), Plan::several([whole(1)]));
+        vcpu.vpid01 = None;
+        assert_eq!(plan(Request::All, &vcpu, policy), Plan::Nothing);
+    }
+
+    #[test]
+    fn current_with_ept_goes_by_the_root_in_use() {
+        let mut vcpu = vcpu(true);
+        let narrow = one_root(0x7000).map(Plan::One);
+        assert_eq!(Some(plan(Request::Current, &vcpu, less(0))), narrow);
+        let wide = Plan::Wider(INVEPT_ALL);
+        assert_eq!(plan(Request::Current, &vcpu, less(NO_INVEPT_CONTEXT)), wide);
+        vcpu.root = Root::Unknown;
+        assert_eq!(plan(Request::Current, &vcpu, less(0)), wide);
+        vcpu.root = Root::Invalid;
+        assert_eq!(plan(Request::Current, &vcpu, less(0)), Plan::Nothing);
+    }
+
+    #[test]
+    fn a_guest_flush_goes_by_the_vpid_in_use() {
+        for request in [Request::Guest, Request::Current] {
+            let mut vcpu = vcpu(false);
+            assert_eq!(plan(request, &vcpu, less(0)), one(1));
+            vcpu.in_l2 = true;
+            assert_eq!(plan(request, &vcpu, less(0)), one(2));
+            assert_eq!(
+                plan(request, &vcpu, less(NO_CONTEXT)),
+                Plan::Wider(INVVPID_ALL)
+            );
+            vcpu.vpid02 = None;
+            assert_eq!(plan(request, &vcpu, less(0)), one(1));
+            vcpu.vpid01 = None;
+            assert_eq!(plan(request, &vcpu, less(0)), Plan::Nothing);
+        }
+    }
+
+    fn gva() -> Result<CanonicalGva> {
+        Gva::new(0x1000)
+            .canonical(LinearWidth::Bits48)
+            .ok_or(EINVAL)
+    }
+
+    #[test]
+    fn an_address_climbs_the_ladder() -> Result {
+        let mut vcpu = vcpu(true);
+        let vpid = Vpid::new(1).ok_or(EINVAL)?;
+        let request = Request::Gva(gva()?);
+        let one_page = invvpid::Extent::Address(vpid, gva()?);
+        // By what is missing: the answer to a request, and that to an INVVPID of L1.
+        for (missing, extent) in [
+            (0, one_page),
+            (NO_ADDRESS, invvpid::Extent::Context(vpid)),
+            (NO_ADDRESS | NO_CONTEXT, invvpid::Extent::All),
+        ] {
+            let answer = if missing == 0 {
+                Plan::One(Invvpid(extent))
+            } else {
+                Plan::Wider(Invvpid(extent))
+            };
+            assert_eq!(plan(request, &vcpu, less(missing)), answer);
+            assert_eq!(for_l1(vpid, Some(gva()?), less(missing)), extent);
+        }
+        assert_eq!(for_l1(vpid, None, less(0)), invvpid::Extent::Context(vpid));
+        assert_eq!(for_l1(vpid, None, less(NO_CONTEXT)), invvpid::Extent::All);
+        vcpu.vpid01 = None;
+        assert_eq!(plan(request, &vcpu, less(0)), Plan::Nothing);
+        Ok(())
+    }
+
+    #[test]
+    fn by_context_names_what_the_vcpu_can_use() {
+        let by_context = |mask| less(mask).with_by_context(true);
+        let mut vcpu = vcpu(true);
+        vcpu.others[2] = root(0x8000);
+        vcpu.others[6] = root(0x9000);
+        let mut roots = [None; ROOTS];
+        (roots[0], roots[3], roots[7]) = (one_root(0x7000), one_root(0x8000), one_root(0x9000));
+        assert_eq!(
+            plan(Request::All, &vcpu, by_context(0)),
+            Plan::Several(roots)
+        );
+        // One that cannot be named takes all contexts, like a CPU that cannot name any.
+        assert_eq!(
+            plan(Request::All, &vcpu, by_context(NO_INVEPT_CONTEXT)),
+            Plan::Wider(INVEPT_ALL)
+        );
+        vcpu.others[6] = Root::Unknown;
+        assert_eq!(
+            plan(Request::All, &vcpu, by_context(0)),
+            Plan::Wider(INVEPT_ALL)
+        );
+        // The root is there, and the other requests are answered as ever.
+        assert_eq!(
+            Some(plan(Request::Current, &vcpu, by_context(0))),
+            one_root(0x7000).map(Plan::One)
+        );
+
+        vcpu.ept = false;
+        assert_eq!(
+            plan(Request::All, &vcpu, by_context(0)),
+            Plan::several([whole(1), whole(2)])
+        );
+        assert_eq!(
+            plan(Request::All, &vcpu, by_context(NO_CONTEXT)),
+            Plan::Wider(INVVPID_ALL)
+        );
+        vcpu.vpid01 = None;
+        assert_eq!(plan(Request::All, &vcpu, by_context(0)), Plan::Nothing);
+    }
+
+    #[test]
+    fn force_drops_everything() -> Result {
+        let force = |mask| less(mask).with_by_context(true).with_force(true);
+        let mut vcpu = vcpu(true);
+        // Even where there is nothing to be dropped.
+        vcpu.root = Root::Invalid;
+        for request in [
+            Request::All,
+            Request::Current,
+            Request::Guest,
+            Request::Gva(gva()?),
+        ] {
+            vcpu.ept = true;
+            assert_eq!(
+                plan(request, &vcpu, force(0)),
+                Plan::several([Some(INVEPT_ALL), Some(INVVPID_ALL)])
+            );
+            assert_eq!(
+                plan(request, &vcpu, force(NO_ALL)),
+                Plan::several([Some(INVEPT_ALL), whole(1), whole(2)])
+            );
+            vcpu.ept = false;
+            assert_eq!(
+                plan(request, &vcpu, force(0)),
+                Plan::several([None, Some(INVVPID_ALL)])
+            );
+        }
+        let vpid = Vpid::new(2).ok_or(EINVAL)?;
+        assert_eq!(for_l1(vpid, Some(gva()?), force(0)), invvpid::Extent::All);
+        assert_eq!(
+            for_l1(vpid, Some(gva()?), force(NO_ALL)),
+            invvpid::Extent::Context(vpid)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_vpid_is_clean_after_what_drops_all_of_it() -> Result {
+        let mut vcpu = vcpu(true);
+        let (one, two) = (Vpid::new(1), Vpid::new(2));
+        assert_eq!(cleaned(Request::All, &vcpu, less(0)), [one, two]);
+        assert_eq!(cleaned(Request::Guest, &vcpu, less(0)), [one, None]);
+        assert_eq!(cleaned(Request::Gva(gva()?), &vcpu, less(0)), [None, None]);
+        assert_eq!(cleaned(Request::Current, &vcpu, less(0)), [None, None]);
+        vcpu.ept = false;
+        assert_eq!(cleaned(Request::Current, &vcpu, less(0)), [one, None]);
+        vcpu.in_l2 = true;
+        assert_eq!(cleaned(Request::Current, &vcpu, less(0)), [two, None]);
+        assert_eq!(cleaned(Request::Guest, &vcpu, less(0)), [two, None]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_flush_is_recorded_where_it_was_issued() {
+        for ept in [false, true] {
+            let vcpu = vcpu(ept);
+            for policy in [less(0), less(0).with_by_context(true)] {
+                let cpu = Moving::new(true);
+                assert_eq!(answer(Request::All, &vcpu, policy, &cpu), Ok(()));
+                for (issued, recorded) in cpu.issued.iter().zip(&cpu.recorded) {
+                    let both = [vcpu.vpid02, vcpu.vpid01];
+                    let wanted = if issued.get() == 0 { [None; 2] } else { both };
+                    assert_eq!(recorded.get(), wanted);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_plain_way_is_for_what_is_recorded() -> Result {
+        let (all, guest, current) = (Request::All, Request::Guest, Request::Current);
+        // By what is recorded: whether it is taken.
+        let (none, one) = ([None; 2], [Vpid::new(1), None]);
+        let both = [Vpid::new(1), Vpid::new(2)];
+        for (ept, request, recorded, taken) in [
+            (true, all, none, false),
+            (true, all, one, false),
+            (true, all, both, true),
+            (false, all, one, false),
+            (false, all, both, true),
+            (false, guest, none, false),
+            (false, guest, one, true),
+            (false, current, one, true),
+            // These say nothing of a whole VPID.
+            (true, current, none, true),
+            (false, Request::Gva(gva()?), none, true),
+        ] {
+            for works in [true, false] {
+                let cpu = Moving::new(works);
+                cpu.recorded.iter().for_each(|cpu| cpu.set(recorded));
+                let done = answer_plainly(request, &vcpu(ept), &cpu);
+                assert_eq!(done, taken && works);
+                assert_eq!(cpu.count(), taken.into());
+            }
+        }
+        // Where the root cannot be named, something wider is to be counted.
+        let unknown = Vcpu {
+            root: Root::Unknown,
+            ..vcpu(true)
+        };
+        let cpu = Moving::new(true);
+        assert!(!answer_plainly(current, &unknown, &cpu) && cpu.count() == 0);
+        // A switch that is about one kind of request leaves the others alone.
+        let apart = less(0).with_by_context(true);
+        assert!(is_plain(guest, apart) && !is_plain(all, apart) && is_plain(all, less(0)));
+        assert!(!is_plain(guest, less(NO_ADDRESS)) && !is_plain(current, less(0).with_force(true)));
+        Ok(())
+    }
+
+    #[test]
+    fn a_lost_flush_is_not_recorded() {
+        for request in [Request::All, Request::Guest] {
+            let cpu = Moving::new(false);
+            assert_eq!(answer(request, &vcpu(false), less(0), &cpu), Err(Lost));
+            for recorded in &cpu.recorded {
+                assert_eq!(recorded.get(), [None; 2]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_vcpu_without_contexts_needs_no_instruction() {
+        let policy = less(NO_ALL).with_by_context(true);
+        let mut vcpu = vcpu(true);
+        vcpu.root = Root::Invalid;
+        assert_eq!(plan(Request::All, &vcpu, policy), Plan::Nothing);
+        (vcpu.ept, vcpu.vpid02) = (false, None);
+        assert_eq!(plan(Request::All, &vcpu, policy), Plan::several([whole(1)]));
+    }
+}

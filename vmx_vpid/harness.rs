@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What other programs of the host build come in by; no kernel has it.
+//!
+//! What those programs need of the files here, they call by a function of a module below this one,
+//! in plain numbers and types of its own: the files' own types stay within the crate.
+
+pub mod descriptor;
+pub mod ept_walk;
+pub mod exhaustive;
+pub mod growth;
+#[cfg(all(test, vmx_vpid_loom))]
+mod loom;
+pub mod model;
+pub mod operand;
+pub mod other_models;
+pub mod policies;
+pub mod walk;
+
+use crate::x86::exception;
+
+/// An exception that a guest gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// #UD.
+    InvalidOpcode,
+    /// #GP(0).
+    GeneralProtection,
+    /// #SS(0).
+    Stack,
+    /// #PF.
+    Page {
+        /// What the guest finds in CR2.
+        address: u64,
+        /// The error code.
+        code: u32,
+    },
+}
+
+impl From<exception::Fault> for Fault {
+    fn from(fault: exception::Fault) -> Self {
+        match fault {
+            exception::Fault::InvalidOpcode => Self::InvalidOpcode,
+            exception::Fault::GeneralProtection => Self::GeneralProtection,
+            exception::Fault::Stack => Self::Stack,
+            exception::Fault::Page { address, code } => Self::Page {
+                address: address.into_raw(),
+                code: code.into_raw(),
+            },
+        }
+    }
+}
+
+/// The registers that addresses and paging depend on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// CR0.
+    pub cr0: u64,
+    /// CR3.
+    pub cr3: u64,
+    /// CR4.
+    pub cr4: u64,
+    /// IA32_EFER.
+    pub efer: u64,
+    /// RFLAGS.VM.
+    pub virtual_8086: bool,
+    /// CS.L.
+    pub long: bool,
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Searches of the model by all short sequences.
+
+use super::model::{
+    by_name,
+    lasting_machine,
+    tell,
+    MachineType, //
+};
+use crate::model::{
+    machine::{
+        Machine,
+        Wrong, //
+    },
+    search::exhaustive::{
+        self,
+        Who, //
+    },
+    step::Step, //
+};
+use std::{
+    string::String,
+    vec::Vec, //
+};
+
+/// What a search is about: the steps that its sequences are made of.
+#[derive(Clone, Copy)]
+pub struct Alphabet(Who);
+
+impl Alphabet {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Who::ALL.into_iter().map(Self)
+    }
+
+    /// Its name.
+    pub fn name(self) -> String {
+        std::format!("{:?}", self.0)
+    }
+
+    /// Faults that the search has to find: the name of each, and that of the machine.
+    pub fn finds(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let faults = self.0.finds().iter();
+        faults.map(|&(fault, machine)| (fault.name(), machine))
+    }
+}
+
+/// How many letters a sequence usually has, the first steps not counted.
+pub const LENGTH: usize = exhaustive::LENGTH;
+
+/// What a search came to.
+pub struct Searched {
+    /// How many sequences were gone, those counted that others begin with.
+    pub count: u64,
+    /// The story of the last, if it went wrong.
+    pub story: Option<String>,
+}
+
+/// Goes all sequences of so many letters of an alphabet, each after the first steps of that, until
+/// one goes wrong; `fault` is the name of something to break.
+///
+/// # Errors
+///
+/// A sentence, for a fault that there is not, and when there is no memory.
+pub fn search(
+    machine_type: MachineType,
+    alphabet: Alphabet,
+    length: usize,
+    fault: Option<&str>,
+) -> Result<Searched, String> {
+    let (config, faults) = (machine_type.0, by_name(fault)?);
+    let mut letters = Vec::new();
+    alphabet
+        .0
+        .each_letter(config.ept, |step| letters.push(step));
+    let mut word = Vec::with_capacity(16);
+    alphabet.0.each_first(config.ept, |step| word.push(step));
+    // One machine for each depth: that of a depth is where all longer sequences begin.
+    let mut machines = Vec::new();
+    for _ in 0..=length {
+        machines.push(lasting_machine(config, faults)?);
+    }
+    machines[0].restart();
+    let mut count = 0;
+    let begun = word.iter().try_for_each(|&step| machines[0].step(step));
+    let wrong = begun.and_then(|()| descend(&mut machines, &letters, &mut word, &mut count));
+    let story = wrong.err().map(|_| tell(&mut machines[0], &word));
+    Ok(Searched { count, story })
+}
+
+/// Goes all sequences that begin where the first machine is, until one goes wrong.
+fn descend(
+    machines: &mut [Machine<'_>],
+    letters: &[Step],
+    word: &mut Vec<Step>,
+    count: &mut u64,
+) -> Result<(), Wrong> {
+    let [here, rest @ ..] = machines else {
+        return Ok(());
+    };
+    if rest.is_empty() {
+        return Ok(());
+    }
+    for &letter in letters {
+        rest[0].assign(here);
+        word.push(letter);
+        *count += 1;
+        rest[0].step(letter)?;
+        descend(rest, letters, word, count)?;
+        word.pop();
+    }
+    Ok(())
+}

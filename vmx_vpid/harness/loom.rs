@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! VPIDs and their handover, in every order of some threads.
+//!
+//! Two CPUs take VPIDs, flush and use them and give them back, while a third has livepatch attach
+//! or detach.  Loom runs each scenario again and again, until it has seen every order of what they
+//! do under locks and in atomic words, up to a number of preemptions.  The code is that of the
+//! kernel: [`crate::vpid::allocator`] with what lies below it, and [`crate::phase`].  What stands in is what
+//! `kvm/` promises them: the lock, the words of the record, C's two functions, and livepatch.
+//!
+//! At any time, in any order: no VPID has two holders; none is lost; a number that is not held is
+//! told; one side is the truth; and no CPU is recorded as clean that is not.  Each [`Fault`] breaks
+//! a promise, and some scenario has to find it.
+
+mod machine;
+mod oracle;
+mod record;
+
+use crate::phase::Callback::{
+    self,
+    *, //
+};
+use std::thread;
+
+/// Whose functions a task runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    C,
+    Rust,
+}
+use Side::*;
+
+/// A promise that is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// What changes sides is read before the lock is taken that it changes sides under.
+    CopiedBeforeLock,
+    /// C drops the lock between finding a free VPID and taking it.
+    DroppedBeforeTake,
+    /// Rust asks who is the truth, drops the lock, takes it again, and acts by the answer.
+    AskedBeforeLock,
+    /// KVM's bitmap is left as it is while the pool is the truth.
+    BitmapNotFilled,
+    /// Livepatch tells that no task runs C any more while one does.
+    ImportTooEarly,
+    /// Tasks are led to C before livepatch tells of it.
+    ExportTooLate,
+    /// Of a VPID that is taken anew, the record keeps what it has.
+    RecordKept,
+    /// A CPU sets its bit by a read and a write.
+    BitSetInTwo,
+}
+
+/// Each of them.
+const FAULTS: [Fault; 8] = [
+    Fault::CopiedBeforeLock,
+    Fault::DroppedBeforeTake,
+    Fault::AskedBeforeLock,
+    Fault::BitmapNotFilled,
+    Fault::ImportTooEarly,
+    Fault::ExportTooLate,
+    Fault::RecordKept,
+    Fault::BitSetInTwo,
+];
+
+/// What livepatch does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Move {
+    /// It calls back.
+    Call(Callback),
+    /// From here on, a task that is between two calls goes to that side.
+    Lead(Side),
+    /// It waits until no task is inside a function of the other side.
+    Wait,
+}
+use Move::*;
+
+/// What a task does, on a CPU of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    /// It takes a VPID; there are enough of them.
+    Take,
+    /// It flushes what it has, runs a guest with it, and looks where it is recorded as clean.
+    Run,
+    /// It gives back what it has.
+    Give,
+    /// It flushes what it gave back last, as a vCPU that is destroyed may.
+    Late,
+    /// It gives back what nobody holds.
+    GiveForeign,
+    /// It looks at who is in use.
+    Look,
+    /// A function of C that livepatch does not reach takes a VPID, if C knows of one.
+    StrayTake,
+    /// A function of C that livepatch does not reach gives back the VPID held from the start.
+    StrayGive,
+}
+use Act::*;
+
+/// Some threads.
+struct Scenario {
+    /// Whether Rust serves at first.
+    attached: bool,
+    /// What livepatch does meanwhile.
+    course: &'static [Move],
+    /// What two tasks do.
+    tasks: [&'static [Act]; 2],
+}
+
+/// The courses of livepatch in Documentation/design.rst, and what needs other tasks.
+const SCENARIOS: [(&str, Scenario); 9] = [
+    (
+        "attach",
+        Scenario {
+            attached: false,
+            course: &[Call(PrePatch), Lead(Rust), Wait, Call(PostPatch)],
+            tasks: [&[Take, Run, Give, Look], &[Take, Give, GiveForeign, Take]],
+        },
+    ),
+    (
+        "attach, turned round",
+        Scenario {
+            attached: false,
+            course: &[Call(PrePatch), Lead(Rust), Lead(C), Wait, Call(PostUnpatch)],
+            tasks: [&[Take, Run, Give], &[Take, Look, Give, Take]],
+        },
+    ),
+    (
+        "detach",
+        Scenario {
+            attached: true,
+            course: &[Call(PreUnpatch), Lead(C), Wait, Call(PostUnpatch)],
+            tasks: [&[Take, Run, Give, Look], &[Take, Give, GiveForeign, Take]],
+        },
+    ),
+    (
+        "detach, turned round",
+        Scenario {
+            attached: true,
+            course: &[Call(PreUnpatch), Lead(C), Lead(Rust), Wait, Call(PostPatch)],
+            tasks: [&[Take, Run, Give], &[Take, Give, Take, Run]],
+        },
+    ),
+    (
+        "attach and detach",
+        Scenario {
+            attached: false,
+            course: &[
+                Call(PrePatch),
+                Lead(Rust),
+                Wait,
+                Call(PostPatch),
+                Call(PreUnpatch),
+                Lead(C),
+                Wait,
+                Call(PostUnpatch),
+            ],
+            tasks: [&[Take, Give], &[Take, Give, Take]],
+        },
+    ),
+    (
+        "detach and attach",
+        Scenario {
+            attached: true,
+            course: &[
+                Call(PreUnpatch),
+                Lead(C),
+                Wait,
+                Call(PostUnpatch),
+                Call(PrePatch),
+                Lead(Rust),
+                Wait,
+                Call(PostPatch),
+            ],
+            tasks: [&[Take, Run, Give], &[Take, Run]],
+        },
+    ),
+    (
+        "attached, VPIDs are taken anew",
+        Scenario {
+            attached: true,
+            course: &[],
+            tasks: [&[Take, Run, Give, Late], &[Take, Run, Give, Take, Run]],
+        },
+    ),
+    (
+        "attached, all look and err",
+        Scenario {
+            attached: true,
+            course: &[],
+            tasks: [&[Take, Look, GiveForeign, Give], &[Take, Give, Look]],
+        },
+    ),
+    (
+        "detach, with C where livepatch does not reach",
+        Scenario {
+            attached: true,
+            course: &[Call(PreUnpatch), Lead(C), Wait, Call(PostUnpatch)],
+            tasks: [&[StrayTake, StrayGive, StrayTake], &[Take, Give, Take]],
+        },
+    ),
+];
+
+/// Runs a scenario; returns in how many orders, or `None` when something was wrong in one.
+fn run(scenario: &'static Scenario, fault: Option<Fault>) -> Option<usize> {
+    // A thread of its own, since loom does not clean up after what panics.
+    thread::spawn(move || machine::run(scenario, fault))
+        .join()
+        .ok()
+}
+
+#[test]
+fn every_order_keeps_every_promise() {
+    for (name, scenario) in &SCENARIOS {
+        let orders = run(scenario, None);
+        assert!(orders > Some(100), "{name}: {orders:?} orders");
+    }
+}
+
+#[test]
+fn every_fault_is_found() {
+    for fault in FAULTS {
+        let mut scenarios = SCENARIOS.iter();
+        let found = scenarios.any(|(_, scenario)| run(scenario, Some(fault)).is_none());
+        assert!(found, "{fault:?}");
+    }
+}

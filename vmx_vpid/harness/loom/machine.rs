@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What stands in for KVM, its tasks and livepatch.
+
+use super::{
+    oracle::Oracle,
+    record::Slot,
+    Act,
+    Callback,
+    Fault,
+    Move,
+    Scenario,
+    Side, //
+};
+use crate::{
+    invvpid::Vpid,
+    phase::{
+        Phase,
+        Transfer, //
+    },
+    vpid::{
+        allocator::{
+            Moved,
+            Owners,
+            Shared,
+            Sides, //
+        },
+        bitmap::{
+            self,
+            NotHeld,
+            Words, //
+        },
+        owned::{
+            Flushed,
+            Lease,
+            Plane, //
+        }, //
+    }, //
+};
+use kernel::prelude::*;
+use loom::{
+    model::Builder,
+    sync::{
+        atomic::AtomicU64,
+        Arc,
+        Mutex, //
+    },
+    thread, //
+};
+use std::sync::{
+    self,
+    atomic::{
+        AtomicUsize,
+        Ordering::Relaxed, //
+    }, //
+};
+
+/// So many that a task that wants one never has to go without.
+const MAX: u16 = 3;
+/// The VPIDs that scenarios come to use.
+const USED: std::ops::RangeInclusive<u16> = 1..=4;
+/// A VPID that nobody holds, ever.
+const FOREIGN: u16 = 100;
+/// How often a thread is stopped where it need not wait; `LOOM_MAX_PREEMPTIONS` goes before this.
+const PREEMPTIONS: usize = 2;
+
+/// Runs a scenario in every order, and panics when something is wrong in one of them.
+///
+/// Returns how many orders there are.
+pub(super) fn run(scenario: &'static Scenario, fault: Option<Fault>) -> usize {
+    let orders = sync::Arc::new(AtomicUsize::new(0));
+    let count = orders.clone();
+    let mut builder = Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
+    let plane: sync::Arc<Plane<Slot>> = sync::Arc::from(Slot::plane(fault));
+    builder.check(move || {
+        let put = |new: fn() -> Option<AtomicU64>| {
+            USED.for_each(|vpid| plane[usize::from(vpid)].put(new()));
+        };
+        put(|| Some(AtomicU64::new(0)));
+        let machine = Arc::new(Machine::new(fault, plane.clone()));
+        Machine::play(&machine, scenario);
+        put(|| None);
+        count.fetch_add(1, Relaxed);
+    });
+    orders.load(Relaxed)
+}
+
+/// What the lock guards.
+struct Guarded {
+    owners: KVBox<Owners>,
+    bitmap: KBox<Words>,
+}
+
+/// A machine with two CPUs for tasks, and livepatch.
+struct Machine {
+    fault: Option<Fault>,
+    handover: Mutex<Phase>,
+    guarded: Mutex<Guarded>,
+    plane: sync::Arc<Plane<Slot>>,
+    oracle: Mutex<Oracle>,
+}
+
+impl Shared for Machine {
+    type Word = Slot;
+
+    fn locked<R>(&self, function: impl FnOnce(Sides<'_>) -> R) -> R {
+        let mut guarded = self.guarded.lock().unwrap();
+        let Guarded { owners, bitmap } = &mut *guarded;
+        function(Sides { owners, bitmap })
+    }
+
+    fn flushed(&self) -> Flushed<'_, Slot> {
+        Flushed::new(&self.plane, &[])
+    }
+}
+
+impl Machine {
+    fn new(fault: Option<Fault>, plane: sync::Arc<Plane<Slot>>) -> Self {
+        let mut bitmap = KBox::<Words>::zeroed(GFP_KERNEL).unwrap();
+        bitmap[0] = 1 | 1 << Oracle::FIRST;
+        Self {
+            fault,
+            handover: Mutex::new(Phase::Detached),
+            guarded: Mutex::new(Guarded {
+                owners: KVBox::zeroed(GFP_KERNEL).unwrap(),
+                bitmap,
+            }),
+            plane,
+            oracle: Mutex::new(Oracle::new()),
+        }
+    }
+
+    /// Whether that promise is broken.
+    fn breaks(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    /// Asks or tells the oracle.
+    fn oracle<R>(&self, function: impl FnOnce(&mut Oracle) -> R) -> R {
+        function(&mut self.oracle.lock().unwrap())
+    }
+
+    /// Plays a scenario to its end, and looks at what is left.
+    fn play(this: &Arc<Self>, scenario: &'static Scenario) {
+        if scenario.attached {
+            this.step(Callback::PrePatch);
+            this.oracle(|oracle| oracle.lead = Side::Rust);
+            this.step(Callback::PostPatch);
+        }
+        let tasks = [0, 1].map(|number| {
+            let machine = this.clone();
+            thread::spawn(move || machine.task(number, scenario.tasks[number]))
+        });
+        scenario
+            .course
+            .iter()
+            .for_each(|&step| this.livepatch(step));
+        for task in tasks {
+            task.join().unwrap();
+        }
+        let phase = *this.handover.lock().unwrap();
+        let words = this.locked(|sides| {
+            assert_eq!(sides.pool_is_truth(), phase == Phase::Attached);
+            let full = sides.bitmap.iter().all(|&word| word == u64::MAX);
+            assert!(full || phase != Phase::Attached, "C may take VPIDs");
+            in_use(&sides)
+        });
+        assert_eq!(words, this.oracle(|oracle| oracle.held()), "VPIDs are lost");
+    }
+
+    /// Does what livepatch does next.
+    fn livepatch(&self, step: Move) {
+        match step {
+            Move::Call(callback) => {
+                if self.breaks(Fault::ExportTooLate) && callback == Callback::PreUnpatch {
+                    self.oracle(|oracle| oracle.lead = Side::C);
+                    thread::yield_now();
+                }
+                self.step(callback);
+            }
+            Move::Lead(side) => self.oracle(|oracle| oracle.lead = side),
+            Move::Wait => {
+                while !self.breaks(Fault::ImportTooEarly) && !self.oracle(|oracle| oracle.is_led())
+                {
+                    thread::yield_now();
+                }
+            }
+        }
+    }
+
+    /// Takes a step of the handover, as the callback in `kvm/attach.rs` does.
+    fn step(&self, callback: Callback) {
+        let mut phase = self.handover.lock().unwrap();
+        let (next, transfer) = phase.on(callback);
+        if transfer != Transfer::None {
+            self.transfer(transfer);
+        }
+        *phase = next;
+    }
+
+    /// Has the VPIDs change sides.
+    fn transfer(&self, transfer: Transfer) {
+        let copied = self.breaks(Fault::CopiedBeforeLock);
+        let copy = copied.then(|| self.locked(|sides| in_use(&sides) | 1));
+        let import = transfer == Transfer::Import;
+        if import {
+            self.oracle(|oracle| oracle.import_begins());
+        }
+        self.locked(|mut sides| {
+            let before = sides.bitmap[0];
+            if import {
+                sides.bitmap[0] = copy.unwrap_or(before);
+            }
+            let Moved { strays, .. } = sides.transfer(transfer, MAX, &self.flushed());
+            assert!(strays <= 1);
+            if !import {
+                sides.bitmap[0] = copy.unwrap_or(sides.bitmap[0]);
+            } else if self.breaks(Fault::BitmapNotFilled) {
+                sides.bitmap.fill(0);
+                sides.bitmap[0] = before;
+            }
+        });
+        if import {
+            self.oracle(|oracle| oracle.import_ended());
+        }
+    }
+
+    /// Does what a task does, from its first act to its last.
+    fn task(&self, number: usize, acts: &[Act]) {
+        let mut has = None;
+        let mut had = None;
+        for act in acts {
+            let side = self.oracle(|oracle| oracle.enter(number));
+            match act {
+                Act::Take => {
+                    let vpid = self.take_on(side).expect("there are free VPIDs");
+                    self.oracle(|oracle| oracle.took(vpid.into_raw(), side));
+                    has = Some(vpid);
+                }
+                Act::Give => {
+                    let vpid = has.take().unwrap();
+                    self.oracle(|oracle| oracle.gives(vpid.into_raw()));
+                    assert_eq!(self.give_on(side, vpid), Ok(()), "VPID {vpid:?} was lost");
+                    had = Some(vpid);
+                }
+                Act::Run => self.run(side, has.unwrap(), number as u32),
+                Act::Late => self.flush(side, had.unwrap(), number as u32),
+                Act::GiveForeign => {
+                    let told = self.give_on(Side::Rust, Vpid::new(FOREIGN).unwrap());
+                    assert_eq!(told, Err(NotHeld), "nobody held it");
+                }
+                Act::Look => {
+                    let mine = has.map_or(0, |vpid: Vpid| 1 << vpid.into_raw());
+                    let all = self.locked(|sides| in_use(&sides));
+                    let held = mine | 1 << Oracle::FIRST;
+                    assert_eq!(all & held, held, "what is held is not in use");
+                }
+                Act::StrayTake => {
+                    if let Some(vpid) = self.take_on(Side::C) {
+                        self.oracle(|oracle| oracle.took(vpid.into_raw(), Side::C));
+                    }
+                }
+                Act::StrayGive => {
+                    let first = Vpid::new(Oracle::FIRST).unwrap();
+                    self.oracle(|oracle| oracle.gives(Oracle::FIRST));
+                    assert_eq!(self.give_on(Side::C, first), Ok(()));
+                }
+            }
+            self.oracle(|oracle| oracle.leave(number));
+        }
+    }
+
+    /// Takes a VPID by the function of a side.
+    fn take_on(&self, side: Side) -> Option<Vpid> {
+        match side {
+            Side::C => self.c_allocate(),
+            Side::Rust if self.asks_c_too_early() => self.locked(|sides| {
+                bitmap::take_first(sides.bitmap).map(|taken| self.flushed().forget(taken))
+            }),
+            Side::Rust => Lease::take(self).map(Lease::lend),
+        }
+    }
+
+    /// Gives a VPID back by the function of a side; C's tells nothing.
+    fn give_on(&self, side: Side, vpid: Vpid) -> Result<(), NotHeld> {
+        match side {
+            Side::C => {
+                let (word, bit) = bitmap::place(vpid);
+                self.locked(|sides| sides.bitmap[word] &= !bit);
+                Ok(())
+            }
+            Side::Rust if self.asks_c_too_early() => {
+                self.locked(|sides| bitmap::give_back(sides.bitmap, vpid))
+            }
+            Side::Rust => Lease::redeem(self, vpid).end(),
+        }
+    }
+
+    /// Whether C is the truth, asked before the lock is taken to act by it.
+    fn asks_c_too_early(&self) -> bool {
+        self.breaks(Fault::AskedBeforeLock) && !self.locked(|sides| sides.pool_is_truth())
+    }
+
+    /// Takes a VPID as KVM's `allocate_vpid()`: the first whose bit is clear.
+    fn c_allocate(&self) -> Option<Vpid> {
+        let first = |words: &Words| words[0].trailing_ones();
+        let mut found = None;
+        if self.breaks(Fault::DroppedBeforeTake) {
+            found = Some(self.locked(|sides| first(sides.bitmap)));
+        }
+        self.locked(|sides| {
+            let bit = found.unwrap_or_else(|| first(sides.bitmap));
+            sides.bitmap[0] |= 1u64.checked_shl(bit)?;
+            Vpid::new(u16::try_from(bit).ok()?)
+        })
+    }
+
+    /// Flushes a VPID on a CPU; the record of it is Rust's.
+    fn flush(&self, side: Side, vpid: Vpid, cpu: u32) {
+        self.oracle(|oracle| oracle.flushed(vpid.into_raw(), cpu));
+        if side == Side::Rust {
+            self.flushed().insert(vpid, cpu);
+        }
+    }
+
+    /// Runs a guest with a VPID on a CPU, and looks where it is recorded as clean.
+    fn run(&self, side: Side, vpid: Vpid, cpu: u32) {
+        let id = vpid.into_raw();
+        let imports = self.oracle(|oracle| oracle.imports());
+        self.flush(side, vpid, cpu);
+        let here = self.flushed().contains(vpid, cpu);
+        self.oracle(|oracle| {
+            let cleared = imports.is_none() || imports != oracle.imports();
+            assert!(here || cleared || side == Side::C, "a CPU's bit is lost");
+            oracle.ran(id, cpu);
+        });
+        if self.oracle(|oracle| oracle.is_recorded(id)) {
+            for cpu in [0, 1] {
+                if self.flushed().contains(vpid, cpu) {
+                    self.oracle(|oracle| oracle.is_clean(id, cpu));
+                }
+            }
+        }
+    }
+}
+
+/// The VPIDs in use by the truth; in a scenario, none is beyond the first word.
+fn in_use(sides: &Sides<'_>) -> u64 {
+    let mut words = KBox::<Words>::zeroed(GFP_KERNEL).unwrap();
+    sides.add_to(&mut words);
+    assert!(words.iter().skip(1).all(|&word| word == 0));
+    words[0] & !1
+}

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What flush policies cost guests: many VMs on two CPUs, TLB misses counted.
+//!
+//! The machines, the code that answers, and the oracle are those of the search for a missing flush
+//! ([`super::model`]).  What differs: the CPUs go the shortest way to a page, they have more room,
+//! and there are more VMs.  Under each policy the same steps happen, as far as chance has them.
+
+use super::model::with_machine;
+use crate::{
+    flush::policy::Switches,
+    model::{
+        cpu::cost::Tally,
+        fault::Faults,
+        guest::control_regs::Registers,
+        machine::{
+            Backend,
+            Config,
+            Machine,
+            Ways,
+            Wrong, //
+        },
+        search::{
+            random::{
+                Choice,
+                Random, //
+            },
+            run, //
+        },
+        step::{
+            Op,
+            Step, //
+        }, //
+    }, //
+};
+use std::{
+    collections::VecDeque,
+    string::String,
+    vec::Vec, //
+};
+
+/// CPUs that vCPUs are scheduled on.
+const CPUS: usize = 2;
+/// Accesses and other instructions of a time slice.
+const SLICE: u64 = 200;
+/// The pages that a guest uses, in each of two processes.
+const PAGES: u32 = 8;
+/// The frames in which its data and its page tables are.
+const FRAMES: u32 = 12;
+/// The policies that are compared, each with its name.
+const POLICIES: [(&str, Backend, bool); 4] = [
+    ("c", Backend::C, false),
+    ("module", Backend::Rust, false),
+    ("context", Backend::Rust, true),
+    ("generations", Backend::Generations, false),
+];
+
+/// How often something happens that is answered by a flush.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// Its name.
+    pub name: &'static str,
+    /// Time slices in a thousand at the end of which the vCPU goes to the other CPU.
+    pub moves: u32,
+    /// Time slices in a thousand before which the host changes an EPT: it moves a frame, protects
+    /// one, or clears its dirty flags.
+    pub changes: u32,
+    /// Time slices in a thousand before which a VM is destroyed, and one created.
+    pub renewals: u32,
+    /// Instructions of guests in a thousand that invalidate.
+    pub invalidations: u32,
+}
+
+/// The workloads: one for each cause, and one of all together.
+pub const WORKLOADS: [Workload; 6] = {
+    let quiet = Workload {
+        name: "quiet",
+        moves: 0,
+        changes: 0,
+        renewals: 0,
+        invalidations: 0,
+    };
+    [
+        quiet,
+        Workload {
+            name: "moves",
+            moves: 100,
+            ..quiet
+        },
+        Workload {
+            name: "changes",
+            changes: 100,
+            ..quiet
+        },
+        Workload {
+            name: "renewals",
+            renewals: 20,
+            ..quiet
+        },
+        Workload {
+            name: "guests",
+            invalidations: 20,
+            ..quiet
+        },
+        Workload {
+            name: "mixed",
+            moves: 100,
+            changes: 100,
+            renewals: 20,
+            invalidations: 20,
+        },
+    ]
+};
+
+/// The names of the policies.
+pub fn policies() -> impl Iterator<Item = &'static str> {
+    POLICIES.iter().map(|(name, ..)| *name)
+}
+
+/// How a machine is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    /// What happens.
+    pub workload: Workload,
+    /// How many VMs there are, of two vCPUs each: 1 to 16.
+    pub vms: u8,
+    /// How many entries each CPU keeps.
+    pub room: u16,
+    /// How many instructions of guests are counted; as many go before, and are not.
+    pub instructions: u64,
+    /// Where chance begins.
+    pub seed: u64,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Accesses of guests.
+    pub accesses: u64,
+    /// Times that a CPU had no translation for one.
+    pub misses: u64,
+    /// References to entries of tables for these.
+    pub references: u64,
+    /// INVVPID and INVEPT that the policy issued.
+    pub invalidations: u64,
+    /// Steps that the oracle followed.
+    pub steps: u64,
+    /// Cached entries that it looked at.
+    pub judged: u64,
+}
+
+/// Who runs where, and what comes next.
+struct Schedule {
+    usage: Use,
+    random: Random,
+    /// The vCPUs that take turns on each CPU.
+    queues: [VecDeque<u8>; CPUS],
+    accesses: u64,
+    steps: u64,
+}
+
+impl Schedule {
+    fn new(usage: Use) -> Self {
+        let vcpus = 0..2 * usage.vms;
+        let queue = |cpu: u8| vcpus.clone().filter(move |vcpu| vcpu % 2 == cpu).collect();
+        Self {
+            usage,
+            random: Random::new(usage.seed),
+            queues: [queue(0), queue(1)],
+            accesses: 0,
+            steps: 0,
+        }
+    }
+
+    /// Whether something happens that does so many times in a thousand.
+    fn happens(&mut self, times: u32) -> bool {
+        self.random.below(1000) < times
+    }
+
+    fn step(&mut self, machine: &mut Machine<'_>, step: Step) -> Result<(), Wrong> {
+        self.steps += 1;
+        machine.step(step)
+    }
+
+    /// Creates a VM that is mapped by pages of 4 KiB.
+    fn create(&mut self, machine: &mut Machine<'_>, vm: u8) -> Result<(), Wrong> {
+        self.step(machine, Step::Create(2 * vm))?;
+        self.step(machine, Step::Create(2 * vm + 1))?;
+        self.step(machine, Step::Split(vm))
+    }
+
+    /// Has the host do what it does before a time slice.
+    fn host(&mut self, machine: &mut Machine<'_>) -> Result<(), Wrong> {
+        // CAST: There are few of each.
+        let vm = self.random.below(self.usage.vms.into()) as u8;
+        let gfn = self.random.below(FRAMES) as u16;
+        if self.happens(self.usage.workload.changes) {
+            let step = match self.random.below(3) {
+                0 => Step::Relocate { vm, gfn },
+                1 => Step::Protect { vm, gfn },
+                _ => Step::Clean { vm, gfn },
+            };
+            self.step(machine, step)?;
+        }
+        if self.happens(self.usage.workload.renewals) {
+            self.step(machine, Step::Destroy(2 * vm))?;
+            self.step(machine, Step::Destroy(2 * vm + 1))?;
+            self.create(machine, vm)?;
+        }
+        Ok(())
+    }
+
+    /// Chooses an instruction of a guest.
+    fn op(&mut self) -> Op {
+        // CAST: There are few of each.
+        let page = self.random.below(PAGES) as u16;
+        let process = self.random.below(2) as u8;
+        let registers = Registers::of_process(process);
+        if self.happens(self.usage.workload.invalidations) {
+            return match self.random.below(8) {
+                0 => Op::Invpcid {
+                    kind: 2,
+                    pcid: 0,
+                    page: 0,
+                },
+                1 => Op::Invpcid {
+                    kind: 1,
+                    pcid: process,
+                    page: 0,
+                },
+                2 => Op::MovCr3 {
+                    registers,
+                    keep: false,
+                },
+                _ => Op::Invlpg(page),
+            };
+        }
+        // Another process has its turn.
+        if self.happens(20) {
+            return Op::MovCr3 {
+                registers,
+                keep: true,
+            };
+        }
+        let write = self.random.below(4) == 0;
+        Op::Access { page, write }
+    }
+
+    /// Has guests execute so many instructions, in time slices on each CPU by turns.
+    fn go(&mut self, machine: &mut Machine<'_>, instructions: u64) -> Result<(), Wrong> {
+        let mut left = instructions;
+        while left != 0 {
+            for number in 0..CPUS {
+                self.host(machine)?;
+                let Some(vcpu) = self.queues[number].pop_front() else {
+                    continue;
+                };
+                let slice = left.min(SLICE);
+                left -= slice;
+                for _ in 0..slice {
+                    let op = self.op();
+                    self.accesses += u64::from(matches!(op, Op::Access { .. }));
+                    let step = Step::Guest {
+                        vcpu,
+                        // CAST: There are two.
+                        cpu: number as u8,
+                        patience: 0,
+                        op,
+                    };
+                    self.step(machine, step)?;
+                }
+                let moves = self.happens(self.usage.workload.moves);
+                let next = if moves { CPUS - 1 - number } else { number };
+                self.queues[next].push_back(vcpu);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has all VMs run, and counts from the middle on.
+    fn run(&mut self, machine: &mut Machine<'_>) -> Result<Counted, Wrong> {
+        for vm in 0..self.usage.vms {
+            self.create(machine, vm)?;
+        }
+        self.go(machine, self.usage.instructions)?;
+        let (accesses, steps) = (self.accesses, self.steps);
+        let (tally, invalidations) = (machine.tally(), machine.invalidations());
+        self.go(machine, self.usage.instructions)?;
+        let Tally {
+            misses,
+            references,
+            judged,
+        } = machine.tally().since(tally);
+        Ok(Counted {
+            accesses: self.accesses - accesses,
+            misses,
+            references,
+            invalidations: machine.invalidations() - invalidations,
+            steps: self.steps - steps,
+            judged,
+        })
+    }
+}
+
+/// Counts what a policy costs, by its name.
+///
+/// # Errors
+///
+/// A sentence: there is no such policy, there are too many VMs or none, or the oracle found that a
+/// guest could use what it must not.
+pub fn count(policy: &str, usage: Use) -> Result<Counted, String> {
+    let Some(&(_, backend, flush_context)) = POLICIES.iter().find(|(name, ..)| *name == policy)
+    else {
+        return Err(std::format!("there is no policy {policy}"));
+    };
+    if !(1..=16).contains(&usage.vms) || usage.room == 0 {
+        return Err(String::from(
+            "there are 1 to 16 VMs, and room for one entry at least",
+        ));
+    }
+    let config = Config {
+        backend,
+        // As many as there are on the CPU, but for C's.
+        vpids: 4096,
+        vms: usage.vms,
+        room: usage.room,
+        ways: Ways::Shortest,
+        switches: Switches {
+            flush_context,
+            ..Switches::default()
+        },
+        ..Config::usual(true)
+    };
+    let counted = with_machine(config, Faults::NONE, |machine| {
+        Schedule::new(usage).run(machine)
+    })?;
+    counted.map_err(|wrong| std::format!("{policy}: {wrong}"))
+}
+
+/// Returns the names of policies under which something goes wrong in random steps, of all kinds;
+/// the seeds are `seed` and those after it.
+///
+/// # Errors
+///
+/// A sentence, when there is no memory.
+pub fn unsound(seed: u64, steps: u64) -> Result<Vec<String>, String> {
+    let mut wrong = Vec::new();
+    for (policy, backend, flush_context) in POLICIES {
+        for ept in [true, false] {
+            let config = Config {
+                backend,
+                switches: Switches {
+                    flush_context,
+                    ..Switches::default()
+                },
+                ..Config::usual(ept)
+            };
+            let found = with_machine(config, Faults::NONE, |machine| {
+                run::at_random(machine, seed, steps)
+            })?;
+            if let Some(found) = found {
+                wrong.push(std::format!("{policy}, ept={ept}: {found:?}"));
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(workload: usize) -> Use {
+        Use {
+            workload: WORKLOADS[workload],
+            vms: 8,
+            room: 1024,
+            instructions: 20_000,
+            seed: 1,
+        }
+    }
+
+    #[test]
+    fn where_nothing_happens_no_policy_costs_anything() {
+        for policy in policies() {
+            let cost = count(policy, usage(0)).map(|it| [it.misses, it.invalidations]);
+            assert_eq!(cost, Ok([0; 2]));
+        }
+    }
+
+    #[test]
+    fn the_module_costs_what_c_does_and_others_cost_less() {
+        let misses = |policy| count(policy, usage(1)).map(|counted| counted.misses);
+        assert_eq!(misses("module"), misses("c"));
+        assert!(misses("context") < misses("c"));
+        assert!(misses("generations") < misses("context"));
+    }
+
+    #[test]
+    fn the_same_seed_counts_the_same() {
+        let few = Use {
+            instructions: 2_000,
+            ..usage(5)
+        };
+        assert!(count("c", few).is_ok_and(|it| it.misses > 0));
+        assert_eq!(count("c", few), count("c", few));
+        assert!(count("d", few).is_err());
+    }
+}

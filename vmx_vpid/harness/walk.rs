@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The walk through a guest's page tables, for programs of the host.
+
+use super::{
+    Fault,
+    Registers, //
+};
+use crate::{
+    paging::{
+        self,
+        level::EntryWidth,
+        permission::{
+            self,
+            AccessKind, //
+        },
+        walk,
+        Paging, //
+    },
+    x86::addr::{
+        Gpa,
+        Gva,
+        MaxPhyAddr, //
+    }, //
+};
+
+/// What the guest's CPUID says about paging.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// The width of physical addresses.
+    pub max_phy_addr: u32,
+    /// Pages of 1 GiB.
+    pub gigabyte_pages: bool,
+    /// Pages of 4 MiB beyond the first 4 GiB.
+    pub pse36: bool,
+}
+
+/// An access.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// It writes.
+    pub write: bool,
+    /// It fetches; does not go with `write`.
+    pub fetch: bool,
+    /// It is one of user mode.
+    pub user: bool,
+}
+
+/// What became of an attempt to replace an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// It was replaced.
+    Done,
+    /// It had another value.
+    Changed,
+    /// It cannot be replaced.
+    ReadOnly,
+    /// There is no memory.
+    NoMemory,
+}
+
+/// What became of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The bytes were read.
+    Bytes,
+    /// The guest has no memory there.
+    NoMemory,
+    /// The host cannot read it.
+    HostFailure,
+}
+
+/// A guest's memory, and what else a walk asks for.
+pub trait Memory {
+    /// Reads an entry of 4 or 8 bytes.
+    fn read_entry(&mut self, address: u64, size: u32) -> Option<u64>;
+    /// Replaces an entry if it has the value `old`.
+    fn exchange_entry(&mut self, address: u64, size: u32, old: u64, new: u64) -> Exchange;
+    /// Reads bytes of one page.
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> Answer;
+    /// Returns one of the four entries that the CPU holds.
+    fn pdpte(&mut self, index: usize) -> u64;
+    /// Returns RFLAGS.AC.
+    fn alignment_check(&mut self) -> bool;
+    /// Returns PKRU.
+    fn pkru(&mut self) -> u32;
+}
+
+/// Why there is no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The guest gets a fault.
+    Fault(Fault),
+    /// The guest has to try again.
+    Retry,
+    /// The host cannot read the guest's memory.
+    HostFailure,
+}
+
+/// Calls a [`Memory`] from a walk.
+struct Door<'a, M>(&'a mut M);
+
+impl<M: Memory> walk::Memory for Door<'_, M> {
+    fn read_entry(&mut self, address: Gpa, width: EntryWidth) -> Option<u64> {
+        self.0.read_entry(address.into_raw(), width as u32)
+    }
+
+    fn exchange_entry(
+        &mut self,
+        address: Gpa,
+        width: EntryWidth,
+        old: u64,
+        new: u64,
+    ) -> walk::Exchange {
+        let address = address.into_raw();
+        match self.0.exchange_entry(address, width as u32, old, new) {
+            Exchange::Done => walk::Exchange::Done,
+            Exchange::Changed => walk::Exchange::Changed,
+            Exchange::ReadOnly => walk::Exchange::ReadOnly,
+            Exchange::NoMemory => walk::Exchange::NoMemory,
+        }
+    }
+
+    fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> walk::Answer {
+        match self.0.read(address.into_raw(), bytes) {
+            Answer::Bytes => walk::Answer::Bytes,
+            Answer::NoMemory => walk::Answer::NoMemory,
+            Answer::HostFailure => walk::Answer::HostFailure,
+        }
+    }
+
+    fn pdpte(&mut self, index: usize) -> u64 {
+        self.0.pdpte(index)
+    }
+
+    fn alignment_check(&mut self) -> bool {
+        self.0.alignment_check()
+    }
+
+    fn pkru(&mut self) -> u32 {
+        self.0.pkru()
+    }
+}
+
+impl From<Access> for permission::Access {
+    fn from(access: Access) -> Self {
+        Self {
+            kind: match access {
+                Access { fetch: true, .. } => AccessKind::Fetch,
+                Access { write: true, .. } => AccessKind::Write,
+                _ => AccessKind::Read,
+            },
+            user: access.user,
+        }
+    }
+}
+
+impl From<walk::Stop> for Stop {
+    fn from(stop: walk::Stop) -> Self {
+        match stop {
+            walk::Stop::Fault(fault) => Self::Fault(fault.into()),
+            walk::Stop::Retry => Self::Retry,
+            walk::Stop::HostFailure => Self::HostFailure,
+        }
+    }
+}
+
+/// Takes the registers' and CPUID's word for how paging is set up.
+fn paging(registers: &Registers, features: &Features) -> Paging {
+    let Registers {
+        cr0,
+        cr3,
+        cr4,
+        efer,
+        ..
+    } = *registers;
+    Paging::new(
+        cr0.into(),
+        cr3.into(),
+        cr4.into(),
+        efer.into(),
+        paging::Features {
+            max_phy_addr: MaxPhyAddr::new(features.max_phy_addr),
+            gigabyte_pages: features.gigabyte_pages,
+            pse36: features.pse36,
+        },
+    )
+}
+
+/// Translates a linear address.
+///
+/// # Errors
+///
+/// Why there is no translation.
+pub fn translate(
+    registers: &Registers,
+    features: &Features,
+    memory: &mut impl Memory,
+    address: u64,
+    access: Access,
+) -> Result<u64, Stop> {
+    walk::translate(
+        &paging(registers, features),
+        &mut Door(memory),
+        Gva::new(address),
+        access.into(),
+    )
+    .map(Gpa::into_raw)
+    .map_err(Stop::from)
+}
+
+/// Reads an operand of 16 bytes.
+///
+/// # Errors
+///
+/// Why it cannot be read.
+pub fn read(
+    registers: &Registers,
+    features: &Features,
+    memory: &mut impl Memory,
+    address: u64,
+    access: Access,
+    is_64_bit: bool,
+) -> Result<[u8; 16], Stop> {
+    walk::read(
+        &paging(registers, features),
+        &mut Door(memory),
+        Gva::new(address),
+        access.into(),
+        is_64_bit,
+    )
+    .map_err(Stop::from)
+}

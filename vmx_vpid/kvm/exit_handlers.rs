@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The other fast way in: KVM's table of exit handlers, pointed straight at the backend.
+//!
+//! KVM calls the handler of an exit through `kvm_vmx_exit_handlers`, a table of pointers that it
+//! fills when kvm_intel is loaded.  As with the static calls in [`super::static_calls`], they are
+//! pointed at the very functions that livepatch leads to.
+//!
+//! Where retpolines are built in, KVM calls some handlers directly and not through the table, that
+//! of EPT misconfigurations among them: livepatch alone leads to the backend then.
+
+use crate::bindings;
+use core::ptr;
+use kernel::{
+    ffi::c_void,
+    prelude::*, //
+};
+
+/// A handler, as the table holds it.
+type Handler = unsafe extern "C" fn(*mut bindings::kvm_vcpu) -> c_int;
+
+/// An exit and the two functions that can handle it.
+struct Place {
+    name: &'static str,
+    reason: u32,
+    original: *mut c_void,
+    replacement: Option<Handler>,
+}
+
+impl Place {
+    /// Points the exit at `to`, if it leads to `from`; returns whether it did.
+    ///
+    /// # Safety
+    ///
+    /// The symbols of kvm_intel are resolved; `from` and `to` are handlers, and no one else writes
+    /// the table.
+    unsafe fn switch(&self, from: *mut c_void, to: *mut c_void) -> bool {
+        // SAFETY: By the contract the table is there, and it has the exit.
+        let place = unsafe { bindings::vmx_vpid_exit_handler(self.reason) };
+        // SAFETY: `place` is an aligned element of the table, which vCPUs read at any time.
+        if unsafe { ptr::read_volatile(place) } != from {
+            return false;
+        }
+        // SAFETY: As above; a pointer is written by one store.
+        unsafe { ptr::write_volatile(place, to) };
+        true
+    }
+
+    /// Returns the function of the backend.
+    fn replacement(&self) -> *mut c_void {
+        self.replacement
+            .map_or(ptr::null_mut(), |handler| handler as *mut c_void)
+    }
+}
+
+/// How many exits the backend handles that KVM's table leads to.
+pub(super) const EXITS: usize = 5 + if cfg!(CONFIG_MITIGATION_RETPOLINE) {
+    0
+} else {
+    1
+};
+
+/// Returns the exits that a table of operations handles.
+///
+/// # Safety
+///
+/// The symbols of kvm_intel are resolved.
+unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; EXITS] {
+    macro_rules! exit {
+        ($name:ident, $reason:ident, $original:ident) => {
+            Place {
+                name: stringify!($name),
+                reason: bindings::$reason,
+                // SAFETY: Reading an import is reading a pointer; it is filled in by the contract.
+                original: unsafe { bindings::$original },
+                replacement: ops.$name,
+            }
+        };
+    }
+    [
+        exit!(
+            handle_invlpg,
+            VMX_VPID_EXIT_INVLPG,
+            vmx_vpid_import_handle_invlpg
+        ),
+        exit!(
+            handle_invpcid,
+            VMX_VPID_EXIT_INVPCID,
+            vmx_vpid_import_handle_invpcid
+        ),
+        exit!(
+            handle_invvpid,
+            VMX_VPID_EXIT_INVVPID,
+            vmx_vpid_import_handle_invvpid
+        ),
+        exit!(
+            handle_invept,
+            VMX_VPID_EXIT_INVEPT,
+            vmx_vpid_import_handle_invept
+        ),
+        exit!(
+            handle_ept_violation,
+            VMX_VPID_EXIT_EPT_VIOLATION,
+            vmx_vpid_import_handle_ept_violation
+        ),
+        #[cfg(not(CONFIG_MITIGATION_RETPOLINE))]
+        exit!(
+            handle_ept_misconfig,
+            VMX_VPID_EXIT_EPT_MISCONFIG,
+            vmx_vpid_import_handle_ept_misconfig
+        ),
+    ]
+}
+
+/// Points KVM's exits at the backend; returns how many do so now.
+///
+/// An exit that leads to an unexpected function is left alone: with `nested=0` those of VMX
+/// instructions lead to one that raises #UD.  To call this twice changes nothing.
+///
+/// # Safety
+///
+/// kvm_intel is live, its symbols are resolved, its functions are livepatched by those in `ops`,
+/// and calls of this and of [`disarm()`] are serialised.
+pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
+    let mut armed = 0;
+    // SAFETY: By the contract the symbols are resolved.
+    for exit in unsafe { exits(ops) } {
+        let to = exit.replacement();
+        // SAFETY: Both are handlers of this exit; the second call writes what is there.
+        if unsafe { exit.switch(exit.original, to) || exit.switch(to, to) } {
+            armed += 1;
+        } else {
+            pr_info!("KVM's {} does not handle its exit\n", exit.name);
+        }
+    }
+    armed
+}
+
+/// Points KVM's exits back at kvm_intel's functions, which are still livepatched, and waits until
+/// no vCPU is about to call what it read from the table before.
+///
+/// # Safety
+///
+/// The symbols of kvm_intel are resolved, calls of this and of [`arm()`] are serialised, and this
+/// task may sleep.
+pub(super) unsafe fn disarm(ops: &bindings::vmx_vpid_ops) {
+    // SAFETY: By the contract the symbols are resolved.
+    for exit in unsafe { exits(ops) } {
+        // SAFETY: Both are handlers of this exit.
+        unsafe { exit.switch(exit.replacement(), exit.original) };
+    }
+    // SAFETY: By the contract.
+    unsafe { bindings::vmx_vpid_wait_for_exits() };
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The functions that KVM is given, and the backend behind them.
+//!
+//! A pointer to each goes into livepatch's table and, for the flushes, into KVM's static calls.
+
+use crate::{
+    backend::Backend,
+    bindings,
+    exits::{
+        self,
+        Next, //
+    },
+    flush::{
+        self,
+        Request, //
+    },
+    invvpid::Vpid,
+    kvm::{
+        check_vmcs,
+        cpu::{
+            self,
+            Cpu, //
+        },
+        percpu::count,
+        switches,
+        symbols,
+        trace,
+        vcpu::Vcpu,
+        vcpu_ept_exit::EptExit,
+        vcpu_exit::Exit,
+        vpid_lock::Vpids, //
+    },
+    vpid::owned::Lease,
+    x86::addr::{
+        CanonicalGva,
+        Gva, //
+    }, //
+};
+use core::marker::PhantomData;
+use kernel::{
+    pr_err_once,
+    pr_warn_once,
+    prelude::*, //
+};
+
+/// Issues what answers a request, on this CPU.
+#[inline(always)]
+fn flush(request: Request, vcpu: &Vcpu) {
+    // SAFETY: There is a vCPU: an operation was called for it, which does not end before this.
+    let cpu = unsafe { Cpu::new(request.into()) };
+    if switches::are_not_plain(request) || !flush::answer_plainly(request, vcpu, cpu) {
+        flush_at_length(vcpu, request);
+    }
+}
+
+/// Issues what answers a request, where there is more to it.
+#[cold]
+#[inline(never)]
+fn flush_at_length(vcpu: &Vcpu, request: Request) {
+    // SAFETY: As in `flush()`, the one that calls this.
+    let cpu = unsafe { Cpu::new(request.into()) };
+    let policy = switches::policy();
+    // A flush that is lost was reported and counted; KVM cannot be told.
+    let _ = flush::answer(request, vcpu, policy, cpu);
+    if policy.check_vmcs() {
+        check_vmcs::look(vcpu);
+    }
+}
+
+/// Tells that a vCPU has to do without a VPID.
+#[cold]
+fn exhausted() {
+    count!(VpidExhausted);
+    trace::acquire(None);
+    pr_warn_once!("all VPIDs are in use: a vCPU runs without one, and is flushed more\n");
+}
+
+/// Tells that C freed a number that is no VPID in use.
+#[cold]
+fn not_held(vpid: c_int) {
+    count!(VpidNotHeld);
+    pr_err_once!("VPID {} was freed, but not in use\n", vpid);
+}
+
+/// The backend of this module.
+pub(crate) enum Native {}
+
+#[vtable]
+impl Backend for Native {
+    type Vcpu = Vcpu;
+
+    const LABEL: &'static str = "rust";
+
+    #[inline]
+    fn allocate_vpid() -> Option<Vpid> {
+        // SAFETY: KVM calls this for a vCPU, so kvm_intel is initialised, and its symbols are
+        // resolved since `pre_patch`.
+        if !unsafe { symbols::enable_vpid() } {
+            count!(VpidOff);
+            return None;
+        }
+        // SAFETY: As above, and KVM does not go away before this returns.
+        let source = unsafe { Vpids::new() };
+        let Some(lease) = Lease::take(&source) else {
+            exhausted();
+            return None;
+        };
+        let vpid = lease.lend();
+        count!(VpidAcquired);
+        trace::acquire(Some(vpid));
+        Some(vpid)
+    }
+
+    #[inline]
+    fn free_vpid(vpid: Vpid) {
+        // SAFETY: As in `allocate_vpid()`.
+        let source = unsafe { Vpids::new() };
+        let held = Lease::redeem(&source, vpid).end().is_ok();
+        trace::release(vpid, held);
+        if held {
+            count!(VpidReleased);
+        } else {
+            not_held(vpid.into_raw().into());
+        }
+    }
+
+    #[inline]
+    fn flush_tlb_all(vcpu: &Vcpu) {
+        count!(FlushTlbAll);
+        flush(Request::All, vcpu);
+    }
+
+    #[inline]
+    fn flush_tlb_current(vcpu: &Vcpu) {
+        count!(FlushTlbCurrent);
+        flush(Request::Current, vcpu);
+    }
+
+    #[inline]
+    fn flush_tlb_gva(vcpu: &Vcpu, gva: CanonicalGva) {
+        count!(FlushTlbGva);
+        flush(Request::Gva(gva), vcpu);
+    }
+
+    #[inline]
+    fn flush_tlb_guest(vcpu: &Vcpu) {
+        count!(FlushTlbGuest);
+        flush(Request::Guest, vcpu);
+    }
+
+    #[inline]
+    fn handle_invlpg(vcpu: &Vcpu) -> Next {
+        // SAFETY: The operation is called in a handler of an exit, and this is done once in each.
+        exits::invlpg::handle(&mut unsafe { Exit::new(vcpu) })
+    }
+
+    #[inline]
+    fn handle_invpcid(vcpu: &Vcpu) -> Next {
+        // SAFETY: As above.
+        exits::invpcid::handle(&mut unsafe { Exit::new(vcpu) })
+    }
+
+    #[inline]
+    fn handle_invvpid(vcpu: &Vcpu) -> Next {
+        // SAFETY: As above.
+        exits::invvpid::handle(&mut unsafe { Exit::new(vcpu) })
+    }
+
+    #[inline]
+    fn handle_invept(vcpu: &Vcpu) -> Next {
+        // SAFETY: As above.
+        exits::invept::handle(&mut unsafe { Exit::new(vcpu) })
+    }
+
+    #[inline]
+    fn handle_ept_violation(vcpu: &Vcpu) -> Next {
+        // SAFETY: As above.
+        exits::ept_violation::handle(unsafe { EptExit::new(vcpu) })
+    }
+
+    #[inline]
+    fn handle_ept_misconfig(vcpu: &Vcpu) -> Next {
+        // SAFETY: As above.
+        exits::ept_misconfig::handle(unsafe { EptExit::new(vcpu) })
+    }
+}
+
+/// Keeps the caller from leaving by a jump.
+///
+/// Livepatch frees this module's code when no task has a return address inside one of the entries
+/// below.  An entry that jumped to its last callee would leave no such address while the callee
+/// runs.  An instruction after the call, even an empty one, makes the call a call.
+#[inline(always)]
+fn stay_on_stack() {
+    // SAFETY: The template is empty.
+    unsafe { kernel::asm!(""; options(nostack, preserves_flags)) };
+}
+
+/// The entries through which KVM calls a backend.
+struct Entry<B>(PhantomData<B>);
+
+impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
+    /// In the place of `allocate_vpid()`; 0 stands for "none".
+    extern "C" fn allocate_vpid() -> c_int {
+        let vpid = B::allocate_vpid().map_or(0, Vpid::into_raw);
+        stay_on_stack();
+        c_int::from(vpid)
+    }
+
+    /// In the place of `free_vpid()`, which takes 0 for "none".
+    extern "C" fn free_vpid(vpid: c_int) {
+        match u16::try_from(vpid) {
+            Ok(vpid) => {
+                if let Some(vpid) = Vpid::new(vpid) {
+                    B::free_vpid(vpid);
+                }
+            }
+            Err(_) => not_held(vpid),
+        }
+        stay_on_stack();
+    }
+
+    /// In the place of `vmx_flush_tlb_all()`.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is loaded by this task; to be called by KVM only.
+    unsafe extern "C" fn flush_tlb_all(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The contract of this function.
+        B::flush_tlb_all(unsafe { Vcpu::from_raw(vcpu) });
+        stay_on_stack();
+    }
+
+    /// In the place of `vmx_flush_tlb_current()`.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is loaded by this task; to be called by KVM only.
+    unsafe extern "C" fn flush_tlb_current(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The contract of this function.
+        B::flush_tlb_current(unsafe { Vcpu::from_raw(vcpu) });
+        stay_on_stack();
+    }
+
+    /// In the place of `vmx_flush_tlb_gva()`.
+    ///
+    /// `_full` is where a backend tells that it flushed more than the address, to spare the caller
+    /// the rest of a list; VMX leaves it alone.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is loaded by this task; to be called by KVM only.
+    unsafe extern "C" fn flush_tlb_gva(
+        vcpu: *mut bindings::kvm_vcpu,
+        addr: bindings::gva_t,
+        _full: *mut bool,
+    ) {
+        // SAFETY: The contract of this function.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+        // KVM has checked the address; of one that is not canonical nothing can be cached.
+        // CAST: `unsigned long` has 64 bits.
+        if let Some(gva) = Gva::new(addr as u64).canonical(cpu::linear_width()) {
+            B::flush_tlb_gva(vcpu, gva);
+        }
+        stay_on_stack();
+    }
+
+    /// In the place of `vmx_flush_tlb_guest()`.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is loaded by this task; to be called by KVM only.
+    unsafe extern "C" fn flush_tlb_guest(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The contract of this function.
+        B::flush_tlb_guest(unsafe { Vcpu::from_raw(vcpu) });
+        stay_on_stack();
+    }
+}
+
+/// Makes the entries of handlers of exits, which have one form.
+///
+/// They return what KVM's do: 1 or more to run the guest, 0 to go to user space, an errno to have
+/// KVM_RUN fail.
+macro_rules! handlers {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        impl<B: Backend<Vcpu = Vcpu>> Entry<B> {$(
+            $(#[$doc])*
+            ///
+            /// # Safety
+            ///
+            /// To be called by KVM only, to handle an exit of `vcpu`, which is loaded by this task.
+            unsafe extern "C" fn $name(vcpu: *mut bindings::kvm_vcpu) -> c_int {
+                // SAFETY: The contract of this function.
+                let ret = match B::$name(unsafe { Vcpu::from_raw(vcpu) }) {
+                    Next::Guest => 1,
+                    Next::UserSpace => 0,
+                    Next::Kvm(ret) => ret,
+                };
+                stay_on_stack();
+                ret
+            }
+        )*}
+    };
+}
+
+handlers! {
+    /// In the place of `handle_invlpg()`.
+    handle_invlpg
+    /// In the place of `handle_invpcid()`.
+    handle_invpcid
+    /// In the place of `handle_invvpid()`.
+    handle_invvpid
+    /// In the place of `handle_invept()`.
+    handle_invept
+    /// In the place of `handle_ept_violation()`.
+    handle_ept_violation
+    /// In the place of `handle_ept_misconfig()`.
+    handle_ept_misconfig
+}
+
+/// Makes the table of operations of a backend; what it does not have stays empty.
+pub(super) const fn table<B: Backend<Vcpu = Vcpu>>() -> bindings::vmx_vpid_ops {
+    macro_rules! entry {
+        ($has:ident, $name:ident) => {
+            if B::$has {
+                Some(Entry::<B>::$name)
+            } else {
+                None
+            }
+        };
+    }
+    bindings::vmx_vpid_ops {
+        allocate_vpid: entry!(HAS_ALLOCATE_VPID, allocate_vpid),
+        free_vpid: entry!(HAS_FREE_VPID, free_vpid),
+        flush_tlb_all: entry!(HAS_FLUSH_TLB_ALL, flush_tlb_all),
+        flush_tlb_current: entry!(HAS_FLUSH_TLB_CURRENT, flush_tlb_current),
+        flush_tlb_gva: entry!(HAS_FLUSH_TLB_GVA, flush_tlb_gva),
+        flush_tlb_guest: entry!(HAS_FLUSH_TLB_GUEST, flush_tlb_guest),
+        handle_invlpg: entry!(HAS_HANDLE_INVLPG, handle_invlpg),
+        handle_invpcid: entry!(HAS_HANDLE_INVPCID, handle_invpcid),
+        handle_invvpid: entry!(HAS_HANDLE_INVVPID, handle_invvpid),
+        handle_invept: entry!(HAS_HANDLE_INVEPT, handle_invept),
+        handle_ept_violation: entry!(HAS_HANDLE_EPT_VIOLATION, handle_ept_violation),
+        handle_ept_misconfig: entry!(HAS_HANDLE_EPT_MISCONFIG, handle_ept_misconfig),
+    }
+}

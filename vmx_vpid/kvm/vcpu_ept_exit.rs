@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vCPU of KVM that exited for a guest-physical address: what [`crate::exits`] asks of it and
+//! does to it.
+
+use crate::{
+    bindings,
+    ept::violation::{
+        ErrorCode,
+        Qualification, //
+    },
+    exits::{
+        GuestPhysical,
+        Next, //
+    },
+    kvm::{
+        percpu,
+        symbols,
+        vcpu::Vcpu,
+        vcpu_exit::get,
+        vcpu_regs::field, //
+    },
+    stats::Counter,
+    vmx::insn::{
+        vmwrite,
+        Field, //
+    },
+    x86::addr::Gpa, //
+};
+use core::ptr;
+use kernel::pr_err_once;
+
+/// Bit 3 of the guest's interruptibility: NMIs are blocked.
+const BLOCKED_BY_NMI: u64 = 1 << 3;
+
+/// Tells whether a tracepoint of KVM's is on.
+///
+/// # Safety
+///
+/// `tracepoint` is the import of one, and filled in.
+#[inline(always)]
+unsafe fn is_on(tracepoint: *mut kernel::ffi::c_void) -> bool {
+    let tracepoint: *const bindings::tracepoint = tracepoint.cast();
+    // SAFETY: By the contract there is one.  Its key is an `int`, which is written at any time.
+    unsafe { ptr::read_volatile(&raw const (*tracepoint).key.key.enabled.counter) != 0 }
+}
+
+/// A vCPU during the handling of such an exit.
+///
+/// # Invariants
+///
+/// The vCPU is loaded by this task, which handles an exit of it and holds `kvm->srcu`.
+#[derive(Clone, Copy)]
+pub(super) struct EptExit<'a>(&'a Vcpu);
+
+impl<'a> EptExit<'a> {
+    /// Takes the vCPU of a handler of such an exit.
+    ///
+    /// # Safety
+    ///
+    /// To be called in a handler of an exit that KVM called for `vcpu`.
+    #[inline]
+    pub(super) unsafe fn new(vcpu: &'a Vcpu) -> Self {
+        // INVARIANT: KVM calls handlers so.
+        Self(vcpu)
+    }
+
+    /// Returns the vCPU as kvm_intel knows it.
+    #[inline]
+    fn vmx(self) -> *mut bindings::vcpu_vmx {
+        self.0.vmx().cast_mut()
+    }
+
+    /// Returns the vCPU as KVM knows it.
+    #[inline]
+    fn raw(self) -> *mut bindings::kvm_vcpu {
+        self.vmx().cast()
+    }
+}
+
+impl GuestPhysical for EptExit<'_> {
+    #[inline]
+    fn qualification(self) -> Qualification {
+        Qualification::from(field(Field::EXIT_QUALIFICATION))
+    }
+
+    #[inline]
+    fn address(self) -> Gpa {
+        Gpa::new(field(Field::GUEST_PHYSICAL_ADDRESS))
+    }
+
+    #[inline]
+    fn is_delivering_event(self) -> bool {
+        get!(self, idt_vectoring_info) & bindings::VMX_VPID_VECTORING_VALID != 0
+    }
+
+    #[inline]
+    fn is_in_enclave(self) -> bool {
+        get!(self, vt.exit_reason.full) & bindings::VMX_VPID_ENCLAVE_MODE != 0
+    }
+
+    #[inline]
+    fn runs_l2(self) -> bool {
+        get!(self, vcpu.arch.hflags) & bindings::HF_GUEST_MASK != 0
+    }
+
+    #[inline]
+    fn tells_user_fetches(self) -> bool {
+        // As KVM's `mmu_has_mbec()` has it, since the answer is for KVM's fault handler.
+        let mmu = get!(self, vcpu.arch.mmu);
+        // SAFETY: `mmu` points to one of the vCPU's own, which this task alone writes; the role has
+        // the one form as well as the other.
+        unsafe { (*mmu).root_role.__bindgen_anon_1.cr4_smep() != 0 }
+    }
+
+    #[inline]
+    fn is_beyond_guest(self, address: Gpa) -> bool {
+        address.into_raw() & get!(self, vcpu.arch.reserved_gpa_bits) != 0
+    }
+
+    fn allows_narrow_guests(self) -> bool {
+        // SAFETY: There is an exit: its handler is an operation, so the symbols are resolved.
+        unsafe { symbols::allow_smaller_maxphyaddr() }
+    }
+
+    #[inline]
+    fn count(self, what: Counter) {
+        percpu::increment_by_value(what);
+    }
+
+    fn block_nmis(self) {
+        // SAFETY: As above.
+        if !unsafe { symbols::enable_vnmi() } {
+            return;
+        }
+        let blocked = field(Field::GUEST_INTERRUPTIBILITY) | BLOCKED_BY_NMI;
+        // SAFETY: The guest was in that state before it executed IRET.
+        if !unsafe { vmwrite(Field::GUEST_INTERRUPTIBILITY, blocked) } {
+            pr_err_once!("VMWRITE of the guest's interruptibility failed\n");
+        }
+    }
+
+    #[inline]
+    fn trace_violation(self, address: Gpa, qualification: Qualification) {
+        // SAFETY: An operation runs, so the import is filled in.
+        if unsafe { is_on(bindings::vmx_vpid_import___tracepoint_kvm_page_fault) } {
+            let (address, qualification) = (address.into_raw(), qualification.into_raw());
+            // SAFETY: The vCPU is loaded, and its exit handled.
+            unsafe { bindings::vmx_vpid_emit_kvm_page_fault(self.raw(), address, qualification) };
+        }
+    }
+
+    #[inline]
+    fn trace_told(self, address: Gpa) {
+        // SAFETY: As above.
+        if unsafe { is_on(bindings::vmx_vpid_import___tracepoint_kvm_fast_mmio) } {
+            // SAFETY: A tracepoint may be emitted in any context.
+            unsafe { bindings::vmx_vpid_emit_kvm_fast_mmio(address.into_raw()) };
+        }
+    }
+
+    #[inline]
+    fn tell_device(self, address: Gpa) -> bool {
+        // SAFETY: The vCPU is loaded, its exit is handled, and `kvm->srcu` held.  Of no bytes there
+        // is nothing to read.
+        let ret = unsafe {
+            bindings::vmx_vpid_call_kvm_io_bus_write(
+                self.raw(),
+                bindings::kvm_bus_KVM_FAST_MMIO_BUS,
+                address.into_raw(),
+                0,
+                ptr::null(),
+            )
+        };
+        ret == 0
+    }
+
+    #[inline]
+    fn skip(self) -> Next {
+        // SAFETY: An exit for an instruction is handled, and this is the last step of it.
+        Next::Kvm(unsafe { bindings::vmx_vpid_call_kvm_skip_emulated_instruction(self.raw()) })
+    }
+
+    #[inline]
+    fn resolve(self, address: Gpa, code: ErrorCode) -> Next {
+        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held; KVM reads the
+        // instruction itself if it needs it.
+        Next::Kvm(unsafe {
+            bindings::vmx_vpid_call_kvm_mmu_page_fault(
+                self.raw(),
+                address.into_raw(),
+                code.into_raw(),
+                ptr::null_mut(),
+                0,
+            )
+        })
+    }
+
+    fn emulate(self) -> Next {
+        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held.
+        Next::Kvm(unsafe { bindings::vmx_vpid_call_kvm_emulate_instruction(self.raw(), 0) })
+    }
+
+    fn refuse_emulation(self) {
+        // What that says is known already; it raises #UD in an enclave.
+        // SAFETY: The vCPU is loaded, and its exit handled.
+        unsafe {
+            bindings::vmx_vpid_call_vmx_check_emulate_instruction(
+                self.raw(),
+                bindings::VMX_VPID_EMULTYPE_PF,
+                ptr::null_mut(),
+                0,
+            )
+        };
+    }
+}

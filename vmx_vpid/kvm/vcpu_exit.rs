@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vCPU of KVM that exited for an instruction: what [`crate::exits`] asks of it and does to it.
+
+use crate::{
+    bindings,
+    exits::{
+        self,
+        Next,
+        Roots,
+        Translations, //
+    },
+    kvm::{
+        cpu,
+        percpu,
+        symbols,
+        vcpu::Vcpu,
+        vcpu_regs::field, //
+    },
+    paging::{
+        Features,
+        Paging, //
+    },
+    stats::Counter,
+    vmx::{
+        insn::Field,
+        operand::InsnInfo, //
+    },
+    x86::{
+        addr::{
+            CanonicalGva,
+            LinearWidth, //
+        },
+        control_regs::Cr3,
+        exception::Fault,
+        invpcid::Pcid,
+        mode::Machine,
+        segment::{
+            Rights,
+            SegmentRegister, //
+        }, //
+    }, //
+};
+
+kernel::static_assert!(Roots::COUNT == bindings::VMX_VPID_NUM_PREV_ROOTS as usize + 1);
+kernel::static_assert!(Roots::ALL.into_raw() as u32 == bindings::VMX_VPID_ROOTS_ALL);
+
+/// Reads a field of the vCPU of an [`Exit`], by its place in `struct vcpu_vmx`.
+///
+/// The field alone: of others, some are written by other tasks at any time.
+macro_rules! get {
+    ($exit:expr, $($place:tt)+) => {{
+        let vmx = $exit.vmx();
+        // SAFETY: By the type invariant of `Exit` the vCPU is live, and this task alone writes the
+        // fields that are read in this way.
+        unsafe { (*vmx).$($place)+ }
+    }};
+}
+pub(super) use get;
+
+/// A vCPU during the handling of an exit.
+///
+/// # Invariants
+///
+/// - `vcpu` is loaded by this task, which handles an exit of it and holds `kvm->srcu`.
+/// - `window` has size 0, or is a memslot of the VM that was found since the exit.
+pub(super) struct Exit<'a> {
+    vcpu: &'a Vcpu,
+    window: bindings::vmx_vpid_window,
+}
+
+impl<'a> Exit<'a> {
+    /// Takes the vCPU of a handler of an exit.
+    ///
+    /// # Safety
+    ///
+    /// To be called in a handler of an exit that KVM called for `vcpu`, once.
+    #[inline]
+    pub(super) unsafe fn new(vcpu: &'a Vcpu) -> Self {
+        // INVARIANT: KVM calls handlers so; no memslot was looked for yet.
+        Self {
+            vcpu,
+            window: bindings::vmx_vpid_window::default(),
+        }
+    }
+
+    /// Returns the vCPU.
+    #[inline]
+    pub(super) fn vcpu(&self) -> &Vcpu {
+        self.vcpu
+    }
+
+    /// Returns the vCPU as kvm_intel knows it.
+    #[inline]
+    pub(super) fn vmx(&self) -> *mut bindings::vcpu_vmx {
+        self.vcpu.vmx().cast_mut()
+    }
+
+    /// Returns where C remembers the memslot of the last access.
+    #[inline]
+    pub(super) fn window(&mut self) -> &mut bindings::vmx_vpid_window {
+        &mut self.window
+    }
+
+    /// Returns the vCPU as KVM knows it.
+    #[inline]
+    pub(super) fn raw(&self) -> *mut bindings::kvm_vcpu {
+        self.vmx().cast()
+    }
+}
+
+impl exits::Vcpu for Exit<'_> {
+    #[inline]
+    fn paging(&self) -> Paging {
+        let features = Features {
+            max_phy_addr: self.physical_width(),
+            gigabyte_pages: self.has_feature::<{ bindings::VMX_VPID_FEATURE_GBPAGES }>(),
+            // With EPT on the CPU walks the guest's tables, and every CPU that has EPT has PSE-36.
+            pse36: self.has_feature::<{ bindings::VMX_VPID_FEATURE_PSE36 }>()
+                || !self.is_shadowed(),
+        };
+        Paging::new(self.cr0(), self.cr3(), self.cr4(), self.efer(), features)
+    }
+
+    #[inline]
+    fn cpl(&self) -> u8 {
+        if self.imitates_real_mode() {
+            return 0;
+        }
+        // CAST: The field has 32 bits, its part two.
+        let rights = field(Field::guest_rights(SegmentRegister::Ss.index())) as u32;
+        Rights::from(rights).dpl().get() as u8
+    }
+
+    #[inline]
+    fn instruction_information(&self) -> InsnInfo {
+        // CAST: The field has 32 bits.
+        InsnInfo::from(field(Field::INSTRUCTION_INFORMATION) as u32)
+    }
+
+    #[inline]
+    fn exit_qualification(&self) -> u64 {
+        field(Field::EXIT_QUALIFICATION)
+    }
+
+    #[inline]
+    fn linear_width(&self) -> LinearWidth {
+        cpu::linear_width()
+    }
+
+    #[inline]
+    fn count(&mut self, what: Counter) {
+        percpu::increment_by_value(what);
+    }
+
+    #[inline]
+    fn skip(&mut self) -> Next {
+        // SAFETY: An exit for an instruction is handled, and this is the last step of it.
+        Next::Kvm(unsafe { bindings::vmx_vpid_call_kvm_skip_emulated_instruction(self.raw()) })
+    }
+
+    fn raise(&mut self, fault: Fault) {
+        let vector = match fault {
+            Fault::InvalidOpcode => bindings::VMX_VPID_UD_VECTOR,
+            Fault::GeneralProtection => bindings::VMX_VPID_GP_VECTOR,
+            Fault::Stack => bindings::VMX_VPID_SS_VECTOR,
+            Fault::Page { address, code } => {
+                // SAFETY: The vCPU is loaded, and its exit handled.
+                return unsafe {
+                    bindings::vmx_vpid_raise_page_fault(
+                        self.raw(),
+                        // CAST: `gva_t` has 64 bits.
+                        address.into_raw() as bindings::gva_t,
+                        code.into_raw(),
+                    )
+                };
+            }
+        };
+        // SAFETY: The vCPU is loaded, and its exit handled.
+        unsafe { bindings::vmx_vpid_raise(self.raw(), vector) };
+    }
+
+    #[cold]
+    fn give_up(&mut self) -> Next {
+        // SAFETY: The vCPU is loaded, and its exit handled; user space runs next.
+        unsafe { bindings::vmx_vpid_call_kvm_prepare_emulation_failure_exit(self.raw()) };
+        Next::UserSpace
+    }
+}
+
+impl Translations for Exit<'_> {
+    #[inline]
+    fn has_invpcid(&self) -> bool {
+        self.has_feature::<{ bindings::VMX_VPID_FEATURE_INVPCID }>()
+    }
+
+    #[inline]
+    fn is_shadowed(&self) -> bool {
+        // SAFETY: There is a vCPU, so kvm_intel is loaded, and a handler of the backend runs.
+        !unsafe { symbols::enable_ept() }
+    }
+
+    #[inline]
+    fn pcids(&self) -> [Option<Pcid>; Roots::COUNT] {
+        let cr4 = self.cr4();
+        let mmu = get!(self, vcpu.arch.mmu);
+        // SAFETY: `mmu` points to one of the vCPU's own, which this task alone writes.
+        let [one, two, three] = unsafe { (*mmu).prev_roots };
+        let pcid = |root: bindings::kvm_mmu_root_info| {
+            let valid = root.hpa != bindings::VMX_VPID_INVALID_PAGE;
+            valid.then(|| Pcid::of(Cr3::from(root.pgd), cr4))
+        };
+        [
+            Some(Pcid::of(self.cr3(), cr4)),
+            pcid(one),
+            pcid(two),
+            pcid(three),
+        ]
+    }
+
+    #[inline]
+    fn invalidate(&mut self, address: CanonicalGva, roots: Roots) {
+        let vcpu = self.raw();
+        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held.
+        unsafe {
+            bindings::vmx_vpid_call_kvm_mmu_invalidate_addr(
+                vcpu,
+                &raw mut (*vcpu).arch.gva_walk,
+                address.into_raw(),
+                roots.into_raw().into(),
+            );
+        }
+    }
+
+    #[inline]
+    fn count_in_kvm(&mut self) {
+        let vcpu = self.raw();
+        // SAFETY: By the type invariant the vCPU is live, and this task alone writes the field.
+        unsafe { (*vcpu).stat.invlpg = (*vcpu).stat.invlpg.wrapping_add(1) };
+    }
+
+    fn request_sync(&mut self) {
+        // SAFETY: The vCPU is loaded.
+        unsafe { bindings::vmx_vpid_request_sync(self.raw()) };
+    }
+
+    fn free_roots(&mut self, roots: Roots) {
+        let vcpu = self.raw();
+        let roots = roots.into_raw().into();
+        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held.
+        unsafe { bindings::vmx_vpid_call_kvm_mmu_free_roots((*vcpu).kvm, (*vcpu).arch.mmu, roots) };
+    }
+
+    #[inline]
+    fn request_flush(&mut self) {
+        // SAFETY: The vCPU is loaded.
+        unsafe { bindings::vmx_vpid_request_flush_guest(self.raw()) };
+    }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vCPU of KVM that runs a hypervisor: what [`crate::exits`] asks of its nested state.
+
+use crate::{
+    bindings,
+    ept::Eptp,
+    exits::{
+        Nested,
+        Roots, //
+    },
+    flush::{
+        execute::Invalidation,
+        policy::Policy,
+        Tags, //
+    },
+    kvm::{
+        cpu::{
+            self,
+            Cpu, //
+        },
+        switches,
+        trace::Reason,
+        vcpu_exit::{
+            get,
+            Exit, //
+        }, //
+    },
+    vmx::{
+        caps::EptVpidCap,
+        insn::VmInsnError, //
+    },
+    x86::{
+        addr::MaxPhyAddr,
+        control_regs::Rflags, //
+    }, //
+};
+
+impl Nested for Exit<'_> {
+    fn tags(&self) -> &impl Tags {
+        self.vcpu()
+    }
+
+    fn is_in_vmx_operation(&self) -> bool {
+        get!(self, nested.vmxon)
+    }
+
+    fn l1_has_vpid(&self) -> bool {
+        get!(self, nested.msrs.secondary_ctls_high) & bindings::VMX_VPID_ENABLE_VPID != 0
+    }
+
+    fn l1_has_ept(&self) -> bool {
+        get!(self, nested.msrs.secondary_ctls_high) & bindings::VMX_VPID_ENABLE_EPT != 0
+    }
+
+    fn l1_caps(&self) -> EptVpidCap {
+        let vpid = get!(self, nested.msrs.vpid_caps);
+        let ept = get!(self, nested.msrs.ept_caps);
+        EptVpidCap::from(u64::from(vpid) << 32 | u64::from(ept))
+    }
+
+    fn max_phy_addr(&self) -> MaxPhyAddr {
+        self.physical_width()
+    }
+
+    fn rflags(&self) -> Rflags {
+        self.guest_rflags()
+    }
+
+    fn set_rflags(&mut self, rflags: Rflags) {
+        // CAST: `unsigned long` has 64 bits.
+        let rflags = rflags.into_raw() as usize;
+        // SAFETY: The vCPU is loaded, and its exit handled.
+        unsafe { bindings::vmx_vpid_call_vmx_set_rflags(self.raw(), rflags) };
+    }
+
+    fn set_vm_instruction_error(&mut self, error: VmInsnError) -> bool {
+        // SAFETY: The vCPU is loaded, and an exit of L1 in VMX operation is handled.
+        unsafe { bindings::vmx_vpid_fail_valid(self.raw(), error.into_raw()) }
+    }
+
+    fn policy(&self) -> Policy {
+        switches::policy()
+    }
+
+    fn issue(&mut self, what: Invalidation) {
+        // A flush that is lost was reported and counted; L1 cannot be told.
+        // SAFETY: There is an exit: its handler is an operation, which does not end before this.
+        let _ = what.carry_out(unsafe { Cpu::new(Reason::L1) });
+    }
+
+    fn pinned(&mut self, function: impl FnOnce(&mut Self)) {
+        cpu::pinned(|| function(self));
+    }
+
+    fn vmcs02_is_here(&self) -> bool {
+        u32::try_from(get!(self, nested.vmcs02.cpu)) == Ok(cpu::current())
+    }
+
+    fn forget_vpid12(&mut self) {
+        // SAFETY: By the type invariant the vCPU is live, and this task alone writes its fields.
+        unsafe { (*self.vmx()).nested.last_vpid = 0 };
+    }
+
+    fn free_l2_roots(&mut self) {
+        let vcpu = self.raw();
+        // L1 and L2 share these tables as long as there is no EPT.
+        // SAFETY: The vCPU is loaded and runs L1, its exit is handled, and no lock is held.
+        unsafe {
+            bindings::vmx_vpid_call_kvm_mmu_free_guest_mode_roots(
+                (*vcpu).kvm,
+                &raw mut (*vcpu).arch.root_mmu,
+            )
+        };
+    }
+
+    fn ept12_roots(&self) -> [Option<Eptp>; Roots::COUNT] {
+        let [one, two, three] = get!(self, vcpu.arch.guest_mmu.prev_roots);
+        [get!(self, vcpu.arch.guest_mmu.root), one, two, three].map(|root| {
+            let valid = root.hpa != bindings::VMX_VPID_INVALID_PAGE;
+            valid.then(|| Eptp::from(root.pgd))
+        })
+    }
+
+    fn free_ept12_roots(&mut self, roots: Roots) {
+        let vcpu = self.raw();
+        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held.  L2 runs on these
+        // tables if L1 gave it an EPT.
+        unsafe {
+            bindings::vmx_vpid_call_kvm_mmu_free_roots(
+                (*vcpu).kvm,
+                &raw mut (*vcpu).arch.guest_mmu,
+                roots.into_raw().into(),
+            )
+        };
+    }
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The registers and the memory of a vCPU of KVM that exited, as [`crate::vmx::operand`] and
+//! [`crate::paging::walk`] ask for them.
+
+use crate::{
+    bindings,
+    exits::Translations,
+    kvm::vcpu_exit::{
+        get,
+        Exit, //
+    },
+    paging::{
+        level::EntryWidth,
+        walk::{
+            Answer,
+            Exchange,
+            Memory, //
+        }, //
+    },
+    vmx::insn::{
+        vmread,
+        Field, //
+    },
+    x86::{
+        addr::{
+            Gpa,
+            MaxPhyAddr, //
+        },
+        control_regs::{
+            Cr0,
+            Cr3,
+            Cr4,
+            Efer,
+            Rflags, //
+        },
+        mode::{
+            Gpr,
+            Machine,
+            Mode, //
+        },
+        segment::{
+            Rights,
+            Segment,
+            SegmentRegister, //
+        }, //
+    }, //
+};
+use kernel::{
+    error::to_result,
+    pr_err_once,
+    prelude::*, //
+};
+
+/// The number of RSP.
+const RSP: u32 = 4;
+
+/// Reads a field of the current VMCS that every CPU has.
+///
+/// The vCPU's VMCS is current: it is loaded, and should the task be preempted, it is loaded again
+/// before it goes on.
+#[inline]
+pub(super) fn field(field: Field) -> u64 {
+    vmread(field).unwrap_or_else(|| missing(field))
+}
+
+/// Answers a read of a field that failed, as KVM does.
+#[cold]
+fn missing(field: Field) -> u64 {
+    pr_err_once!("VMREAD of {:?} failed: 0 is taken\n", field);
+    0
+}
+
+/// Tells why a read of guest memory gave no bytes.
+#[cold]
+fn no_answer(ret: c_int) -> Answer {
+    match to_result(ret) {
+        Err(ENOENT) => Answer::NoMemory,
+        _ => Answer::HostFailure,
+    }
+}
+
+impl Exit<'_> {
+    /// Has KVM take a register over from the VMCS, if it has not done so since the exit.
+    #[inline]
+    fn cache(&self, register: bindings::kvm_reg) {
+        let [available, ..] = get!(self, vcpu.arch.regs_avail);
+        if available >> register & 1 == 0 {
+            // SAFETY: The vCPU is loaded; `register` is one of those that are taken over late.
+            unsafe { bindings::vmx_vpid_call_vmx_cache_reg(self.raw(), register) };
+        }
+    }
+
+    /// Returns whether the guest's CPU has a feature, by its number in the kernel.
+    #[inline]
+    pub(super) fn has_feature<const FEATURE: u32>(&self) -> bool {
+        const { assert!(FEATURE / 32 < bindings::VMX_VPID_NR_CPU_CAPS) };
+        // CAST: A small number.
+        get!(self, vcpu.arch.cpu_caps[FEATURE as usize / 32]) >> (FEATURE % 32) & 1 != 0
+    }
+
+    /// Returns whether real mode is imitated by virtual-8086 mode, since the CPU cannot run it.
+    #[inline]
+    pub(super) fn imitates_real_mode(&self) -> bool {
+        get!(self, rmode.vm86_active) != 0
+    }
+
+    /// Returns CR0.
+    #[inline]
+    pub(super) fn cr0(&self) -> Cr0 {
+        // CAST: `unsigned long` has 64 bits.
+        if get!(self, vcpu.arch.cr0_guest_owned_bits) as u64 & bindings::VMX_VPID_CR0_WP != 0 {
+            self.cache(bindings::kvm_reg_VCPU_REG_CR0);
+        }
+        Cr0::from(get!(self, vcpu.arch.cr0) as u64)
+    }
+
+    /// Returns EFER.
+    #[inline]
+    pub(super) fn efer(&self) -> Efer {
+        Efer::from(get!(self, vcpu.arch.efer))
+    }
+
+    /// Returns RFLAGS, as the guest would see them.
+    #[inline]
+    pub(super) fn guest_rflags(&self) -> Rflags {
+        // SAFETY: The vCPU is loaded.
+        let rflags = unsafe { bindings::vmx_vpid_call_vmx_get_rflags(self.raw()) };
+        // CAST: `unsigned long` has 64 bits.
+        Rflags::from(rflags as u64)
+    }
+
+    /// Returns a segment while real mode is imitated: KVM keeps what the guest loaded.
+    ///
+    /// No CPU is known that exits then: INVPCID raises #GP in virtual-8086 mode first.  One that
+    /// exited all the same would have the guest's operand read from the wrong place.
+    #[cold]
+    fn imitated_segment(&self, register: SegmentRegister) -> Segment {
+        let mut segment = bindings::kvm_segment::default();
+        // CAST: A number of 0 to 5.
+        let index = register.index() as c_int;
+        // SAFETY: The vCPU is loaded, and KVM numbers segments as VMX does.
+        unsafe { bindings::vmx_vpid_call_vmx_get_segment(self.raw(), &mut segment, index) };
+        Segment {
+            base: segment.base,
+            limit: segment.limit,
+            rights: Rights::from(u32::from(segment.type_)),
+        }
+    }
+
+    /// Returns the width of the guest's physical addresses.
+    #[inline]
+    pub(super) fn physical_width(&self) -> MaxPhyAddr {
+        MaxPhyAddr::new(u32::try_from(get!(self, vcpu.arch.maxphyaddr)).unwrap_or(0))
+    }
+}
+
+impl Machine for Exit<'_> {
+    #[inline]
+    fn mode(&self) -> Mode {
+        let efer = self.efer();
+        if efer.long_mode_active() {
+            let rights =
+                Rights::from(field(Field::guest_rights(SegmentRegister::Cs.index())) as u32);
+            return Mode::new(Cr0::zeroed(), efer, false, rights.long());
+        }
+        Mode::new(self.cr0(), efer, self.guest_rflags().virtual_8086(), false)
+    }
+
+    #[inline]
+    fn gpr(&self, register: Gpr) -> u64 {
+        if register.get() == RSP {
+            self.cache(RSP);
+        }
+        // CAST: A number of 0 to 15, as the mask tells the compiler; `unsigned long` has 64 bits.
+        get!(self, vcpu.arch.regs[(register.get() & 15) as usize]) as u64
+    }
+
+    #[inline]
+    fn segment(&self, register: SegmentRegister) -> Segment {
+        if self.imitates_real_mode() {
+            return self.imitated_segment(register);
+        }
+        let index = register.index();
+        Segment {
+            base: field(Field::guest_base(index)),
+            // CAST: These fields have 32 bits.
+            limit: field(Field::guest_limit(index)) as u32,
+            rights: Rights::from(field(Field::guest_rights(index)) as u32),
+        }
+    }
+
+    #[inline]
+    fn segment_base(&self, register: SegmentRegister) -> u64 {
+        field(Field::guest_base(register.index()))
+    }
+
+    #[inline]
+    fn cr3(&self) -> Cr3 {
+        // On shadow paging every load of CR3 exits, and KVM has it.
+        if !self.is_shadowed() {
+            self.cache(bindings::kvm_reg_VCPU_REG_CR3);
+        }
+        Cr3::from(get!(self, vcpu.arch.cr3) as u64)
+    }
+
+    #[inline]
+    fn cr4(&self) -> Cr4 {
+        // None of the bits that are asked for is ever one that the guest changes without an exit.
+        Cr4::from(get!(self, vcpu.arch.cr4) as u64)
+    }
+}
+
+impl Memory for Exit<'_> {
+    #[inline]
+    fn read_entry(&mut self, address: Gpa, width: EntryWidth) -> Option<u64> {
+        // SAFETY: An exit is handled, and the window is none or was found since.
+        let entry = unsafe {
+            bindings::vmx_vpid_guest_read_entry(
+                self.raw(),
+                self.window(),
+                address.into_raw(),
+                width == EntryWidth::Bytes8,
+            )
+        };
+        entry.present.then_some(entry.value)
+    }
+
+    fn exchange_entry(&mut self, address: Gpa, width: EntryWidth, old: u64, new: u64) -> Exchange {
+        // SAFETY: As in `read_entry()`.
+        let ret = unsafe {
+            bindings::vmx_vpid_guest_exchange_entry(
+                self.raw(),
+                self.window(),
+                address.into_raw(),
+                width == EntryWidth::Bytes8,
+                old,
+                new,
+            )
+        };
+        match to_result(ret) {
+            Ok(()) => Exchange::Done,
+            Err(EAGAIN) => Exchange::Changed,
+            Err(EROFS) => Exchange::ReadOnly,
+            Err(_) => Exchange::NoMemory,
+        }
+    }
+
+    #[inline]
+    fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> Answer {
+        // SAFETY: As in `read_entry()`; `bytes` has room for its own length.
+        let ret = unsafe {
+            bindings::vmx_vpid_guest_read(
+                self.raw(),
+                self.window(),
+                address.into_raw(),
+                bytes.as_mut_ptr().cast(),
+                bytes.len(),
+            )
+        };
+        if ret == 0 {
+            Answer::Bytes
+        } else {
+            no_answer(ret)
+        }
+    }
+
+    fn pdpte(&mut self, index: usize) -> u64 {
+        self.cache(bindings::kvm_reg_VCPU_REG_PDPTR);
+        get!(self, vcpu.arch.pdptrs[index & 3])
+    }
+
+    fn alignment_check(&mut self) -> bool {
+        self.guest_rflags().alignment_check()
+    }
+
+    fn pkru(&mut self) -> u32 {
+        get!(self, vcpu.arch.pkru)
+    }
+}

@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Accesses of a guest, as a CPU makes them that caches all it may.
+//!
+//! An access is made by every way that a CPU could take: from the root, and from each entry that it
+//! has of a paging structure.  What each way finds is kept.  Guest-physical mappings are always
+//! looked up in the tables: those that are cached say the same, since the guest would not have been
+//! entered otherwise ([`crate::model::oracle`]).
+
+use super::{
+    gpa::Physical,
+    tlb_entry::{
+        Cached,
+        Drop,
+        Key,
+        Kind,
+        Rights, //
+    }, //
+};
+use crate::{
+    ept::Ep4ta,
+    invvpid::Vpid,
+    model::{
+        fault::Fault,
+        guest::{
+            edit::{
+                DIRTY,
+                GLOBAL,
+                LARGE,
+                PRESENT,
+                WRITABLE, //
+            },
+            invalidated,
+            memory::{
+                read_at,
+                write_at,
+                Gfn,
+                Hfn,
+                Table,
+                PAGES, //
+            },
+            walk::{
+                self,
+                Leaf, //
+            }, //
+        },
+        kvm::{
+            tables::{
+                frame_of,
+                is_leaf,
+                is_present,
+                Tree,
+                NO_TABLE, //
+            },
+            vcpu::{
+                Ept12,
+                Reader, //
+            }, //
+        },
+        machine::{
+            Machine,
+            Ways, //
+        }, //
+    },
+    x86::invpcid::Pcid, //
+};
+
+/// What a guest runs with: the tags that are in force, and what its tables are.
+#[derive(Clone, Copy)]
+pub(crate) struct Context {
+    /// The vCPU.
+    pub(crate) id: usize,
+    /// The CPU.
+    pub(crate) cpu: usize,
+    /// The VPID; `None` for VPID 0.
+    pub(crate) vpid: Option<Vpid>,
+    /// The PCID.
+    pub(crate) pcid: Pcid,
+    /// The tree that KVM runs it on.
+    pub(crate) tree: Tree,
+    /// The guest's root table; `None` with paging off.
+    pub(crate) root: Option<Gfn>,
+    /// For whom its tables are read.
+    pub(crate) reader: Reader,
+    /// Which of the readers of its life that is.
+    pub(crate) reader_index: usize,
+    /// The EPT of L1's that it runs on.
+    pub(crate) ept12: Option<Ept12>,
+}
+
+impl Context {
+    /// The EP4TA, with EPT on.
+    pub(crate) fn ep4ta(&self) -> Option<Ep4ta> {
+        let ept = self.tree.role.is_ept();
+        ept.then(|| self.tree.root.eptp(false).ep4ta())
+    }
+
+    /// The kind of its mappings of linear addresses.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.tree.role.is_ept() {
+            Kind::Combined
+        } else {
+            Kind::Linear
+        }
+    }
+
+    /// Which of the PCIDs it is.
+    pub(crate) fn pcid_index(&self) -> usize {
+        invalidated::index(self.pcid)
+    }
+}
+
+/// How an access ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It was made.
+    Done,
+    /// The guest gets a page fault, by its own tables.
+    GuestFault,
+    /// KVM's tree has no entry for a page or a frame, or not the right to write.
+    Exit {
+        /// The page or the frame.
+        number: u16,
+        /// It was to be written.
+        write: bool,
+    },
+}
+
+/// Where a way to a page begins: with a table of a level.
+#[derive(Clone, Copy)]
+struct Start {
+    level: u8,
+    gfn: Gfn,
+    /// Where the table is; `None` if that has to be looked up.
+    hfn: Option<Hfn>,
+    /// The root of the tree of KVM's that this is a part of.
+    root: Table,
+    nested_time: u32,
+}
+
+/// Returns how far behind the first frame of a large mapping the frame of a page is.
+pub(crate) fn offset(span: u8, page: u16) -> u16 {
+    match span {
+        0 => 0,
+        1 => page & 1,
+        _ => (page & 1) + ((page >> 1 & 1) << 9),
+    }
+}
+
+impl Machine<'_> {
+    /// Makes an access.
+    pub(crate) fn access(&mut self, context: &Context, page: u16, write: bool) -> Access {
+        let ep4ta = context.ep4ta();
+        let Some(root) = context.root.or(ep4ta.is_none().then_some(NO_TABLE)) else {
+            return self.unpaged(context, page, write);
+        };
+        if self.config.ways == Ways::Shortest && self.has_translation(context, page, write) {
+            return Access::Done;
+        }
+        self.tally.misses += 1;
+        let mut starts = [None; PAGES as usize];
+        let mut free = starts.iter_mut();
+        let kind = context.kind();
+        self.cpus[context.cpu].find(|it| {
+            let key = &it.key;
+            let usable = key.kind == kind
+                && key.is_structure()
+                && (key.vpid, key.ep4ta, key.pcid) == (context.vpid, ep4ta, context.pcid)
+                && key.covers(page);
+            if usable {
+                *free.next()? = Some(Start {
+                    level: key.level,
+                    gfn: it.gfn,
+                    hfn: Some(it.hfn),
+                    root: it.root,
+                    nested_time: it.nested_time,
+                });
+            }
+            None::<()>
+        });
+        let top = Start {
+            level: 4,
+            gfn: root,
+            hfn: None,
+            root: context.tree.root,
+            nested_time: 0,
+        };
+        if self.config.ways == Ways::Shortest {
+            let known = starts.into_iter().flatten();
+            let nearest = known.min_by_key(|start| start.level);
+            starts = [None; PAGES as usize];
+            starts[0] = nearest;
+        }
+        let from_root = self.config.ways == Ways::All || starts[0].is_none();
+        let mut outcome = Access::Done;
+        for start in starts.into_iter().flatten().chain(from_root.then_some(top)) {
+            let way = if ep4ta.is_some() {
+                self.combined(context, start, page, write)
+            } else {
+                self.linear(context, start, page, write)
+            };
+            let cpu = &self.cpus[context.cpu];
+            let (vpid, pcid) = (context.vpid, context.pcid);
+            match (way, ep4ta) {
+                (Access::Done, _) => {}
+                (Access::Exit { number, .. }, Some(ep4ta)) => {
+                    cpu.drop(Drop::ViolationFrame(ep4ta, number));
+                    return way;
+                }
+                // With EPT off, what exits is the page fault.
+                (Access::Exit { .. }, None) => {
+                    cpu.drop(Drop::PageFault(vpid, pcid, page));
+                    return way;
+                }
+                (Access::GuestFault, _) => {
+                    cpu.drop(Drop::PageFault(vpid, pcid, page));
+                    outcome = way;
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Goes one way to a page, with EPT on.
+    fn combined(&mut self, context: &Context, start: Start, page: u16, write: bool) -> Access {
+        self.try_combined(context, start, page, write)
+            .map_or_else(|stop| stop, |()| Access::Done)
+    }
+
+    /// The same, with an error for each other end.
+    fn try_combined(
+        &mut self,
+        context: &Context,
+        start: Start,
+        page: u16,
+        write: bool,
+    ) -> Result<(), Access> {
+        let key = Key {
+            kind: Kind::Combined,
+            level: 0,
+            vpid: context.vpid,
+            pcid: context.pcid,
+            ep4ta: context.ep4ta(),
+            global: false,
+            first: page,
+            span: 0,
+            guest_span: 0,
+        };
+        let Start {
+            mut level,
+            mut gfn,
+            hfn,
+            mut nested_time,
+            ..
+        } = start;
+        // An entry of a paging structure that is older may be used as long as it is there; from now
+        // on what it led to is there as well.
+        let time = self.now;
+        let mut known = hfn;
+        loop {
+            let hfn = match known.take() {
+                Some(hfn) => hfn,
+                None => {
+                    // With accessed and dirty flags, an access to a guest's table is a write.
+                    let table = self.physical(context, gfn, self.config.accessed_dirty)?;
+                    nested_time = table.nested_time;
+                    table.hfn
+                }
+            };
+            if level < 4 {
+                // An entry of the level above refers to this table.
+                let key = Key {
+                    level,
+                    first: page >> level << level,
+                    span: level,
+                    ..key
+                };
+                self.cpus[context.cpu].keep(Cached {
+                    key,
+                    gfn,
+                    hfn,
+                    root: context.tree.root,
+                    guest: Rights::ALL,
+                    host: Rights::ALL,
+                    time,
+                    nested_time,
+                    reader: context.reader,
+                });
+            }
+            let index = walk::index(level, page);
+            self.tally.references += 1;
+            let mut entry = read_at(&self.memories, hfn, index);
+            if entry & PRESENT == 0 {
+                return Err(Access::GuestFault);
+            }
+            if level > 1 && entry & LARGE == 0 {
+                (gfn, level) = (Gfn::of_entry(entry), level - 1);
+                continue;
+            }
+            if write && entry & WRITABLE == 0 {
+                return Err(Access::GuestFault);
+            }
+            if write && entry & DIRTY == 0 {
+                self.physical(context, gfn, true)?;
+                entry |= DIRTY;
+                write_at(&mut self.memories, hfn, index, entry);
+            }
+            let frame = walk::frame(entry, level, page);
+            let target = self.physical(context, frame, write).inspect_err(|_| {
+                if let Some(ep4ta) = context.ep4ta() {
+                    let what = Drop::ViolationPage(context.vpid, context.pcid, ep4ta, page);
+                    self.cpus[context.cpu].drop(what);
+                }
+            });
+            let leaf = Leaf {
+                gfn: frame,
+                level,
+                rights: Rights {
+                    write: entry & WRITABLE != 0,
+                    dirty: entry & DIRTY != 0,
+                },
+                global: entry & GLOBAL != 0,
+                path: [NO_TABLE; 5],
+            };
+            self.keep_combined(context, page, &leaf, &target?);
+            return Ok(());
+        }
+    }
+
+    /// Keeps that a page is in a frame, by the guest, and where the frame is, by an EPT.
+    pub(crate) fn keep_combined(
+        &self,
+        context: &Context,
+        page: u16,
+        leaf: &Leaf,
+        target: &Physical,
+    ) {
+        let guest_span = leaf.level - 1;
+        let span = guest_span.min(target.level - 1);
+        let back = offset(span, page);
+        let key = Key {
+            kind: Kind::Combined,
+            level: 0,
+            vpid: context.vpid,
+            pcid: context.pcid,
+            ep4ta: context.ep4ta(),
+            global: leaf.global,
+            first: page >> span << span,
+            span,
+            guest_span,
+        };
+        self.cpus[context.cpu].keep(Cached {
+            key,
+            gfn: Gfn(leaf.gfn.0 - back),
+            hfn: Hfn(target.hfn.0 - u32::from(back)),
+            root: context.tree.root,
+            guest: leaf.rights,
+            host: target.rights,
+            time: self.now,
+            nested_time: target.nested_time,
+            reader: context.reader,
+        });
+    }
+
+    /// Goes one way to a page, with EPT off: through KVM's shadows.
+    fn linear(&mut self, context: &Context, start: Start, page: u16, write: bool) -> Access {
+        let tree = context.tree;
+        let mut level = start.level;
+        let mut shadowed = start.gfn;
+        let mut table = match start.hfn {
+            // CAST: The host's frame of a table of KVM's.
+            Some(hfn) => Table((hfn.0 - 1) as u8),
+            None => tree.root,
+        };
+        let exit = Access::Exit {
+            number: page,
+            write,
+        };
+        let key = Key {
+            kind: Kind::Linear,
+            level: 0,
+            vpid: context.vpid,
+            pcid: context.pcid,
+            ep4ta: None,
+            global: false,
+            first: page,
+            span: 0,
+            guest_span: 0,
+        };
+        loop {
+            let index = tree.role.index(level, page);
+            self.tally.references += 1;
+            let entry = self.tables.read(table, index);
+            let meta = self.tables.meta(table, index);
+            if !is_present(entry) {
+                return exit;
+            }
+            let reader = context.reader;
+            let nothing = Cached {
+                key,
+                gfn: meta.gfn,
+                hfn: frame_of(entry),
+                root: start.root,
+                guest: Rights::ALL,
+                host: Rights::ALL,
+                // Of what KVM follows at once, its entry is as good as the guest's.
+                time: if level == 1 && shadowed != NO_TABLE {
+                    meta.time
+                } else {
+                    self.now
+                },
+                nested_time: 0,
+                reader,
+            };
+            if !is_leaf(entry, level) {
+                (table, shadowed) = (Table::of_entry(entry), meta.gfn);
+                level -= 1;
+                let key = Key {
+                    level,
+                    first: page >> level << level,
+                    span: level,
+                    ..key
+                };
+                self.cpus[context.cpu].keep(Cached { key, ..nothing });
+                continue;
+            }
+            let writable = entry & WRITABLE != 0;
+            if write && !writable {
+                return exit;
+            }
+            // KVM lets nothing be written that the guest's dirty flag is not set for.
+            let guest = Rights {
+                write: writable,
+                dirty: writable,
+            };
+            let host = Rights {
+                write: writable,
+                dirty: true,
+            };
+            self.cpus[context.cpu].keep(Cached {
+                guest,
+                host,
+                ..nothing
+            });
+            return Access::Done;
+        }
+    }
+
+    /// Has the CPU drop what an instruction of the guest's drops that does not exit.
+    pub(crate) fn guest_drops(&self, context: &Context, what: Drop) {
+        if !self.faults.has(Fault::CpuKeepsAll) {
+            self.cpus[context.cpu].drop(what);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What accesses take on a CPU that goes the shortest way to a page, and what the oracle takes.
+//!
+//! A CPU that has the page's translation goes no way at all.  Else it begins at the lowest table
+//! that it knows of, and has one reference to memory for each entry that it reads, of the guest's
+//! tables and of KVM's.  The frames of the guest's tables are guest-physical: each is looked up in
+//! the EPT, from the lowest table of it that is known of, unless the CPU has its translation.
+
+use super::{
+    access::Context,
+    tlb_entry::{
+        Cached,
+        Kind, //
+    }, //
+};
+use crate::model::{
+    guest::memory::Gfn,
+    machine::{
+        Machine,
+        Ways, //
+    }, //
+};
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Accesses of guests that found no translation, those before an exit among them.
+    pub(crate) misses: u64,
+    /// References to entries of tables that they made.
+    pub(crate) references: u64,
+    /// Cached entries that the oracle looked at.
+    pub(crate) judged: u64,
+}
+
+impl Tally {
+    /// Returns what was counted since an earlier time.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            misses: self.misses - earlier.misses,
+            references: self.references - earlier.references,
+            judged: self.judged - earlier.judged,
+        }
+    }
+}
+
+/// Whether an entry permits an access without a look at the tables: a write of a page that is not
+/// dirty yet has to set a flag there.
+fn permits(entry: &Cached, write: bool) -> bool {
+    let permits = |rights: super::tlb_entry::Rights| rights.write && rights.dirty;
+    !write || permits(entry.guest) && permits(entry.host)
+}
+
+impl Machine<'_> {
+    /// Returns whether a CPU has the translation of a page.
+    pub(crate) fn has_translation(&self, context: &Context, page: u16, write: bool) -> bool {
+        let (kind, ep4ta) = (context.kind(), context.ep4ta());
+        let found = self.cpus[context.cpu].find(|it| {
+            let key = &it.key;
+            let usable = key.kind == kind
+                && !key.is_structure()
+                && (key.vpid, key.ep4ta) == (context.vpid, ep4ta)
+                && key.seen_with(context.pcid)
+                && key.covers(page);
+            (usable && permits(it, write)).then_some(())
+        });
+        found.is_some()
+    }
+
+    /// Returns how many entries of an EPT a CPU reads to look a frame up whose entry is in a table
+    /// of a level.
+    ///
+    /// One that goes all ways begins at the root each time.
+    pub(crate) fn ept_references(
+        &self,
+        context: &Context,
+        gfn: Gfn,
+        write: bool,
+        level: u8,
+    ) -> u64 {
+        let ep4ta = context.ep4ta();
+        let mut lowest = 4;
+        let known = match self.config.ways {
+            Ways::All => None,
+            Ways::Shortest => self.cpus[context.cpu].find(|it| {
+                let key = &it.key;
+                let of_it = key.kind == Kind::Physical && key.ep4ta == ep4ta && key.covers(gfn.0);
+                if of_it && key.is_structure() {
+                    lowest = lowest.min(key.level);
+                }
+                (of_it && !key.is_structure() && permits(it, write)).then_some(())
+            }),
+        };
+        match known {
+            Some(()) => 0,
+            None => u64::from(lowest.saturating_sub(level)) + 1,
+        }
+    }
+
+    /// Returns what was counted since the machine was made.
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Returns how many invalidations all CPUs executed since then.
+    pub(crate) fn invalidations(&self) -> u64 {
+        self.cpus.iter().map(|cpu| cpu.invalidations()).sum()
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_model_tally)]
+mod tests {
+    use crate::model::{
+        fault::Faults,
+        kvm::vpids::Vpids,
+        machine::{
+            Config,
+            Machine,
+            Ways, //
+        },
+        search::run,
+        step::{
+            Op,
+            Step, //
+        }, //
+    };
+    use kernel::prelude::*;
+
+    /// A vCPU reads page 0.
+    fn reads(vcpu: u8, cpu: u8) -> Step {
+        Step::Guest {
+            vcpu,
+            cpu,
+            patience: 0,
+            op: Op::Access {
+                page: 0,
+                write: false,
+            },
+        }
+    }
+
+    /// What vCPU 1 takes for its first access and for its second, when vCPU 0 had KVM fill its
+    /// tables on the other CPU.
+    fn two_accesses(ept: bool) -> Result<[(u64, u64); 2]> {
+        let record = run::record()?;
+        let vpids = Vpids::new(&record)?;
+        let config = Config {
+            ways: Ways::Shortest,
+            ..Config::usual(ept)
+        };
+        let mut machine = Machine::new(config, Faults::NONE, &vpids)?;
+        for step in [
+            Step::Create(0),
+            Step::Create(1),
+            Step::Split(0),
+            reads(0, 0),
+        ] {
+            assert_eq!(machine.step(step), Ok(()));
+        }
+        let mut taken = [(0, 0); 2];
+        for taken in &mut taken {
+            let before = machine.tally();
+            assert_eq!(machine.step(reads(1, 1)), Ok(()));
+            let counted = machine.tally().since(before);
+            *taken = (counted.misses, counted.references);
+        }
+        Ok(taken)
+    }
+
+    #[test]
+    fn the_first_access_walks_and_the_second_does_not() -> Result {
+        // Four levels of the EPT, then one each for the page, and for three tables whose frames
+        // are in the same one; and four levels of the guest's.
+        assert_eq!(two_accesses(true)?, [(1, 4 + 4 + 4), (0, 0)]);
+        assert_eq!(two_accesses(false)?, [(1, 4), (0, 0)]);
+        Ok(())
+    }
+
+    #[test]
+    fn all_that_a_cpu_has_is_judged_before_a_step_and_after() -> Result {
+        let record = run::record()?;
+        let vpids = Vpids::new(&record)?;
+        let mut machine = Machine::new(Config::usual(true), Faults::NONE, &vpids)?;
+        // At the first access KVM has tables to fill, and enters the guest more than once.
+        for step in [Step::Create(0), reads(0, 0)] {
+            assert_eq!(machine.step(step), Ok(()));
+        }
+        // CAST: There are few.
+        let cached = machine.cpus[0].count(|_| true) as u64;
+        assert!(cached > 0);
+        let before = machine.tally();
+        assert_eq!(machine.step(reads(0, 0)), Ok(()));
+        assert_eq!(machine.cpus[0].count(|_| true) as u64, cached);
+        assert_eq!(machine.tally().since(before).judged, 2 * cached);
+        Ok(())
+    }
+}

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! CPUs that keep every translation for as long as they may.
+//!
+//! They drop what an instruction has to drop ([`Drop`]), and nothing else, unless they are told to
+//! forget at random or have no room left.
+
+use super::tlb_entry::{
+    Cached,
+    Drop, //
+};
+use crate::{
+    ept,
+    flush::{
+        execute::{
+            Invalidate,
+            Invalidation, //
+        },
+        Recorder, //
+    },
+    invvpid::{
+        self,
+        Vpid, //
+    },
+    model::fault::{
+        Fault,
+        Faults, //
+    },
+    vmx::{
+        caps::EptVpidCap,
+        insn::InsnError, //
+    },
+    vpid::owned::Flushed, //
+};
+use core::cell::Cell;
+use kernel::prelude::*;
+
+/// A CPU with what it has cached.
+pub(crate) struct Cpu {
+    caps: EptVpidCap,
+    cached: Cell<KVec<Cached>>,
+    /// The most that it keeps.
+    room: usize,
+    /// Where the next entry goes when there is no room: one place after the other, which is not
+    /// always the oldest entry's once something was dropped.
+    next: Cell<usize>,
+    /// How many invalidations it executed.
+    invalidations: Cell<u64>,
+    /// How many entries had to go for others, since it was made.
+    evicted: Cell<u64>,
+}
+
+impl Cpu {
+    /// Makes a CPU that has nothing cached.
+    pub(crate) fn new(caps: EptVpidCap, room: usize) -> Result<Self> {
+        Ok(Self {
+            caps,
+            cached: Cell::new(KVec::with_capacity(room, GFP_KERNEL)?),
+            room,
+            next: Cell::new(0),
+            invalidations: Cell::new(0),
+            evicted: Cell::new(0),
+        })
+    }
+
+    /// Works on what is cached.
+    fn with<R>(&self, work: impl FnOnce(&mut KVec<Cached>) -> R) -> R {
+        let mut cached = self.cached.take();
+        let result = work(&mut cached);
+        self.cached.set(cached);
+        result
+    }
+
+    /// Makes it what another is.
+    pub(crate) fn assign(&self, other: &Self) {
+        self.with(|cached| {
+            cached.clear();
+            other.with(|others| {
+                for &entry in others.iter() {
+                    // There is room: both have as much.
+                    let _ = cached.push(entry, GFP_KERNEL);
+                }
+            });
+        });
+        self.next.set(other.next.get());
+    }
+
+    /// Keeps an entry; one that says the same of the same is kept in its place, with its later
+    /// times: to a guest the two are one.
+    pub(crate) fn keep(&self, entry: Cached) {
+        let same = |it: &&mut Cached| {
+            it.key == entry.key
+                && (it.gfn, it.hfn, it.root) == (entry.gfn, entry.hfn, entry.root)
+                && (it.guest, it.host, it.reader) == (entry.guest, entry.host, entry.reader)
+        };
+        self.with(|cached| {
+            if let Some(old) = cached.iter_mut().find(same) {
+                old.time = old.time.max(entry.time);
+                old.nested_time = old.nested_time.max(entry.nested_time);
+            } else if cached.len() < self.room {
+                let _ = cached.push(entry, GFP_KERNEL);
+            } else {
+                self.evicted.set(self.evicted.get() + 1);
+                let place = self.next.get();
+                self.next.set((place + 1) % self.room);
+                cached[place] = entry;
+            }
+        });
+    }
+
+    /// Calls a function for each entry, until it returns something.
+    pub(crate) fn find<R>(&self, look: impl FnMut(&Cached) -> Option<R>) -> Option<R> {
+        self.with(|cached| cached.iter().find_map(look))
+    }
+
+    /// Returns the entry with a number, the first being 0.
+    pub(crate) fn entry(&self, number: usize) -> Option<Cached> {
+        self.with(|cached| cached.get(number).copied())
+    }
+
+    /// Returns how many entries had to go for others, since it was made.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.get()
+    }
+
+    /// Returns how many entries there are that a function wants to be counted.
+    pub(crate) fn count(&self, wanted: impl Fn(&Cached) -> bool) -> usize {
+        self.with(|cached| cached.iter().filter(|it| wanted(it)).count())
+    }
+
+    /// Drops what has to go.
+    pub(crate) fn drop(&self, what: Drop) {
+        self.with(|cached| cached.retain(|it| !what.takes(&it.key)));
+    }
+
+    /// Forgets everything.
+    pub(crate) fn forget_all(&self) {
+        self.with(KVec::clear);
+        self.next.set(0);
+    }
+
+    /// Has another hypervisor run on it: VMXOFF and VMXON need not drop anything, and by chance it
+    /// used the same tags.
+    pub(crate) fn estrange(&self) {
+        self.with(|cached| cached.iter_mut().for_each(Cached::estrange));
+    }
+
+    /// Forgets one entry in two, by a number: a CPU may at any time.
+    pub(crate) fn forget(&self, mut random: u32) {
+        self.with(|cached| {
+            cached.retain(|_| {
+                random = random.rotate_left(1);
+                random & 1 == 0
+            });
+        });
+    }
+
+    /// Returns how many invalidations it executed, INVVPID and INVEPT.
+    pub(crate) fn invalidations(&self) -> u64 {
+        self.invalidations.get()
+    }
+
+    /// Counts an invalidation.
+    fn count_invalidation(&self) {
+        self.invalidations.set(self.invalidations.get() + 1);
+    }
+
+    /// Refuses a type that the CPU lacks.
+    fn offered(offered: bool) -> Result<(), InsnError> {
+        if offered {
+            Ok(())
+        } else {
+            Err(InsnError::VmFail)
+        }
+    }
+}
+
+/// Returns the number of the page that an address is in, as the model numbers pages.
+///
+/// One bit of an address selects the entry of each table.
+pub(crate) fn page_of(address: u64) -> u16 {
+    // CAST: One bit each.
+    (address >> 30 & 1) as u16 * 4 + (address >> 21 & 1) as u16 * 2 + (address >> 12 & 1) as u16
+}
+
+/// Returns the address of a page, the other way round.
+pub(crate) fn address_of(page: u16) -> u64 {
+    let bit = |number: u32| u64::from(page >> number & 1);
+    bit(2) << 30 | bit(1) << 21 | bit(0) << 12
+}
+
+/// Where a task is, and where the scheduler moves it to: sometimes, between two accesses, unless
+/// it is pinned.
+#[derive(Clone)]
+pub(crate) struct Task {
+    cpu: Cell<usize>,
+    pinned: Cell<bool>,
+    moved: Cell<bool>,
+    /// Occasions until it is moved; 0 if it stays.
+    patience: Cell<u8>,
+}
+
+impl Task {
+    /// Makes a task that is on CPU 0.
+    pub(crate) fn new() -> Self {
+        Self {
+            cpu: Cell::new(0),
+            pinned: Cell::new(false),
+            moved: Cell::new(false),
+            patience: Cell::new(0),
+        }
+    }
+
+    /// Returns the number of its CPU.
+    pub(crate) fn cpu(&self) -> usize {
+        self.cpu.get()
+    }
+
+    /// Moves it, and says after how many occasions the scheduler will move it on; 0 for never.
+    pub(crate) fn put_on(&self, cpu: usize, patience: u8) {
+        self.cpu.set(cpu);
+        self.patience.set(patience);
+    }
+
+    /// Returns whether the scheduler moved it since it was asked last.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved.take()
+    }
+
+    /// Returns whether it was moved, without taking note that somebody asked.
+    pub(crate) fn has_moved_at_all(&self) -> bool {
+        self.moved.get()
+    }
+
+    /// Gives the scheduler an occasion.
+    fn preempt(&self) {
+        match self.patience.get() {
+            0 => {}
+            _ if self.pinned.get() => {}
+            1 => {
+                self.patience.set(0);
+                self.cpu.set(1 - self.cpu.get());
+                self.moved.set(true);
+            }
+            more => self.patience.set(more - 1),
+        }
+    }
+
+    /// Keeps it where it is, or lets it go; returns what was before.
+    pub(crate) fn pin(&self, pinned: bool) -> bool {
+        self.pinned.replace(pinned)
+    }
+
+    /// Runs a function during which it stays where it is.
+    pub(crate) fn pinned<R>(&self, function: impl FnOnce() -> R) -> R {
+        let before = self.pinned.replace(true);
+        let result = function();
+        self.pinned.set(before);
+        result
+    }
+}
+
+/// A task that invalidates, with the CPUs it can be on and the record that is kept.
+#[derive(Clone, Copy)]
+pub(crate) struct Here<'a> {
+    /// The CPUs: two.
+    pub(crate) cpus: &'a [Cpu; 2],
+    /// The task.
+    pub(crate) task: &'a Task,
+    /// The record.
+    pub(crate) flushed: &'a Flushed<'a, Cell<u64>>,
+    /// What is broken.
+    pub(crate) faults: Faults,
+}
+
+impl<'a> Here<'a> {
+    /// Returns the CPU that executes what comes next, and its number.
+    fn cpu(&self) -> (&'a Cpu, u32) {
+        self.task.preempt();
+        let number = self.task.cpu();
+        // CAST: There are two.
+        (&self.cpus[number], number as u32)
+    }
+
+    /// Returns the CPU that executes an invalidation.
+    fn executing(&self) -> &'a Cpu {
+        let (cpu, number) = self.cpu();
+        if self.faults.has(Fault::InvalidatesElsewhere) {
+            return &self.cpus[1 - number as usize];
+        }
+        cpu
+    }
+}
+
+impl Invalidate for Here<'_> {
+    fn invvpid(&self, extent: invvpid::Extent) -> Result<(), InsnError> {
+        let cpu = self.executing();
+        let caps = cpu.caps;
+        let what = match extent {
+            invvpid::Extent::Address(vpid, gva) => {
+                Cpu::offered(caps.invvpid_address())?;
+                Drop::Address(vpid, page_of(gva.into_raw()))
+            }
+            invvpid::Extent::Context(vpid) => {
+                Cpu::offered(caps.invvpid_context())?;
+                Drop::Vpid(vpid)
+            }
+            invvpid::Extent::All => {
+                Cpu::offered(caps.invvpid_all())?;
+                Drop::Vpids
+            }
+        };
+        cpu.count_invalidation();
+        match what {
+            Drop::Vpid(_) if self.faults.has(Fault::InvvpidContextLost) => {}
+            Drop::Vpids if self.faults.has(Fault::InvvpidAllLost) => {}
+            Drop::Address(..) if self.faults.has(Fault::InvvpidAddressLost) => {}
+            // Type 3 in the place of type 1.
+            Drop::Vpid(vpid) if self.faults.has(Fault::InvvpidKeepsGlobals) => {
+                cpu.drop(Drop::PcidsButGlobals(Some(vpid)));
+            }
+            Drop::Ep4ta(_) => {}
+            _ => cpu.drop(what),
+        }
+        Ok(())
+    }
+
+    fn invept(&self, extent: ept::Extent) -> Result<(), InsnError> {
+        let cpu = self.executing();
+        cpu.count_invalidation();
+        match extent {
+            ept::Extent::Context(eptp) => {
+                Cpu::offered(cpu.caps.invept_context())?;
+                if !self.faults.has(Fault::InveptContextLost) {
+                    cpu.drop(Drop::Ep4ta(eptp.ep4ta()));
+                }
+            }
+            // INVVPID in the place of INVEPT.
+            ept::Extent::All if self.faults.has(Fault::InvvpidForInvept) => {
+                cpu.drop(Drop::Vpids);
+            }
+            ept::Extent::All if self.faults.has(Fault::InveptAllLost) => {}
+            ept::Extent::All => cpu.drop(Drop::Ep4tas),
+        }
+        Ok(())
+    }
+
+    fn skipped(&self) {}
+    fn widened(&self) {}
+    fn failed(&self, _: Invalidation, _: InsnError, _: Option<Invalidation>) {}
+}
+
+impl Recorder for Here<'_> {
+    fn is_recorded(self, vpid: Option<Vpid>) -> bool {
+        let column = self.flushed.column(self.cpu().1);
+        column.is_some_and(|column| column.contains(vpid))
+    }
+
+    fn issue_plainly(self, what: Invalidation) -> bool {
+        what.issue(self).is_ok()
+    }
+
+    fn record(self, vpid: Vpid) {
+        self.flushed.insert(vpid, self.cpu().1);
+    }
+
+    fn pinned<R>(self, function: impl FnOnce() -> R) -> R {
+        if self.faults.has(Fault::RecordsUnpinned) {
+            return function();
+        }
+        self.task.pinned(function)
+    }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is owed after a change of an EPT.
+//!
+//! CPUs keep translations that they made from entries, and the addresses of tables that they came
+//! by.  What they may keep after an entry was changed decides what has to follow:
+//!
+//! - *An entry became present.*  Nothing: no CPU caches what is not present, or misconfigured.
+//! - *Rights were added.*  Nothing: a CPU that goes by the old entry finds an access forbidden, and
+//!   the violation that it raises drops what it had cached for the address.  The access is made
+//!   anew then.
+//! - *Rights were removed, or the page or its memory type was changed.*  A flush: a CPU may go on
+//!   by the old entry until it is told.
+//! - *A table was unlinked.*  A flush, whatever it had in it: a CPU may go on to read its entries,
+//!   and to set flags in them, until it is told.  Till then the memory is not free.
+//!
+//! The only flush there is drops what is tagged by an EP4TA.  INVEPT has no type for an address,
+//! and INVVPID does nothing for guest-physical mappings.  Source: the manual's chapter on the
+//! extended page-table mechanism and caching translation information, "Guidelines for Use of the
+//! INVEPT Instruction".
+
+use super::build::Memory;
+use crate::{
+    ept::Ep4ta,
+    x86::addr::Hpa, //
+};
+use kernel::prelude::*;
+
+/// Something that CPUs may go on to use until they were told to drop what they have cached.
+///
+/// There is one way to get at it, and that is to tell them.  If this is dropped instead, what is
+/// in it is lost, and not used by two.
+#[must_use]
+pub(crate) struct Unflushed<T> {
+    /// What it is.
+    value: T,
+    /// The tag of what they may have cached.
+    context: Ep4ta,
+}
+
+impl<T> Unflushed<T> {
+    /// Says that something was in use under a tag, and is to be no more.
+    pub(crate) fn new(value: T, context: Ep4ta) -> Self {
+        Self { value, context }
+    }
+
+    /// Makes the flush, and gives back what may be reused then.
+    ///
+    /// `invalidate` has to drop all that is tagged by the context on each CPU that may have it
+    /// cached, before it returns.
+    pub(crate) fn flush(self, invalidate: impl FnOnce(Ep4ta)) -> T {
+        invalidate(self.context);
+        self.value
+    }
+}
+
+/// Which flush is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// None.
+    Nothing,
+    /// One of all that is tagged by an EP4TA.
+    Context(Ep4ta),
+}
+
+/// A change that was made, and what is owed for it.
+#[must_use = "what was taken away is in use until the change is settled"]
+pub(crate) struct Change(Option<Unflushed<KVec<Hpa>>>);
+
+impl Change {
+    /// A change that needs no flush.
+    pub(crate) fn free() -> Self {
+        Self(None)
+    }
+
+    /// A change that needs a flush, also if there is no table among what was taken away.
+    pub(crate) fn owing(context: Ep4ta, tables: KVec<Hpa>) -> Self {
+        Self(Some(Unflushed::new(tables, context)))
+    }
+
+    /// Returns which flush is needed.
+    pub(crate) fn needs(&self) -> Needs {
+        match &self.0 {
+            None => Needs::Nothing,
+            Some(owed) => Needs::Context(owed.context),
+        }
+    }
+
+    /// Makes the flush, if one is needed, and gives back the memory of tables that are no more.
+    pub(crate) fn settle(self, memory: &mut impl Memory) {
+        let Some(owed) = self.0 else { return };
+        let tables = owed.flush(|context| memory.invalidate(context));
+        for &table in &*tables {
+            memory.free(table);
+        }
+    }
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes of an EPT in any order, against a flat map of what ought to be mapped.
+//!
+//! Ranges begin and end at a few addresses only, so that all pages between two of them fare alike:
+//! the flat map has one entry for each piece, and still says what is true of every page.
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_ept_sequence)]
+mod tests {
+    use crate::{
+        ept::{
+            check::*,
+            entry::*,
+            Levels, //
+        },
+        model::ept::{
+            access::*,
+            arena::*,
+            build::*,
+            fixture::*,
+            flush_needed::*,
+            survey::*,
+            walk::*, //
+        },
+        paging::permission::AccessKind::*,
+        vmx::caps::EptVpidCap,
+        x86::addr::*, //
+    };
+    use kernel::prelude::*;
+
+    /// Changes of one run.
+    const STEPS: usize = 300;
+    /// So many tables are enough for most of what happens, and not for all.
+    const TABLES: usize = 24;
+    /// No change is to write more entries than about these.
+    const MOST: u64 = 1024;
+
+    /// Where ranges begin and end.
+    const BOUNDS: [u64; 18] = [
+        0,
+        KIB_4,
+        MIB_2 - KIB_4,
+        MIB_2,
+        MIB_2 + 2 * KIB_4,
+        2 * MIB_2,
+        GIB - MIB_2,
+        GIB - KIB_4,
+        GIB,
+        GIB + KIB_4,
+        GIB + MIB_2,
+        2 * GIB,
+        2 * GIB + 2 * MIB_2,
+        3 * GIB,
+        511 * GIB,
+        512 * GIB - KIB_4,
+        512 * GIB,
+        513 * GIB,
+    ];
+    const PIECES: usize = BOUNDS.len() - 1;
+
+    /// What a piece is mapped to.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Flat {
+        Nothing,
+        Mmio,
+        Page {
+            /// By how much a host-physical address is above the guest-physical one.
+            offset: u64,
+            memory_type: MemoryType,
+            rights: Rights,
+        },
+    }
+    use Flat::*;
+
+    impl Flat {
+        /// With other rights, if it has any.
+        fn permitting(self, change: impl Fn(Rights) -> Rights) -> Self {
+            match self {
+                Page {
+                    offset,
+                    memory_type,
+                    rights,
+                } => match change(rights) {
+                    Rights::NONE => Nothing,
+                    rights => Page {
+                        offset,
+                        memory_type,
+                        rights,
+                    },
+                },
+                other => other,
+            }
+        }
+
+        /// What is there while code is about to be mapped by pages of another size.
+        fn without_fetches(self) -> Self {
+            self.permitting(|rights| rights.and(RW))
+        }
+
+        /// Whether who goes by this does nothing that the other forbids.
+        fn is_within(self, other: Self) -> bool {
+            match (self, other) {
+                (Page { rights, .. }, Page { rights: more, .. }) => {
+                    more.contains(rights) && self.permitting(|_| RW) == other.permitting(|_| RW)
+                }
+                (Page { .. }, _) => false,
+                (Nothing | Mmio, _) => true,
+            }
+        }
+    }
+
+    /// The map as a walk sees it.
+    fn seen(ept: Ept, arena: &mut Arena, gpa: u64) -> Flat {
+        let user = Access {
+            kind: Fetch,
+            stage: Stage::Page(Linear::UNPAGED),
+        };
+        let supervisor = Access {
+            kind: Fetch,
+            stage: Stage::Physical,
+        };
+        for access in [access(Read), supervisor, user] {
+            match walk(ept.rules(), ept.pointer(), arena, Gpa::new(gpa), access) {
+                Outcome::Translated(found) => {
+                    return Page {
+                        offset: found.hpa.into_raw().wrapping_sub(gpa),
+                        memory_type: found.memory_type,
+                        rights: found.rights,
+                    }
+                }
+                Outcome::Violation(..) => {}
+                Outcome::Misconfiguration(Misconfig::WriteOnly, _) => return Mmio,
+                outcome => panic!("{:?}", outcome),
+            }
+        }
+        Nothing
+    }
+
+    /// A CPU on which a run is made.
+    #[derive(Clone, Copy)]
+    struct Cpu {
+        levels: Levels,
+        caps: EptVpidCap,
+        mbec: bool,
+        accessed_dirty: bool,
+    }
+
+    /// A run.
+    struct Course {
+        random: Random,
+        ept: Ept,
+        arena: Arena,
+        flat: [Flat; PIECES],
+    }
+
+    impl Course {
+        fn new(cpu: Cpu) -> Result<Self> {
+            let mut arena = Arena::new(TABLES)?;
+            let rules = Rules::new(cpu.caps, MaxPhyAddr::new(46), cpu.mbec);
+            let ept = Ept::new(rules, cpu.levels, cpu.accessed_dirty, &mut arena)?;
+            Ok(Self {
+                random: Random(0x2545_f491_4f6c_dd1d),
+                ept,
+                arena,
+                flat: [Nothing; PIECES],
+            })
+        }
+
+        /// Rights that an entry can have on this CPU.
+        fn rights(&mut self) -> Rights {
+            loop {
+                let raw = self.random.below(8) | self.random.below(2) << 10;
+                let rights = Rights::from(raw as u64);
+                let page = Entry::page(Level::Pt, Hpa::new(0), MemoryType::WriteBack, rights);
+                let entry = check(self.ept.rules(), Level::Pt, page);
+                if matches!(entry, Ok(Slot::Page(_))) {
+                    return rights;
+                }
+            }
+        }
+
+        /// A target for a range: as well aligned as 1 GiB, 2 MiB or 4 KiB.
+        fn target(&mut self, start: u64) -> (Target, u64) {
+            let size = self.random.one_of(&[KIB_4, MIB_2, GIB]);
+            let offset = size * (1 + self.random.below(3) as u64);
+            let target = Target {
+                hpa: Hpa::new(start + offset),
+                memory_type: self
+                    .random
+                    .one_of(&[MemoryType::Uncacheable, MemoryType::WriteBack]),
+                rights: self.rights(),
+            };
+            let has = |level| self.ept.rules().has_pages(level);
+            let page = match size {
+                GIB if has(Level::Pdpt) && has(Level::Pd) => GIB,
+                GIB | MIB_2 if has(Level::Pd) => MIB_2,
+                _ => KIB_4,
+            };
+            (target, page)
+        }
+
+        /// Makes some change; returns what ought to be mapped then, unless it failed.
+        fn act(&mut self) -> Result<(Change, [Flat; PIECES])> {
+            let first = self.random.below(PIECES);
+            let behind = first + 1 + self.random.below(PIECES - first);
+            let (start, bytes) = (BOUNDS[first], BOUNDS[behind] - BOUNDS[first]);
+            let range = range(start, bytes)?;
+            let (ept, mask) = (self.ept, self.ept.rules().rights(Entry::from(u64::MAX)));
+            let mut flat = self.flat;
+            let pieces = &mut flat[first..behind];
+            let change = match self.random.below(12) {
+                0..4 => {
+                    let (target, page) = self.target(start);
+                    if bytes / page > MOST {
+                        return Err(EAGAIN);
+                    }
+                    pieces.fill(Page {
+                        offset: target.hpa.into_raw() - start,
+                        memory_type: target.memory_type,
+                        rights: target.rights.and(mask),
+                    });
+                    ept.map(&mut self.arena, range, target)?
+                }
+                4 if bytes / KIB_4 <= MOST => {
+                    pieces.fill(Mmio);
+                    ept.mark_mmio(&mut self.arena, range)?
+                }
+                5 | 6 => {
+                    pieces.fill(Nothing);
+                    ept.unmap(&mut self.arena, range)?
+                }
+                7 | 8 => {
+                    let rights = self.rights();
+                    for piece in pieces {
+                        *piece = piece.permitting(|_| rights.and(mask));
+                    }
+                    ept.protect(&mut self.arena, range, rights)?
+                }
+                9 if bytes / KIB_4 <= MOST => ept.split(&mut self.arena, range, Level::Pt)?,
+                9 if bytes / MIB_2 <= MOST => ept.split(&mut self.arena, range, Level::Pd)?,
+                10 | 11 => ept.merge(&mut self.arena, range)?,
+                _ => return Err(EAGAIN),
+            };
+            Ok((change, flat))
+        }
+
+        /// Looks at the first page of each piece, at the last and at one between.
+        fn check(&mut self) {
+            for (piece, &expected) in self.flat.iter().enumerate() {
+                let (start, end) = (BOUNDS[piece], BOUNDS[piece + 1]);
+                for gpa in [start, start + (end - start) / 2, end - 1] {
+                    assert_eq!(seen(self.ept, &mut self.arena, gpa), expected);
+                }
+            }
+        }
+
+        /// Looks at each state in which CPUs could find the EPT: a piece is as it was, or as it
+        /// will be, or of these without a right to fetch.
+        fn check_steps(&mut self, mut copy: Arena, after: &[Flat; PIECES]) {
+            for &event in &*self.arena.log {
+                if !copy.replay(event) {
+                    continue;
+                }
+                for piece in 0..PIECES {
+                    let found = seen(self.ept, &mut copy, BOUNDS[piece]);
+                    let (old, new) = (self.flat[piece], after[piece]);
+                    assert!(
+                        [old, new, old.without_fetches(), new.without_fetches()].contains(&found)
+                    );
+                }
+            }
+        }
+
+        /// Makes a change, and looks at what came of it.
+        fn step(&mut self, count: usize) -> Result {
+            // Every so often memory runs out on the way.
+            let left = self.arena.left;
+            if count & 7 == 0 {
+                self.arena.left = left.min(self.random.below(3));
+            }
+            let kept = left - self.arena.left;
+            self.arena.log.clear();
+            let before = if count & 7 < 2 {
+                Some(self.arena.copy()?)
+            } else {
+                None
+            };
+            let acted = self.act();
+            self.arena.left += kept;
+            match acted {
+                Ok((change, flat)) => {
+                    let lost = (0..PIECES).any(|piece| !self.flat[piece].is_within(flat[piece]));
+                    if let Some(before) = before {
+                        self.check_steps(before, &flat);
+                    }
+                    self.flat = flat;
+                    self.settle(change, lost);
+                }
+                Err(error) => {
+                    assert!(error == ENOMEM || error == EAGAIN);
+                    if let Some(before) = before {
+                        assert!(self.arena.words() == before.words());
+                    }
+                }
+            }
+            self.check();
+            Ok(())
+        }
+
+        /// Looks at what is owed for a change, and settles it; `lost` tells whether something was
+        /// taken away.
+        fn settle(&mut self, change: Change, lost: bool) {
+            let show = |_, _, _, _| {};
+            let tables = survey(self.ept.rules(), self.ept.pointer(), &mut self.arena, show);
+            let linked = tables.unwrap_or(0);
+            let needs = if lost || linked < self.arena.used() {
+                Needs::Context(self.ept.pointer().ep4ta())
+            } else {
+                Needs::Nothing
+            };
+            assert_eq!(change.needs(), needs);
+            change.settle(&mut self.arena);
+            assert_eq!(tables, Ok(self.arena.used()));
+        }
+    }
+
+    fn run(cpu: Cpu) -> Result {
+        let mut course = Course::new(cpu)?;
+        for count in 0..STEPS {
+            course.step(count)?;
+        }
+        course
+            .ept
+            .destroy(&mut course.arena)?
+            .settle(&mut course.arena);
+        assert_eq!(course.arena.used(), 0);
+        assert_eq!(course.arena.left, TABLES);
+        Ok(())
+    }
+
+    #[test]
+    fn any_sequence_does_what_a_flat_map_does() -> Result {
+        let full = EptVpidCap::from(u64::MAX);
+        for (levels, caps, mbec, accessed_dirty) in [
+            (Levels::Four, full, false, true),
+            (Levels::Five, full, true, false),
+            (Levels::Four, full.with_pages_1g(false), true, true),
+            (
+                Levels::Four,
+                full.with_pages_2m(false).with_execute_only(false),
+                false,
+                true,
+            ),
+        ] {
+            run(Cpu {
+                levels,
+                caps,
+                mbec,
+                accessed_dirty,
+            })?;
+        }
+        Ok(())
+    }
+}

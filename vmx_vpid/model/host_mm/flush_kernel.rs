@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a CPU does when tables of the kernel's changed, which every address space has.
+
+use crate::asid::{
+    cpu::Cpu,
+    invpcid::Extent,
+    Hardware,
+    Hva, //
+};
+
+/// A CPU that can turn CR4.PGE round.
+pub(crate) trait Pge: Hardware {
+    /// Writes CR4 with the other CR4.PGE, and then as it was: `__native_tlb_flush_global()`.
+    fn turn_pge(&self);
+}
+
+impl Cpu {
+    /// Drops an address of the kernel's: `flush_tlb_one_kernel()`.
+    ///
+    /// Without page-table isolation the page is global, and INVLPG drops it whatever the PCID.
+    pub(crate) fn drop_kernel_address(&mut self, address: Hva, hardware: &impl Hardware) {
+        self.drop_address(address, hardware);
+        if hardware.features().pti {
+            // Under the other PCIDs it is still there.
+            self.invalidate_other = true;
+        }
+    }
+}
+
+/// Drops everything: `native_flush_tlb_global()`.
+///
+/// What the slots are noted to have is not changed: less than that is there, which is legal.
+pub(crate) fn drop_everything(hardware: &impl Pge) {
+    if hardware.features().invpcid {
+        hardware.invpcid(Extent::AllAndGlobals);
+    } else {
+        hardware.turn_pge();
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_asid_everywhere)]
+mod tests {
+    use super::*;
+    use crate::{
+        asid::{
+            mock::{
+                cpu,
+                features,
+                Did,
+                Hands, //
+            },
+            Features, //
+        },
+        x86::invpcid::Pcid, //
+    };
+
+    impl Pge for Hands {
+        fn turn_pge(&self) {
+            self.note(Did::Pge);
+        }
+    }
+
+    #[test]
+    fn without_isolation_a_kernel_page_is_global() {
+        let hands = Hands::new(features(true, false));
+        let mut cpu = cpu(20, 0);
+        cpu.drop_kernel_address(Hva::new(0x1000), &hands);
+        assert!(hands.did(&[Did::Invlpg(0x1000)]));
+        assert!(!cpu.invalidate_other);
+    }
+
+    #[test]
+    fn with_isolation_the_other_slots_are_to_be_forgotten() {
+        let hands = Hands::new(features(true, true));
+        let mut cpu = cpu(20, 0);
+        cpu.drop_kernel_address(Hva::new(0x1000), &hands);
+        let user = Extent::Address(Pcid::from(cpu.asid.upcid()), Hva::new(0x1000));
+        assert!(hands.did(&[Did::Invlpg(0x1000), Did::Invpcid(user)]));
+        assert!(cpu.invalidate_other);
+    }
+
+    #[test]
+    fn everything_goes_by_what_the_cpu_has() {
+        for (invpcid, did) in [
+            (true, Did::Invpcid(Extent::AllAndGlobals)),
+            (false, Did::Pge),
+        ] {
+            let hands = Hands::new(Features {
+                invpcid,
+                ..features(true, true)
+            });
+            drop_everything(&hands);
+            assert!(hands.did(&[did]));
+        }
+    }
+}

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! CPUs and processes, and what must never be found on a CPU.
+
+use super::{
+    shootdown::Flight,
+    tlb::{
+        self,
+        Tlb,
+        KERNEL_PAGES,
+        PER_TABLE,
+        TABLES,
+        USER_PAGES, //
+    },
+    Config,
+    Fault,
+    Wrong, //
+};
+use crate::{
+    asid::{
+        cpu::{
+            Cpu,
+            Slot,
+            UserFlush, //
+        },
+        invpcid::Extent,
+        Asid,
+        ContextId,
+        Features,
+        Hardware,
+        Hva,
+        Root,
+        Shown,
+        Space,
+        TlbGen,
+        SLOTS, //
+    },
+    model::host_mm::flush_kernel::Pge,
+    x86::{
+        control_regs::{
+            Cr3,
+            Cr4, //
+        },
+        invpcid::Pcid, //
+    }, //
+};
+use core::{
+    array,
+    cell::Cell,
+    ops::Range, //
+};
+
+/// CPUs of a machine.
+pub(super) const CPUS: usize = 3;
+/// Processes: more than a CPU has slots.
+pub(super) const PROCESSES: usize = 7;
+/// Address spaces: the kernel's own, one that is used for a moment now and then, and theirs.
+const SPACES: usize = 2 + PROCESSES;
+/// The kernel's own.
+pub(super) const KERNEL: usize = 0;
+/// The one that is used for a moment.
+pub(super) const TEMPORARY: usize = 1;
+
+/// An address space: a process's, or the kernel's own.
+pub(super) struct Mm {
+    pub(super) id: Cell<ContextId>,
+    pub(super) generation: Cell<TlbGen>,
+    /// `mm_cpumask()`.
+    pub(super) mask: Cell<u32>,
+    /// Its process is about to be gone: none comes to run it.
+    pub(super) dying: Cell<bool>,
+    pub(super) frames: [Cell<u32>; USER_PAGES],
+    pub(super) tables: [Cell<u32>; TABLES],
+}
+
+/// A CPU of the machine.
+pub(super) struct Core {
+    pub(super) tlb: Tlb,
+    /// What it knows of its slots.
+    pub(super) state: Cell<Cpu>,
+    /// What the others see of that.
+    pub(super) shown: Cell<Shown>,
+    /// Whose thread it runs; the kernel's own: a kernel thread.
+    pub(super) thread: Cell<usize>,
+    /// In user mode.
+    pub(super) user: Cell<bool>,
+    pub(super) online: Cell<bool>,
+    /// In the middle of something, so that it does nothing else.
+    pub(super) busy: Cell<bool>,
+    /// The CPUs that told it something which it has not served yet, in their order.
+    pub(super) inbox: Cell<[Option<usize>; CPUS]>,
+    /// The change that it is about to make known, until all have served it.
+    pub(super) flight: Cell<Option<Flight>>,
+    /// The address space that it is on the way to; the kernel's own: none.
+    pub(super) coming: Cell<usize>,
+    /// A fault wants the next write of CR3 to keep what it should drop.
+    pub(super) keep: Cell<bool>,
+}
+
+/// All there is.
+pub(super) struct Machine {
+    pub(super) config: Config,
+    pub(super) cores: [Core; CPUS],
+    pub(super) spaces: [Mm; SPACES],
+    pub(super) kernel_frames: [Cell<u32>; KERNEL_PAGES],
+    /// The last number that was given to a frame, a table or a process.
+    last: Cell<u32>,
+    random: Cell<u64>,
+    /// What went wrong first.
+    wrong: Cell<Option<Wrong>>,
+}
+
+impl Machine {
+    /// Makes a machine whose CPUs run kernel threads on the kernel's own address space.
+    pub(super) fn new(config: Config) -> Self {
+        let last = Cell::new(0);
+        let fresh = || {
+            last.set(last.get() + 1);
+            Cell::new(last.get())
+        };
+        let cpu = Cpu {
+            loaded: ContextId::KERNEL,
+            asid: Asid::FIRST,
+            lazy: false,
+            next: 1,
+            invalidate_other: false,
+            user_flush: UserFlush::default(),
+            slots: [Slot::UNKNOWN; SLOTS],
+        };
+        let machine = Self {
+            config,
+            cores: array::from_fn(|_| Core {
+                tlb: Tlb::new(config.features, KERNEL),
+                state: Cell::new(cpu),
+                shown: Cell::new(cpu.shown()),
+                thread: Cell::new(KERNEL),
+                user: Cell::new(false),
+                online: Cell::new(true),
+                busy: Cell::new(false),
+                inbox: Cell::new([None; CPUS]),
+                flight: Cell::new(None),
+                coming: Cell::new(KERNEL),
+                keep: Cell::new(false),
+            }),
+            spaces: array::from_fn(|number| Mm {
+                id: Cell::new(ContextId::new(number as u64 + 1).unwrap_or(ContextId::KERNEL)),
+                generation: Cell::new(TlbGen::ZERO),
+                mask: Cell::new(0),
+                dying: Cell::new(false),
+                frames: array::from_fn(|_| fresh()),
+                tables: array::from_fn(|_| fresh()),
+            }),
+            kernel_frames: array::from_fn(|_| fresh()),
+            last: Cell::new(last.get() + 100),
+            random: Cell::new(0x2545_f491_4f6c_dd1d),
+            wrong: Cell::new(None),
+        };
+        for cpu in 0..CPUS {
+            machine.with(cpu, |cpu, here| {
+                cpu.restart(TlbGen::ZERO);
+                here.write_cr3(Root::new(tlb::root(KERNEL)).cr3(cpu.asid, config.features));
+            });
+        }
+        machine
+    }
+
+    /// Whether something is broken.
+    pub(super) fn broken(&self, fault: Fault) -> bool {
+        self.config.fault == Some(fault)
+    }
+
+    /// A number below another: xorshift, by Marsaglia.
+    pub(super) fn below(&self, end: usize) -> usize {
+        let mut random = self.random.get();
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        self.random.set(random);
+        (random >> 16) as usize % end
+    }
+
+    /// A number that was never used.
+    pub(super) fn fresh(&self) -> u32 {
+        self.last.set(self.last.get() + 1);
+        self.last.get()
+    }
+
+    /// Notes what went wrong, if it is the first thing.
+    pub(super) fn note(&self, result: Result<(), Wrong>) {
+        if let (Err(wrong), None) = (result, self.wrong.get()) {
+            self.wrong.set(Some(wrong));
+        }
+    }
+
+    /// Returns what went wrong.
+    pub(super) fn wrong(&self) -> Option<Wrong> {
+        self.wrong.get()
+    }
+
+    /// Works on what a CPU knows, with interrupts off.
+    pub(super) fn with<R>(&self, cpu: usize, work: impl FnOnce(&mut Cpu, Here<'_>) -> R) -> R {
+        let core = &self.cores[cpu];
+        let mut state = core.state.get();
+        let result = work(&mut state, Here { machine: self, cpu });
+        core.state.set(state);
+        result
+    }
+
+    /// Returns an address space as a CPU sees it.
+    pub(super) fn space(&self, number: usize, cpu: usize) -> Seen<'_> {
+        Seen {
+            machine: self,
+            cpu,
+            number,
+            early: Cell::new(None),
+            pretended: None,
+        }
+    }
+
+    /// Returns the number of an address space, as long as it is there.
+    pub(super) fn number(&self, id: ContextId) -> Option<usize> {
+        self.spaces.iter().position(|mm| mm.id.get() == id)
+    }
+
+    /// The frame that a page of an address space has now.
+    pub(super) fn frame(&self, space: usize, page: usize) -> u32 {
+        match page.checked_sub(USER_PAGES) {
+            Some(page) => self.kernel_frames[page].get(),
+            None => self.spaces[space].frames[page].get(),
+        }
+    }
+
+    /// Whether a frame or a table was given up, and not every CPU has been told: until then it is
+    /// still there.
+    pub(super) fn in_flight(&self, number: u32) -> bool {
+        let flights = self.cores.iter().filter_map(|core| core.flight.get());
+        flights.into_iter().any(|flight| flight.gives_up(number))
+    }
+
+    /// Looks whether a CPU could use something that is gone.
+    ///
+    /// It may access what the mode that it is in gives it access to, on its own account even more.
+    /// Where it runs a kernel thread, or is on the way from one process to another, nobody
+    /// accesses a process's pages; but it may walk the tables, and must not find any that is freed.
+    pub(super) fn check(&self, cpu: usize) -> Result<(), Wrong> {
+        let core = &self.cores[cpu];
+        if !core.online.get() {
+            return Ok(());
+        }
+        let space = core.tlb.space();
+        let mm = &self.spaces[space];
+        for (number, table) in mm.tables.iter().enumerate() {
+            match core.tlb.table(number)? {
+                Some(cached) if cached != table.get() && !self.in_flight(cached) => {
+                    return Err(Wrong::Freed { cpu, number });
+                }
+                _ => {}
+            }
+        }
+        let process = core.thread.get() != KERNEL && !core.busy.get();
+        let user_pages = if process { 0..USER_PAGES } else { 0..0 };
+        // In user mode with page-table isolation there is nothing of the kernel's.
+        let kernel_pages = if core.tlb.user() {
+            0..0
+        } else {
+            USER_PAGES..tlb::PAGES
+        };
+        self.check_pages(cpu, user_pages)?;
+        self.check_pages(cpu, kernel_pages)
+    }
+
+    /// Looks whether a CPU would take some pages for what they are not.
+    pub(super) fn check_pages(&self, cpu: usize, pages: Range<usize>) -> Result<(), Wrong> {
+        let tlb = &self.cores[cpu].tlb;
+        for page in pages {
+            let wanted = self.frame(tlb.space(), page);
+            for frame in tlb.frames(page)?.into_iter().flatten() {
+                if frame != wanted && !self.in_flight(frame) {
+                    return Err(Wrong::Stale { cpu, page });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a CPU translate a page, and keep that.
+    pub(super) fn touch(&self, cpu: usize, page: usize) -> Result<(), Wrong> {
+        let tlb = &self.cores[cpu].tlb;
+        let space = tlb.space();
+        if page >= USER_PAGES {
+            if !tlb.user() && tlb.frames(page)? == [None, None] {
+                tlb.fill(page, self.frame(space, page), !self.config.features.pti)?;
+            }
+            return Ok(());
+        }
+        if space == KERNEL || tlb.frames(page)? != [None, None] {
+            return Ok(());
+        }
+        let (number, current) = (
+            page / PER_TABLE,
+            self.spaces[space].tables[page / PER_TABLE].get(),
+        );
+        let table = tlb.table(number)?.unwrap_or(current);
+        tlb.fill_table(number, table)?;
+        // A table that was given up says what it said then, and is given up with that.
+        if table == current {
+            tlb.fill(page, self.frame(space, page), false)?;
+        }
+        Ok(())
+    }
+}
+
+/// The hardware of a CPU, and what the others see of it.
+#[derive(Clone, Copy)]
+pub(super) struct Here<'a> {
+    machine: &'a Machine,
+    cpu: usize,
+}
+
+impl Here<'_> {
+    /// Returns the CPU.
+    fn core(&self) -> &Core {
+        &self.machine.cores[self.cpu]
+    }
+}
+
+impl Hardware for Here<'_> {
+    fn features(&self) -> Features {
+        self.machine.config.features
+    }
+
+    fn show(&self, shown: Shown) {
+        let before = self.core().shown.get();
+        let hidden = match shown {
+            Shown { loaded: None, .. } => self.machine.broken(Fault::SwitchHidden),
+            Shown { lazy: false, .. } => before.lazy && self.machine.broken(Fault::LazyForLong),
+            _ => false,
+        };
+        if !hidden {
+            self.core().shown.set(shown);
+        }
+        self.machine.elsewhere(self.cpu);
+    }
+
+    fn leave(&self, space: ContextId) {
+        if let Some(number) = self.machine.number(space) {
+            let mask = &self.machine.spaces[number].mask;
+            mask.set(mask.get() & !(1 << self.cpu));
+        }
+    }
+
+    fn write_cr3(&self, cr3: Cr3) {
+        let keep = self.core().keep.take() && self.features().pcid;
+        let cr3 = if keep { crate::asid::keeping(cr3) } else { cr3 };
+        self.machine.note(self.core().tlb.write_cr3(cr3));
+        self.machine.elsewhere(self.cpu);
+    }
+
+    fn invlpg(&self, address: Hva) {
+        let tlb = &self.core().tlb;
+        if self.machine.broken(Fault::GlobalsKept) {
+            let pcid = Pcid::of(tlb.cr3(), Cr4::from(1 << 17));
+            self.machine
+                .note(tlb.invpcid(Extent::Address(pcid, address)));
+        } else {
+            self.machine.note(tlb.invlpg(address));
+        }
+    }
+
+    fn invpcid(&self, extent: Extent) {
+        let ignored = match extent {
+            Extent::Address(..) => self.machine.broken(Fault::UserHalfForgotten),
+            _ => self.machine.broken(Fault::EverythingKept),
+        };
+        if !ignored {
+            self.machine.note(self.core().tlb.invpcid(extent));
+        }
+    }
+}
+
+impl Pge for Here<'_> {
+    fn turn_pge(&self) {
+        if !self.machine.broken(Fault::EverythingKept) {
+            self.core().tlb.drop_everything();
+        }
+    }
+}
+
+/// An address space, as a CPU sees it.
+pub(super) struct Seen<'a> {
+    machine: &'a Machine,
+    cpu: usize,
+    number: usize,
+    /// What was read too early.
+    early: Cell<Option<TlbGen>>,
+    /// What a fault wants it to have come to.
+    pub(super) pretended: Option<TlbGen>,
+}
+
+impl Space for Seen<'_> {
+    fn id(&self) -> ContextId {
+        self.machine.spaces[self.number].id.get()
+    }
+
+    fn root(&self) -> Root {
+        Root::new(tlb::root(self.number))
+    }
+
+    fn generation(&self) -> TlbGen {
+        self.machine.elsewhere(self.cpu);
+        let now = self.machine.spaces[self.number].generation.get();
+        let read = self.pretended.or(self.early.take()).unwrap_or(now);
+        self.machine.elsewhere(self.cpu);
+        read
+    }
+
+    fn global_asid(&self) -> Option<Asid> {
+        None
+    }
+
+    fn join(&self) {
+        let mm = &self.machine.spaces[self.number];
+        if self.machine.broken(Fault::ReadBeforeJoin) {
+            self.early.set(Some(mm.generation.get()));
+            self.machine.elsewhere(self.cpu);
+        }
+        mm.mask.set(mm.mask.get() | 1 << self.cpu);
+    }
+}

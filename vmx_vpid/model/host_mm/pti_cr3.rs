@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What CR3 becomes on the way to user mode and back, under page-table isolation.
+//!
+//! The code on that way knows nothing but CR3 and the mask of halves to be flushed.
+
+use crate::{
+    asid::{
+        cpu::Cpu,
+        keeping,
+        Asid,
+        Features,
+        Hardware,
+        Upcid,
+        NOFLUSH, //
+    },
+    x86::control_regs::Cr3, //
+};
+use kernel::bits::bit_u64;
+
+/// What tells the user half of the tables from the kernel's: `PTI_USER_PGTABLE_MASK`.
+const USER_TABLES: u64 = bit_u64(12);
+
+/// Bits 10:0 of CR3, by which the mask is looked up.
+const KPCID: u64 = bit_u64(11) - 1;
+
+impl Cpu {
+    /// Goes to user mode; `cr3` is what CR3 has, read.
+    ///
+    /// Answers to `SWITCH_TO_USER_CR3`, and to `PARANOID_RESTORE_CR3` for what is restored.
+    pub(crate) fn enter_user(&mut self, cr3: Cr3, hardware: &impl Hardware) {
+        let features = hardware.features();
+        if !features.pti {
+            return;
+        }
+        let tables = cr3.into_raw() | USER_TABLES;
+        if !features.pcid {
+            hardware.write_cr3(Cr3::from(tables));
+            return;
+        }
+        let user = Cr3::from(tables | u64::from(Upcid::BIT));
+        if self.take_deferred(cr3) {
+            hardware.write_cr3(user);
+        } else {
+            hardware.write_cr3(keeping(user));
+        }
+    }
+
+    /// Forgets that the user half of what CR3 has is to be flushed; returns whether it was.
+    fn take_deferred(&mut self, cr3: Cr3) -> bool {
+        // CAST: It has 11 bits.
+        let kpcid = (cr3.into_raw() & KPCID) as u16;
+        let asid = kpcid.checked_sub(1).and_then(Asid::new);
+        asid.is_some_and(|asid| self.user_flush.take(asid))
+    }
+}
+
+/// Comes to the kernel from user mode; `cr3` is what CR3 has, read.
+///
+/// The kernel's half is kept, always: it is flushed by who runs in it.  Answers to
+/// `SWITCH_TO_KERNEL_CR3` with `ADJUST_KERNEL_CR3`.
+pub(crate) fn to_kernel(cr3: Cr3, hardware: &impl Hardware) {
+    let Features { pcid, pti, .. } = hardware.features();
+    if pti {
+        let no_flush = if pcid { NOFLUSH } else { 0 };
+        let kernel = cr3.into_raw() & !USER_TABLES & !u64::from(Upcid::BIT);
+        hardware.write_cr3(Cr3::from(kernel | no_flush));
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_asid_boundary)]
+mod tests {
+    use super::*;
+    use crate::asid::{
+        cpu::UserFlush,
+        mock::{
+            cpu,
+            features,
+            Did,
+            Hands, //
+        }, //
+    };
+
+    /// The kernel's tables of an address space under ASID 3.
+    const KERNEL: u64 = 0x20004;
+    /// The user's, kept.
+    const KEPT: u64 = 1 << 63 | 0x21804;
+
+    /// What CR3 is written with on the way to user mode, and what is left of the mask.
+    fn to_user(mask: u16, pcid: bool, pti: bool) -> (Hands, u16) {
+        let hands = Hands::new(features(pcid, pti));
+        let mut cpu = cpu(20, 3);
+        cpu.user_flush = UserFlush::from_raw(mask);
+        cpu.enter_user(Cr3::from(KERNEL), &hands);
+        (hands, cpu.user_flush.into_raw())
+    }
+
+    #[test]
+    fn a_half_is_kept_unless_it_is_noted() {
+        // Every bit but its own.
+        let (hands, left) = to_user(0x6e, true, true);
+        assert!(hands.did(&[Did::Cr3(KEPT)]));
+        assert_eq!(left, 0x6e);
+        let (hands, left) = to_user(0x7e, true, true);
+        assert!(hands.did(&[Did::Cr3(0x21804)]));
+        assert_eq!(left, 0x6e);
+    }
+
+    #[test]
+    fn without_pcids_the_halves_differ_by_their_tables() {
+        let hands = Hands::new(features(false, true));
+        cpu(20, 0).enter_user(Cr3::from(0x20000), &hands);
+        to_kernel(Cr3::from(0x21000), &hands);
+        assert!(hands.did(&[Did::Cr3(0x21000), Did::Cr3(0x20000)]));
+    }
+
+    #[test]
+    fn without_isolation_there_is_one_half() {
+        let (hands, left) = to_user(0x7e, true, false);
+        to_kernel(Cr3::from(KERNEL), &hands);
+        assert!(hands.did(&[]));
+        assert_eq!(left, 0x7e);
+    }
+
+    #[test]
+    fn the_kernels_half_is_always_kept() {
+        let hands = Hands::new(features(true, true));
+        to_kernel(Cr3::from(0x21804), &hands);
+        assert!(hands.did(&[Did::Cr3(1 << 63 | KERNEL)]));
+    }
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes of tables, from the first write to the return of the function that makes them known.
+//!
+//! What is given up may be used until then, and no longer.
+
+use super::{
+    machine::{
+        Machine,
+        CPUS,
+        KERNEL, //
+    },
+    tlb::{
+        self,
+        PER_TABLE,
+        TABLES,
+        USER_PAGES, //
+    },
+    Fault,
+    Wrong, //
+};
+use crate::{
+    asid::{
+        shootdown::{
+            Flush,
+            Range, //
+        },
+        ContextId,
+        Hva,
+        TlbGen, //
+    },
+    model::host_mm::{
+        flush_cpus::{
+            Reach,
+            Told, //
+        },
+        flush_kernel, //
+    }, //
+};
+use core::cell::Cell;
+
+/// Frames and tables that one change gives up at most.
+const MOST: usize = USER_PAGES + TABLES;
+
+/// What CPUs are told.
+#[derive(Clone, Copy)]
+pub(super) enum Message {
+    /// A flush of an address space, or of all that were changed.
+    Spaces(Told),
+    /// A page of the kernel's was changed.
+    KernelPage(usize),
+    /// So much was changed that everything has to go.
+    Everything,
+}
+
+/// A change that is being made known.
+#[derive(Clone, Copy)]
+pub(super) struct Flight {
+    message: Message,
+    gives_up: [u32; MOST],
+    /// The CPUs that are told and have not served it.
+    waiting: u32,
+    /// All that are concerned are told.
+    sent: bool,
+    /// The process whose end this is.
+    ends: Option<usize>,
+}
+
+impl Flight {
+    /// Whether a frame or a table is given up by it.
+    pub(super) fn gives_up(&self, number: u32) -> bool {
+        self.gives_up.contains(&number)
+    }
+}
+
+/// What a process changes of its tables.
+#[derive(Clone, Copy)]
+pub(super) enum Edit {
+    /// One page.
+    Page(usize),
+    /// All pages that a table translates, and frees the table.
+    Table(usize),
+    /// So many pages that all translations are to go.
+    Pages,
+    /// Everything: the process ends.
+    Everything,
+}
+
+/// A range of pages of 4 KiB.
+fn pages(first: usize, count: usize) -> Range {
+    let start = tlb::address(first);
+    let end = Hva::new(start.into_raw() + (count as u64) * 0x1000);
+    Range::capped(start, end, 12, 2)
+}
+
+impl Machine {
+    /// Changes something: notes what is given up, and only then lets it be seen.
+    fn change(&self, cpu: usize, message: Message, ends: Option<usize>, places: &[&Cell<u32>]) {
+        let mut gives_up = [0; MOST];
+        for (number, place) in gives_up.iter_mut().zip(places) {
+            *number = place.get();
+        }
+        self.cores[cpu].flight.set(Some(Flight {
+            message,
+            gives_up,
+            waiting: 0,
+            sent: false,
+            ends,
+        }));
+        for place in places {
+            place.set(self.fresh());
+        }
+        self.elsewhere(cpu);
+    }
+
+    /// Changes what is noted of a CPU's change.
+    fn update(&self, cpu: usize, update: impl FnOnce(&mut Flight)) {
+        let flight = &self.cores[cpu].flight;
+        flight.set(flight.get().map(|mut flight| {
+            update(&mut flight);
+            flight
+        }));
+    }
+
+    /// Counts a change: `inc_mm_tlb_gen()`.
+    fn count(&self, space: usize) -> TlbGen {
+        let generation = &self.spaces[space].generation;
+        generation.set(generation.get().next());
+        generation.get()
+    }
+
+    /// Changes tables of a process, and makes it known: `flush_tlb_mm_range()`.
+    pub(super) fn edit(&self, cpu: usize, space: usize, edit: Edit) {
+        let mm = &self.spaces[space];
+        let (range, freed_tables) = match edit {
+            Edit::Page(page) => (pages(page, 1), false),
+            Edit::Table(table) => (pages(table * PER_TABLE, PER_TABLE), true),
+            Edit::Pages => (Range::All, false),
+            Edit::Everything => (Range::All, true),
+        };
+        let mut told = Told {
+            flush: Flush {
+                space: Some(mm.id.get()),
+                range,
+                generation: TlbGen::ZERO,
+            },
+            freed_tables: freed_tables && !self.broken(Fault::FreedTablesHidden),
+            trim: self.below(4) == 0,
+        };
+        let ends = matches!(edit, Edit::Everything).then_some(space);
+        let [a, b, c, d] = &mm.frames;
+        let [low, high] = &mm.tables;
+        let change = |places: &[&Cell<u32>]| {
+            self.change(cpu, Message::Spaces(told), ends, places);
+        };
+        match edit {
+            Edit::Page(page) => change(&[&mm.frames[page]]),
+            Edit::Table(0) => change(&[a, b, low]),
+            Edit::Table(_) => change(&[c, d, high]),
+            Edit::Pages => change(&[a, b, c, d]),
+            Edit::Everything => change(&[a, b, c, d, low, high]),
+        }
+        let late = self.broken(Fault::CountedLate);
+        told.flush.generation = if late {
+            mm.generation.get().next()
+        } else {
+            self.count(space)
+        };
+        self.elsewhere(cpu);
+        let mask = mm.mask.get();
+        let here = self.cores[cpu].shown.get().loaded == Some(mm.id.get());
+        self.tell(cpu, Message::Spaces(told), mask, here);
+        if late {
+            self.elsewhere(cpu);
+            self.count(space);
+        }
+        self.finish(cpu);
+    }
+
+    /// Changes a page of each of two processes, and makes both known at once:
+    /// `arch_tlbbatch_add_pending()` and `arch_tlbbatch_flush()`.
+    pub(super) fn batch(&self, cpu: usize, spaces: [usize; 2], page: usize) {
+        let message = Message::Spaces(Told {
+            flush: Flush {
+                space: None,
+                range: Range::All,
+                generation: TlbGen::ZERO,
+            },
+            freed_tables: false,
+            trim: false,
+        });
+        let places = spaces.map(|space| &self.spaces[space].frames[page]);
+        let different = if spaces[0] == spaces[1] { 1 } else { 2 };
+        self.change(cpu, message, None, &places[..different]);
+        let mut mask = 0;
+        for space in spaces {
+            self.count(space);
+            self.elsewhere(cpu);
+            mask |= self.spaces[space].mask.get();
+        }
+        self.tell(cpu, message, mask, mask >> cpu & 1 == 1);
+        self.finish(cpu);
+    }
+
+    /// Changes a page of the kernel's, or all: `flush_tlb_kernel_range()`.
+    pub(super) fn edit_kernel(&self, cpu: usize, page: Option<usize>) {
+        let message = page.map_or(Message::Everything, Message::KernelPage);
+        let [a, b] = &self.kernel_frames;
+        match page {
+            Some(page) => self.change(cpu, message, None, &[&self.kernel_frames[page]]),
+            None => self.change(cpu, message, None, &[a, b]),
+        }
+        self.tell(cpu, message, (1 << CPUS) - 1, true);
+        self.finish(cpu);
+    }
+
+    /// Tells the CPUs of a mask that are concerned, and does this one's part.
+    fn tell(&self, cpu: usize, message: Message, mask: u32, here: bool) {
+        self.update(cpu, |flight| flight.message = message);
+        match Reach::new(mask & !(1 << cpu) != 0, here) {
+            Reach::Many => self.tell_many(cpu, message, mask),
+            Reach::Here => self.serve(cpu, message),
+            Reach::Nowhere => {}
+        }
+        self.update(cpu, |flight| flight.sent = true);
+    }
+
+    /// The same, where there are others: `on_each_cpu_cond_mask()`.
+    fn tell_many(&self, cpu: usize, message: Message, mask: u32) {
+        let concerned = |number: usize| {
+            self.elsewhere(cpu);
+            let core = &self.cores[number];
+            let concerned = match message {
+                Message::Spaces(told) => told.concerns(core.shown.get()),
+                Message::KernelPage(_) | Message::Everything => true,
+            };
+            mask >> number & 1 == 1 && core.online.get() && concerned
+        };
+        for number in (0..CPUS).filter(|&number| number != cpu) {
+            if concerned(number) {
+                self.update(cpu, |flight| flight.waiting |= 1 << number);
+                let inbox = &self.cores[number].inbox;
+                let mut places = inbox.get();
+                if let Some(place) = places.iter_mut().find(|place| place.is_none()) {
+                    *place = Some(cpu);
+                }
+                inbox.set(places);
+            }
+        }
+        if concerned(cpu) {
+            self.serve(cpu, message);
+        }
+    }
+
+    /// Lets a CPU serve what it was told first; returns whether there was something.
+    pub(super) fn serve_next(&self, cpu: usize) -> bool {
+        let inbox = &self.cores[cpu].inbox;
+        let mut places = inbox.get();
+        let Some(sender) = places[0].take() else {
+            return false;
+        };
+        places.rotate_left(1);
+        inbox.set(places);
+        if let Some(flight) = self.cores[sender].flight.get() {
+            self.serve(cpu, flight.message);
+        }
+        self.update(sender, |flight| flight.waiting &= !(1 << cpu));
+        self.finish(sender);
+        true
+    }
+
+    /// Ends the change of a CPU if all have served it.
+    fn finish(&self, cpu: usize) {
+        let flight = &self.cores[cpu].flight;
+        let Some(done) = flight
+            .get()
+            .filter(|flight| flight.sent && flight.waiting == 0)
+        else {
+            return;
+        };
+        flight.set(None);
+        if let Some(space) = done.ends {
+            self.note(self.reborn(space));
+        }
+    }
+
+    /// Makes a new process in the place of one that is gone: no CPU may know its tables any more.
+    fn reborn(&self, space: usize) -> Result<(), Wrong> {
+        let mm = &self.spaces[space];
+        for (cpu, core) in self.cores.iter().enumerate() {
+            if core.tlb.space() == space {
+                return Err(Wrong::Gone { cpu });
+            }
+        }
+        let id = u64::from(self.fresh()) + 1000;
+        mm.id.set(ContextId::new(id).unwrap_or(ContextId::KERNEL));
+        mm.generation.set(TlbGen::ZERO);
+        mm.mask.set(0);
+        mm.dying.set(false);
+        Ok(())
+    }
+
+    /// Does what a CPU is told, with interrupts off.
+    fn serve(&self, cpu: usize, message: Message) {
+        match message {
+            Message::Spaces(told) => self.serve_flush(cpu, told.flush),
+            Message::KernelPage(page) => self.with(cpu, |state, here| {
+                state.drop_kernel_address(tlb::address(USER_PAGES + page), &here);
+                if self.broken(Fault::InvalidateOtherIgnored) {
+                    state.invalidate_other = false;
+                }
+            }),
+            Message::Everything => self.with(cpu, |_, here| flush_kernel::drop_everything(&here)),
+        }
+    }
+
+    /// Serves a flush of address spaces: `flush_tlb_func()`.
+    fn serve_flush(&self, cpu: usize, mut flush: Flush) {
+        self.with(cpu, |state, here| {
+            let number = self.number(state.loaded).unwrap_or(KERNEL);
+            let mut loaded = self.space(number, cpu);
+            let kernel = self.space(KERNEL, cpu);
+            let now = self.spaces[number].generation.get();
+            let asid = state.asid.into_raw();
+            let slot = &mut state.slots[usize::from(asid)];
+            let behind = flush.generation > slot.generation.next();
+            if behind && self.broken(Fault::ChangesSkipped) {
+                slot.generation = TlbGen::new(flush.generation.into_raw() - 1);
+            }
+            let last = flush.generation == slot.generation.next();
+            let pretend = last && self.broken(Fault::LaterChangesSkipped);
+            if pretend {
+                loaded.pretended = Some(flush.generation);
+            }
+            if let (Range::Some { start, shift, .. }, true) =
+                (flush.range, self.broken(Fault::RangeCutShort))
+            {
+                let end = Hva::new(start.into_raw() + (1 << shift));
+                flush.range = Range::new(start, end, shift);
+            }
+            self.distorted(state, |state| {
+                state.serve(&flush, &loaded, &kernel, &here);
+            });
+            if pretend && state.loaded == self.spaces[number].id.get() {
+                state.slots[usize::from(asid)].generation = now;
+            }
+        });
+    }
+}

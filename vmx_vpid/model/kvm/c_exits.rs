@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What KVM's C code does when a guest's invalidation exits, as far as it drops translations.
+//!
+//! Written from what the code of Linux 7.3 does, as [`super::c_flush`] is, with operands that
+//! are good: what of an operand is a fault has tests of its own.
+
+use super::c_flush;
+use crate::{
+    ept::Eptp,
+    exits::{
+        Nested,
+        Next,
+        Roots,
+        Translations,
+        Vcpu, //
+    },
+    flush::Tags,
+    model::guest::exit::{
+        Exited,
+        Instruction, //
+    },
+    x86::{
+        addr::{
+            CanonicalGva,
+            Gva, //
+        },
+        invpcid::Pcid,
+        mode::Machine, //
+    }, //
+};
+
+impl Exited<'_, '_> {
+    /// Has KVM's own code handle the exit.
+    #[inline(never)]
+    pub(crate) fn handled_by_c(&mut self, instruction: Instruction) -> Next {
+        match instruction {
+            Instruction::Invlpg => self.invlpg_by_c(),
+            Instruction::Invpcid => self.invpcid_by_c(),
+            Instruction::Invvpid => self.invvpid_by_c(),
+            Instruction::Invept => self.invept_by_c(),
+        }
+    }
+
+    /// INVLPG.
+    fn invlpg_by_c(&mut self) -> Next {
+        self.mmu_invlpg();
+        self.skip()
+    }
+
+    /// Invalidates the address: `kvm_mmu_invlpg()`.
+    ///
+    /// KVM's emulator does it too, whoever handles exits; with EPT on there is nothing to be
+    /// brought up to date.
+    pub(crate) fn mmu_invlpg(&mut self) {
+        let roots = if self.is_shadowed() {
+            Roots::ALL
+        } else {
+            Roots::NONE
+        };
+        if let Some(address) = self.canonical(self.exit_qualification()) {
+            self.invalidate(address, roots);
+        }
+    }
+
+    /// INVPCID: `kvm_handle_invpcid()`.
+    fn invpcid_by_c(&mut self) -> Next {
+        let [pcid, address] = self.operand;
+        let pcid = Pcid::of(pcid.into(), self.cr4());
+        let in_use = self.machine.vcpus[self.id].registers().pcid(self.cr4());
+        match self.kind {
+            // kvm_mmu_invpcid_gva().
+            0 => {
+                let roots = Roots::matching(self.pcids(), |other| other == pcid);
+                if let Some(address) = self.canonical(address).filter(|_| roots != Roots::NONE) {
+                    self.invalidate(address, roots);
+                }
+            }
+            // kvm_invalidate_pcid().
+            1 => {
+                if pcid == in_use {
+                    self.request_sync();
+                }
+                if self.cr4().pcide() {
+                    let [_, one, two, three] = self.pcids();
+                    let cached = [None, one, two, three];
+                    self.free_roots(Roots::matching(cached, |other| other == pcid));
+                }
+            }
+            _ => self.request_flush(),
+        }
+        self.skip()
+    }
+
+    /// INVVPID: `handle_invvpid()`.
+    fn invvpid_by_c(&mut self) -> Next {
+        if !self.l1_has_vpid() {
+            // #UD.
+            return Next::Guest;
+        }
+        let lacking = self.machine.config.switches.caps_mask;
+        let address = self.canonical(self.operand[1]).filter(|_| self.kind == 0);
+        self.pinned(|vcpu| {
+            if !vcpu.vmcs02_is_here() {
+                vcpu.forget_vpid12();
+                return;
+            }
+            // nested_get_vpid02().
+            let vpid = vcpu.tags().vpid02().or_else(|| vcpu.tags().vpid01());
+            let what = match address {
+                Some(address) => c_flush::address(vpid, address, lacking),
+                None => c_flush::context(vpid, lacking),
+            };
+            if let Some(what) = what {
+                vcpu.issue(what);
+            }
+        });
+        if !self.tags().ept() {
+            self.free_l2_roots();
+        }
+        self.skip()
+    }
+
+    /// INVEPT: `handle_invept()`.
+    fn invept_by_c(&mut self) -> Next {
+        let tag = Eptp::from(self.operand[0]).ep4ta();
+        let roots = match self.kind {
+            1 => Roots::matching(self.ept12_roots(), |eptp| eptp.ep4ta() == tag),
+            _ => Roots::ALL,
+        };
+        if roots != Roots::NONE {
+            self.free_ept12_roots(roots);
+        }
+        self.skip()
+    }
+
+    /// Checks an address as INVLPG does.
+    fn canonical(&self, address: u64) -> Option<CanonicalGva> {
+        Gva::new(address).canonical(self.linear_width())
+    }
+}

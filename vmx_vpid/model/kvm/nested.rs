@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KVM's core as far as it asks for flushes when a hypervisor runs in a guest.
+
+use super::vcpu::{
+    Ept12,
+    Roots,
+    L2, //
+};
+use crate::model::{
+    fault::Fault,
+    guest::invalidated::Dropped,
+    machine::{
+        Machine,
+        Wrong, //
+    }, //
+};
+
+impl Machine<'_> {
+    /// L1 enters VMX operation: `enter_vmx_operation()`.
+    pub(crate) fn vmx_on(&mut self, id: usize) {
+        if !self.vcpus[id].vmxon {
+            let vpid02 = self.take_vpid();
+            let vcpu = &mut self.vcpus[id];
+            vcpu.vmxon = true;
+            vcpu.vpid02 = vpid02;
+            // Either is enough by itself.
+            if !self.faults.has(Fault::NoFlushOnVmxon) {
+                vcpu.vmcs[1] = None;
+                vcpu.last_vpid12 = 0;
+            }
+        }
+    }
+
+    /// L1 leaves VMX operation: `free_nested()`.
+    pub(crate) fn vmx_off(&mut self, id: usize) -> Result<(), Wrong> {
+        let vcpu = &mut self.vcpus[id];
+        if vcpu.vmxon && vcpu.l2.is_none() {
+            vcpu.vmxon = false;
+            vcpu.mmus[1] = Roots::default();
+            let vpid02 = vcpu.vpid02;
+            if !self.faults.has(Fault::Vpid02Leaked) {
+                self.give_back(vpid02)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for what L1 may expect of a VM entry or exit: `nested_vmx_transition_tlb_flush()`.
+    fn transition(&mut self, id: usize, l2: L2, entry: bool) {
+        let faults = self.faults;
+        let vcpu = &mut self.vcpus[id];
+        if l2.vpid12 == 0 {
+            vcpu.pending.guest |= !faults.has(Fault::NoFlushOnSharedVpid);
+        } else if entry && l2.vpid12 != vcpu.last_vpid12 {
+            if !faults.has(Fault::Vpid12NotStored) {
+                vcpu.last_vpid12 = l2.vpid12;
+            }
+            vcpu.pending.guest |= !faults.has(Fault::NoFlushOnVpid12);
+        } else if !self.config.ept && vcpu.vpid02.is_none() {
+            vcpu.pending.current |= !faults.has(Fault::NoFlushOnSharedVpid);
+        }
+        // Without a VPID, a VM entry and a VM exit drop what L1 and L2 have cached.
+        if l2.vpid12 == 0 {
+            let now = self.now;
+            for reader in [0, 3] {
+                self.vcpus[id].promises[reader].note(Dropped::All, now);
+            }
+        }
+    }
+
+    /// Enters L2: `nested_vmx_enter_non_root_mode()`.
+    pub(crate) fn enter_l2(&mut self, id: usize, l2: L2) -> Result<(), Wrong> {
+        let l2 = L2 {
+            ept12: l2.ept12.filter(|_| self.config.ept),
+            ..l2
+        };
+        let vcpu = &self.vcpus[id];
+        // Where there is no VPID for L1 nor for L2, KVM's entry of an L2 with one fails.
+        let impossible = l2.vpid12 != 0 && vcpu.vpid02.or(vcpu.vpid01).is_none();
+        let without = !self.config.vpid && l2.vpid12 != 0;
+        if !vcpu.vmxon || vcpu.l2.is_some() || without || impossible {
+            return Ok(());
+        }
+        if !self.faults.has(Fault::TransitionLosesRequests) {
+            self.serve_local(id)?;
+        } else {
+            self.vcpus[id].pending.current = false;
+            self.vcpus[id].pending.guest = false;
+        }
+        self.vcpus[id].l2 = Some(l2);
+        self.begin(id);
+        self.load(id);
+        self.transition(id, l2, true);
+        self.new_root(id);
+        Ok(())
+    }
+
+    /// Notes of who runs for the first time that nothing can have been cached for it before.
+    fn begin(&mut self, id: usize) {
+        let now = self.now;
+        let vcpu = &mut self.vcpus[id];
+        let reader = vcpu.reader_index();
+        if vcpu.ran >> reader & 1 == 0 {
+            vcpu.ran |= 1 << reader;
+            vcpu.promises[reader].note(Dropped::All, now);
+        }
+        if let Some(ept12) = vcpu.ept12() {
+            if vcpu.ran_on >> ept12.number & 1 == 0 {
+                vcpu.ran_on |= 1 << ept12.number;
+                vcpu.ept12_dropped[usize::from(ept12.number)] = now;
+            }
+        }
+    }
+
+    /// L2 turns to another EPT of L1's by VMFUNC: `nested_vmx_eptp_switching()`.
+    ///
+    /// To the one in use it turns by doing nothing, as KVM has it.
+    pub(crate) fn switch_ept12(&mut self, id: usize, ept12: Ept12) {
+        let vcpu = &mut self.vcpus[id];
+        let Some(L2 {
+            vpid12,
+            ept12: Some(old),
+        }) = vcpu.l2
+        else {
+            return;
+        };
+        if old == ept12 {
+            return;
+        }
+        vcpu.l2 = Some(L2 {
+            vpid12,
+            ept12: Some(ept12),
+        });
+        self.begin(id);
+        self.new_root(id);
+        // What an L2 without a VPID has cached goes.
+        if vpid12 == 0 {
+            let (now, flush) = (self.now, !self.faults.has(Fault::NoFlushOnVmfunc));
+            let vcpu = &mut self.vcpus[id];
+            vcpu.pending.guest |= flush;
+            let reader = vcpu.reader_index();
+            vcpu.promises[reader].note(Dropped::All, now);
+        }
+    }
+
+    /// Leaves L2: `__nested_vmx_vmexit()`.
+    pub(crate) fn leave_l2(&mut self, id: usize) -> Result<(), Wrong> {
+        let Some(l2) = self.vcpus[id].l2 else {
+            return Ok(());
+        };
+        if !self.faults.has(Fault::TransitionLosesRequests) {
+            self.serve_local(id)?;
+        } else {
+            self.vcpus[id].pending.current = false;
+            self.vcpus[id].pending.guest = false;
+        }
+        self.vcpus[id].l2 = None;
+        self.load(id);
+        self.transition(id, l2, false);
+        self.new_root(id);
+        Ok(())
+    }
+}

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The trees of tables that KVM runs guests on.
+//!
+//! Each belongs to a VM and has a role: what it translates, and from what it is made.  Entries have
+//! the form that the CPU reads, EPT's or that of page tables.  A tree may be kept by several vCPUs.
+
+use crate::{
+    model::guest::{
+        edit::{
+            LARGE,
+            PRESENT,
+            WRITABLE, //
+        },
+        memory::{
+            Gfn,
+            Hfn,
+            Meta,
+            Table,
+            Tables,
+            FRAMES, //
+        }, //
+    },
+    x86::addr::Hpa, //
+};
+
+/// Trees that there can be at once.
+pub(crate) const TREES: usize = 32;
+
+/// The number of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TreeId(pub(crate) u8);
+
+/// What a tree translates; `union kvm_mmu_page_role`, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// An EPT of guest-physical addresses.
+    Direct {
+        /// For system-management mode.
+        smm: bool,
+        /// For an L2 without an EPT of its own.
+        l2: bool,
+    },
+    /// Shadows of a guest's page tables, with EPT off.
+    Shadow {
+        /// The guest's root table.
+        root: Gfn,
+        /// It is read as with CR4.PAE set.
+        pae: bool,
+        /// They are of L2.
+        l2: bool,
+    },
+    /// What a guest runs on that has paging off, with EPT off: page tables that map each address to
+    /// itself.
+    Unpaged {
+        /// They are for L2.
+        l2: bool,
+    },
+    /// Shadows of an EPT of L1's, for L2.
+    Nested {
+        /// The root table of L1's EPT.
+        root: Gfn,
+        /// L1's EPT has accessed and dirty flags.
+        accessed_dirty: bool,
+    },
+}
+
+impl Role {
+    /// Whether the entries are those of an EPT.
+    pub(crate) fn is_ept(self) -> bool {
+        !matches!(self, Self::Shadow { .. } | Self::Unpaged { .. })
+    }
+
+    /// The root table of the guest's that it shadows, if it does.
+    pub(crate) fn shadowed(self) -> Option<Gfn> {
+        match self {
+            Self::Direct { .. } | Self::Unpaged { .. } => None,
+            Self::Shadow { root, .. } | Self::Nested { root, .. } => Some(root),
+        }
+    }
+
+    /// Whether KVM has its TDP MMU keep them, which frees what nobody uses and flushes nothing.
+    pub(crate) fn is_tdp(self) -> bool {
+        matches!(self, Self::Direct { .. })
+    }
+
+    /// The bit of an entry that is its dirty flag.
+    pub(crate) fn dirty_bit(self) -> u64 {
+        if self.is_ept() {
+            1 << 9
+        } else {
+            1 << 6
+        }
+    }
+
+    /// Where in a table of a level the entry for a page or a frame is.
+    pub(crate) fn index(self, level: u8, number: u16) -> usize {
+        let bits = if self.is_ept() { 9 } else { 1 };
+        let shifted = u32::from(number) >> (bits * (u32::from(level) - 1)).min(31);
+        (shifted & ((1 << bits) - 1)) as usize
+    }
+
+    /// How many entries of a table are ever used.
+    pub(crate) fn used(self, level: u8) -> usize {
+        match (self.is_ept(), level) {
+            (true, 1) => FRAMES,
+            (_, 4) | (true, 3) => 1,
+            _ => 2,
+        }
+    }
+
+    /// Makes an entry that refers to a table.
+    pub(crate) fn link(self, table: Table) -> u64 {
+        let rights = if self.is_ept() { 7 } else { 0x23 };
+        table.address().into_raw() | rights
+    }
+
+    /// Makes an entry that refers to a page at a level.
+    pub(crate) fn leaf(self, level: u8, hfn: Hfn, write: bool) -> u64 {
+        let rights = if self.is_ept() { 0x35 } else { 0x61 };
+        let write = if write { WRITABLE } else { 0 };
+        let large = if level > 1 { LARGE } else { 0 };
+        hfn.address().into_raw() | rights | write | large
+    }
+}
+
+/// A tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tree {
+    /// The VM.
+    pub(crate) vm: usize,
+    /// What it translates.
+    pub(crate) role: Role,
+    /// The root table.
+    pub(crate) root: Table,
+    /// It is not to be used any more.
+    pub(crate) obsolete: bool,
+}
+
+/// Stands for a guest's table where there is none: below a large page of the guest's.
+pub(crate) const NO_TABLE: Gfn = Gfn(999);
+
+/// Whether an entry is there.
+pub(crate) fn is_present(entry: u64) -> bool {
+    entry & PRESENT != 0
+}
+
+/// Whether an entry of a level refers to a page.
+pub(crate) fn is_leaf(entry: u64, level: u8) -> bool {
+    level == 1 || entry & LARGE != 0
+}
+
+/// Returns the host's frame that an entry refers to.
+pub(crate) fn frame_of(entry: u64) -> Hfn {
+    Hfn::at(Hpa::new(entry & 0x000f_ffff_ffff_f000))
+}
+
+/// Where an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The table.
+    pub(crate) table: Table,
+    /// The index.
+    pub(crate) index: usize,
+    /// The level of the table, 1 for a page table.
+    pub(crate) level: u8,
+}
+
+/// How far down a look-up got.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// The place of the last entry.
+    pub(crate) place: Place,
+    /// That entry: of a page, or not present.
+    pub(crate) entry: u64,
+    /// The tables on the way by level, from `path[4]` down to `path[place.level]`.
+    pub(crate) path: [Option<Table>; 5],
+}
+
+impl Tree {
+    /// Looks an entry up.
+    pub(crate) fn find(&self, tables: &Tables, number: u16) -> Found {
+        let mut path = [None; 5];
+        let (mut table, mut level) = (self.root, 4);
+        loop {
+            path[usize::from(level)] = Some(table);
+            let index = self.role.index(level, number);
+            let entry = tables.read(table, index);
+            if !is_present(entry) || is_leaf(entry, level) {
+                let place = Place {
+                    table,
+                    index,
+                    level,
+                };
+                return Found { place, entry, path };
+            }
+            (table, level) = (Table::of_entry(entry), level - 1);
+        }
+    }
+
+    /// Translates a page or a frame: the host's frame, and the entry it comes from.
+    pub(crate) fn translate(&self, tables: &Tables, number: u16) -> Option<(Hfn, Found)> {
+        let found = self.find(tables, number);
+        if !is_present(found.entry) {
+            return None;
+        }
+        let span = self.span(found.place.level);
+        let offset = number & ((1 << span) - 1);
+        Some((frame_of(found.entry).plus(offset), found))
+    }
+
+    /// Returns how many pages or frames an entry of a level is for, as a power of 2; no more than
+    /// there are.
+    pub(crate) fn span(&self, level: u8) -> u8 {
+        let bits = if self.role.is_ept() { 9 } else { 1 };
+        ((level - 1) * bits).min(15)
+    }
+
+    /// Calls a function for each entry that is there, tables before what is below them.
+    ///
+    /// The function is told the place, the entry, and the frame of the guest's table that the
+    /// entry's own table shadows.
+    pub(crate) fn each(&self, tables: &mut Tables, mut visit: impl FnMut(&mut Tables, Place, Gfn)) {
+        let root = self.role.shadowed().unwrap_or(NO_TABLE);
+        self.each_below(tables, self.root, 4, root, &mut visit);
+    }
+
+    /// The same for one table and what is below it.
+    fn each_below(
+        &self,
+        tables: &mut Tables,
+        table: Table,
+        level: u8,
+        shadowed: Gfn,
+        visit: &mut impl FnMut(&mut Tables, Place, Gfn),
+    ) {
+        for index in 0..self.role.used(level) {
+            if !is_present(tables.read(table, index)) {
+                continue;
+            }
+            let place = Place {
+                table,
+                index,
+                level,
+            };
+            visit(tables, place, shadowed);
+            let entry = tables.read(table, index);
+            if is_present(entry) && !is_leaf(entry, level) {
+                let below = tables.meta(table, index).gfn;
+                self.each_below(tables, Table::of_entry(entry), level - 1, below, visit);
+            }
+        }
+    }
+
+    /// Gives back a table, and all below it.
+    pub(crate) fn free_table(&self, tables: &mut Tables, table: Table, level: u8) {
+        for index in 0..self.role.used(level) {
+            let entry = tables.read(table, index);
+            if is_present(entry) && !is_leaf(entry, level) {
+                self.free_table(tables, Table::of_entry(entry), level - 1);
+            }
+        }
+        tables.give_back(table);
+    }
+
+    /// Clears an entry, and gives back what is below it.
+    pub(crate) fn clear(&self, tables: &mut Tables, place: Place) {
+        let entry = tables.read(place.table, place.index);
+        tables.write(place.table, place.index, 0);
+        if is_present(entry) && !is_leaf(entry, place.level) {
+            self.free_table(tables, Table::of_entry(entry), place.level - 1);
+        }
+    }
+
+    /// Makes the way down to a table of a level, where it is not there yet; a large page on the way
+    /// is split.
+    ///
+    /// `shadowed` gives the guest's table that the table of a level shadows.  Returns the place of
+    /// the entry, or `None` if no table is left.
+    pub(crate) fn make_way(
+        &self,
+        tables: &mut Tables,
+        number: u16,
+        to: u8,
+        shadowed: impl Fn(u8) -> Gfn,
+    ) -> Option<Place> {
+        loop {
+            let Found { place, entry, .. } = self.find(tables, number);
+            if place.level <= to {
+                let table = place.table;
+                let index = self.role.index(place.level, number);
+                return (place.level == to).then_some(Place {
+                    table,
+                    index,
+                    level: to,
+                });
+            }
+            let table = tables.take()?;
+            if is_present(entry) {
+                self.fill_from_large(tables, table, place, entry);
+            }
+            tables.write(place.table, place.index, self.role.link(table));
+            let meta = Meta {
+                time: 0,
+                gfn: shadowed(place.level - 1),
+            };
+            tables.set_meta(place.table, place.index, meta);
+        }
+    }
+
+    /// Fills a table with what an entry for a large page says: the same translations.
+    fn fill_from_large(&self, tables: &mut Tables, table: Table, place: Place, entry: u64) {
+        let level = place.level - 1;
+        let span = self.span(level);
+        let meta = tables.meta(place.table, place.index);
+        for index in 0..self.role.used(level) {
+            // CAST: Small numbers.
+            let offset = (index as u16) << span;
+            let hfn = frame_of(entry).plus(offset);
+            let flags = entry & self.role.dirty_bit();
+            let leaf = self.role.leaf(level, hfn, entry & WRITABLE != 0);
+            // A new entry of page tables has its dirty flag set already.
+            let leaf = if self.role.is_ept() {
+                leaf | flags
+            } else {
+                leaf
+            };
+            tables.write(table, index, leaf);
+            let gfn = meta.gfn.plus(offset);
+            tables.set_meta(table, index, Meta { gfn, ..meta });
+        }
+    }
+}

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vCPU as KVM keeps it, as far as translations go.
+
+use super::{
+    generations::Tag,
+    tables::{
+        Role,
+        Tree,
+        TreeId, //
+    }, //
+};
+use crate::{
+    ept::{
+        Eptp,
+        Levels, //
+    },
+    flush::{
+        Root,
+        Tags,
+        ROOTS, //
+    },
+    invvpid::Vpid,
+    model::{
+        fault::{
+            Fault,
+            Faults, //
+        },
+        guest::{
+            control_regs::{
+                Controls,
+                Registers, //
+            },
+            invalidated::Promise,
+            memory::{
+                frames,
+                Gfn, //
+            }, //
+        },
+        machine::Config, //
+    },
+    x86::{
+        addr::Hpa,
+        control_regs::Cr4, //
+    }, //
+};
+
+/// A root that a vCPU keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// The tree.
+    pub(crate) tree: TreeId,
+    /// What the guest loaded to get there: CR3 with its PCID, or an EPT pointer of L1's.
+    pub(crate) pgd: u64,
+}
+
+/// The roots of one `struct kvm_mmu`: the current one, and the cached.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Roots(pub(crate) [Option<Kept>; Self::LEN]);
+
+impl Roots {
+    /// How many an MMU keeps.
+    pub(crate) const LEN: usize = ROOTS / 2;
+
+    /// Makes another root the current one: a cached one that is wanted, or none, to be loaded.
+    ///
+    /// Answers to `fast_pgd_switch()`: the one that was current is cached, and the oldest let go
+    /// when there is no room.
+    pub(crate) fn switch(&mut self, wanted: impl Fn(Kept) -> bool) {
+        match self.0.iter().position(|root| root.is_some_and(&wanted)) {
+            Some(place) => self.0[..=place].rotate_right(1),
+            None if self.0[0].is_some() => {
+                self.0.rotate_right(1);
+                self.0[0] = None;
+            }
+            None => {}
+        }
+    }
+
+    /// Lets go of the roots that are not to be kept.
+    pub(crate) fn keep(&mut self, keep: impl Fn(Kept) -> bool) {
+        for root in &mut self.0 {
+            *root = root.filter(|&root| keep(root));
+        }
+    }
+}
+
+/// L2 as L1 has set it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct L2 {
+    /// 0 if L1 gave it no VPID; else 1 or 2.
+    pub(crate) vpid12: u16,
+    /// The EPT that L1 gave it, if any.
+    pub(crate) ept12: Option<Ept12>,
+}
+
+/// An EPT pointer of L1's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ept12 {
+    /// Which of its two EPTs it is, 0 or 1.
+    pub(crate) number: u8,
+    /// Whether it has accessed and dirty flags: that is no part of the tag.
+    pub(crate) accessed_dirty: bool,
+}
+
+impl Ept12 {
+    /// Returns the frame of its root.
+    pub(crate) fn root(self) -> Gfn {
+        frames::EPT_ROOT.plus(self.number.into())
+    }
+
+    /// Returns it as L1 writes it.
+    pub(crate) fn eptp(self) -> Eptp {
+        let root = Hpa::new(self.root().address());
+        Eptp::for_root(root, Levels::Four, self.accessed_dirty)
+    }
+}
+
+/// What KVM was asked to do before the vCPU runs on.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Pending {
+    /// `KVM_REQ_MMU_SYNC`.
+    pub(crate) sync: bool,
+    /// `KVM_REQ_TLB_FLUSH`.
+    pub(crate) all: bool,
+    /// `KVM_REQ_TLB_FLUSH_CURRENT`.
+    pub(crate) current: bool,
+    /// `KVM_REQ_TLB_FLUSH_GUEST`.
+    pub(crate) guest: bool,
+}
+
+impl Pending {
+    /// Whether anything is to be done.
+    pub(crate) fn any(self) -> bool {
+        self.sync || self.all || self.current || self.guest
+    }
+}
+
+/// For whom translations are made: a life of a vCPU, and in it L1, or an L2 by its vpid12.
+pub(crate) type Reader = u32;
+
+/// Readers of one life: L1, the two VPIDs that it gives to L2, and L2 without a VPID.
+pub(crate) const READERS: usize = 4;
+
+/// A vCPU.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Vcpu {
+    /// It was created and not destroyed.
+    pub(crate) alive: bool,
+    /// Which of all vCPUs that ever were it is.
+    pub(crate) life: u32,
+    /// `None` if there was none left.
+    pub(crate) vpid01: Option<Vpid>,
+    /// Left as it was outside VMX operation, as KVM does.
+    pub(crate) vpid02: Option<Vpid>,
+    /// Where these two are from, as long as they may be used: tags of a CPU's generation.
+    pub(crate) tags: [Option<Tag>; 2],
+    /// L1 is in VMX operation.
+    pub(crate) vmxon: bool,
+    /// L2, while it is active.
+    pub(crate) l2: Option<L2>,
+    /// The vpid12 that L2 was last entered with; 0 for none since VMXON.
+    pub(crate) last_vpid12: u16,
+    /// The CPU on which vmcs01 and vmcs02 were last loaded.
+    pub(crate) vmcs: [Option<usize>; 2],
+    /// `root_mmu` and `guest_mmu`.
+    pub(crate) mmus: [Roots; 2],
+    /// CR3 of L1, and that of L2.
+    pub(crate) registers: [Registers; 2],
+    /// CR0 and CR4 likewise.
+    pub(crate) controls: [Controls; 2],
+    /// L1 is in system-management mode: a role of its own.
+    pub(crate) smm: bool,
+    /// What is to be done before it runs on.
+    pub(crate) pending: Pending,
+    /// What each reader was promised.
+    pub(crate) promises: [Promise; READERS],
+    /// When L1 last dropped what it cached of each of its EPTs.
+    pub(crate) ept12_dropped: [u32; 2],
+    /// Which readers ever ran, and which EPTs L2 ever ran on, by bit: nothing can have been cached
+    /// for the others.
+    pub(crate) ran: u8,
+    pub(crate) ran_on: u8,
+}
+
+impl Vcpu {
+    /// Which VMCS is in use: 0 is vmcs01, 1 is vmcs02.
+    pub(crate) fn level(&self) -> usize {
+        self.l2.is_some().into()
+    }
+
+    /// The EPT of L1's that L2 runs on.
+    pub(crate) fn ept12(&self) -> Option<Ept12> {
+        self.l2?.ept12
+    }
+
+    /// Which MMU is in use: `guest_mmu` for an L2 that has an EPT.
+    pub(crate) fn mmu(&self) -> usize {
+        self.ept12().is_some().into()
+    }
+
+    /// The root in use.
+    pub(crate) fn root(&self) -> Option<Kept> {
+        self.mmus[self.mmu()].0[0]
+    }
+
+    /// CR3 in use.
+    pub(crate) fn registers(&self) -> Registers {
+        self.registers[self.level()]
+    }
+
+    /// CR4 in use.
+    pub(crate) fn cr4(&self) -> Cr4 {
+        self.controls[self.level()].cr4()
+    }
+
+    /// The frame of the guest's root table; `None` with paging off.
+    pub(crate) fn table(&self) -> Option<Gfn> {
+        self.controls[self.level()].table(self.registers())
+    }
+
+    /// Which of the readers of its life it is.
+    pub(crate) fn reader_index(&self) -> usize {
+        match self.l2 {
+            None => 0,
+            Some(L2 { vpid12: 0, .. }) => 3,
+            Some(L2 { vpid12, .. }) => vpid12.into(),
+        }
+    }
+
+    /// For whom translations are made as it stands.
+    pub(crate) fn reader(&self) -> Reader {
+        // CAST: There are four.
+        self.life * READERS as u32 + self.reader_index() as u32
+    }
+
+    /// The tree that it has to run on as it stands, and what the guest loaded to get there.
+    pub(crate) fn wanted(&self, config: &Config) -> (Role, u64) {
+        let l2 = self.l2.is_some();
+        if let Some(ept12) = self.ept12() {
+            let role = Role::Nested {
+                root: ept12.root(),
+                accessed_dirty: ept12.accessed_dirty,
+            };
+            return (role, ept12.eptp().into_raw());
+        }
+        if config.ept {
+            let smm = self.smm && !l2;
+            return (Role::Direct { smm, l2 }, 0);
+        }
+        let Some(root) = self.table() else {
+            return (Role::Unpaged { l2 }, 0);
+        };
+        let pae = self.controls[self.level()].pae;
+        (
+            Role::Shadow { root, pae, l2 },
+            self.registers().cr3().into_raw(),
+        )
+    }
+
+    /// The trees that it keeps.
+    pub(crate) fn trees(&self) -> impl Iterator<Item = TreeId> + '_ {
+        let roots = self.mmus.iter().flat_map(|mmu| mmu.0).flatten();
+        roots.map(|root| root.tree)
+    }
+}
+
+/// A vCPU as a flush sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    /// The vCPU as it is.
+    pub(crate) vcpu: &'a Vcpu,
+    /// How the machine is set up.
+    pub(crate) config: &'a Config,
+    /// The trees there are.
+    pub(crate) trees: &'a [Option<Tree>],
+    /// What is broken.
+    pub(crate) faults: Faults,
+}
+
+impl Seen<'_> {
+    /// What the vCPU tells of a root.
+    fn root_of(&self, root: Option<Kept>) -> Root {
+        let Some(tree) = root.and_then(|root| self.trees[usize::from(root.tree.0)]) else {
+            return Root::Invalid;
+        };
+        let table = tree.root;
+        if self.config.unknown_roots && table.0 % 2 == 1 {
+            if self.faults.has(Fault::UnknownRootsHidden) {
+                return Root::Invalid;
+            }
+            return Root::Unknown;
+        }
+        let address = if self.faults.has(Fault::WrongRootNamed) {
+            table.address().into_raw() ^ 0x4_0000
+        } else {
+            table.address().into_raw()
+        };
+        Root::Known {
+            table: Hpa::new(address),
+            levels: Levels::Four,
+            accessed_dirty: self.config.accessed_dirty,
+        }
+    }
+
+    /// The VPID that the vCPU enters the guest with, whatever is broken.
+    pub(crate) fn entered_with(&self) -> Option<Vpid> {
+        match self.vcpu.l2 {
+            Some(L2 { vpid12: 1.., .. }) => self.vcpu.vpid02.or(self.vcpu.vpid01),
+            _ => self.vcpu.vpid01,
+        }
+    }
+}
+
+impl Tags for Seen<'_> {
+    fn ept(&self) -> bool {
+        self.config.ept
+    }
+
+    fn vpid(&self) -> bool {
+        self.config.vpid
+    }
+
+    fn vpid01(&self) -> Option<Vpid> {
+        let told = !self.faults.has(Fault::HiddenVpid01);
+        self.vcpu.vpid01.filter(|_| told)
+    }
+
+    fn vpid02(&self) -> Option<Vpid> {
+        let told = self.vcpu.vmxon && !self.faults.has(Fault::HiddenVpid02);
+        self.vcpu.vpid02.filter(|_| told)
+    }
+
+    fn current_vpid(&self) -> Option<Vpid> {
+        if self.faults.has(Fault::AlwaysVpid01) {
+            return self.vcpu.vpid01;
+        }
+        if self.faults.has(Fault::AlwaysVpid02) {
+            return self.vcpu.vpid02.or(self.vcpu.vpid01);
+        }
+        self.entered_with()
+    }
+
+    fn root(&self) -> Root {
+        if self.faults.has(Fault::RootOfOtherMmu) {
+            return self.root_of(self.vcpu.mmus[1 - self.vcpu.mmu()].0[0]);
+        }
+        self.root_of(self.vcpu.root())
+    }
+
+    fn roots(&self) -> [Root; ROOTS] {
+        let [l1, l2] = &self.vcpu.mmus;
+        let mut roots = [Root::Invalid; ROOTS];
+        let told = l1.0.iter().chain(&l2.0).map(|&root| self.root_of(root));
+        for (slot, root) in roots.iter_mut().zip(told) {
+            *slot = root;
+        }
+        for (fault, range) in [
+            (Fault::HiddenCurrentRoot, 0..1),
+            (Fault::HiddenCachedRoots, 1..4),
+            (Fault::HiddenL2Root, 4..5),
+            (Fault::HiddenCachedL2Roots, 5..8),
+        ] {
+            if self.faults.has(fault) {
+                roots[range].fill(Root::Invalid);
+            }
+        }
+        roots
+    }
+}

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes to KVM's trees: by the host, which moves and protects memory, and by KVM, when the
+//! guest's tables changed.
+//!
+//! Each function names the one of KVM that it answers to, and asks for a flush when that does.
+
+use super::tables::{
+    frame_of,
+    is_leaf,
+    is_present,
+    Place,
+    Role,
+    Tree,
+    NO_TABLE, //
+};
+use crate::model::{
+    fault::Fault,
+    guest::{
+        edit::{
+            self,
+            Kind,
+            DIRTY,
+            PRESENT,
+            WRITABLE, //
+        },
+        memory::{
+            Gfn,
+            Meta,
+            Tables, //
+        }, //
+    },
+    machine::Machine, //
+};
+
+/// Where KVM's tables have an entry for a frame, in a tree.
+fn each_leaf_of(
+    tree: Tree,
+    tables: &mut Tables,
+    gfn: Gfn,
+    mut visit: impl FnMut(&mut Tables, Place),
+) {
+    tree.each(tables, |tables, place, _| {
+        let entry = tables.read(place.table, place.index);
+        if !is_leaf(entry, place.level) {
+            return;
+        }
+        let span = if tree.role.is_ept() {
+            tree.span(place.level)
+        } else {
+            0
+        };
+        let first = tables.meta(place.table, place.index).gfn;
+        if gfn.0.wrapping_sub(first.0) >> span == 0 {
+            visit(tables, place);
+        }
+    });
+}
+
+impl Machine<'_> {
+    /// Has all vCPUs of a VM flush before they run on: `kvm_flush_remote_tlbs()`.
+    pub(crate) fn flush_remote(&mut self, vm: usize) {
+        if self.faults.has(Fault::NoRemoteFlush) {
+            return;
+        }
+        let first = if self.faults.has(Fault::RemoteFlushOfOne) {
+            1
+        } else {
+            0
+        };
+        for vcpu in &mut self.vcpus[2 * vm + first..2 * vm + 2] {
+            vcpu.pending.all = true;
+        }
+        let noted = !self.faults.has(Fault::ChangedEptTakenAsClean);
+        for (number, tree) in self.trees.iter().enumerate() {
+            if noted && tree.is_some_and(|tree| tree.vm == vm) {
+                self.generations.note_change(number);
+            }
+        }
+    }
+
+    /// Works on each tree of a VM.
+    fn each_tree(&mut self, vm: usize, mut work: impl FnMut(&mut Self, Tree)) {
+        for number in 0..self.trees.len() {
+            if let Some(tree) = self.trees[number].filter(|tree| tree.vm == vm) {
+                work(self, tree);
+            }
+        }
+    }
+
+    /// Moves a frame to another place: `kvm_unmap_gfn_range()`, and the move itself.
+    pub(crate) fn relocate(&mut self, vm: usize, gfn: u16) {
+        let gfn = Gfn(gfn);
+        let mut zapped = false;
+        self.each_tree(vm, |this, tree| {
+            each_leaf_of(tree, &mut this.tables, gfn, |tables, place| {
+                zapped = true;
+                tree.clear(tables, place);
+            });
+        });
+        if zapped {
+            self.flush_remote(vm);
+        }
+        self.memories[vm].relocate(gfn);
+    }
+
+    /// Takes the right to write from a frame, so that the next write is noticed:
+    /// `kvm_get_dirty_log_protect()`.
+    pub(crate) fn protect(&mut self, vm: usize, gfn: u16) {
+        let gfn = Gfn(gfn);
+        self.memories[vm].protected |= gfn.bit();
+        let mut changed = false;
+        self.each_tree(vm, |this, tree| {
+            each_leaf_of(tree, &mut this.tables, gfn, |tables, place| {
+                let entry = tables.read(place.table, place.index);
+                changed |= entry & WRITABLE != 0;
+                tables.write(place.table, place.index, entry & !WRITABLE);
+            });
+        });
+        if changed && !self.faults.has(Fault::NoFlushOnProtect) {
+            self.flush_remote(vm);
+        }
+    }
+
+    /// Clears the dirty flags of a frame, where the CPU keeps them:
+    /// `kvm_clear_dirty_log_protect()` with a log that the CPU writes.
+    pub(crate) fn clean(&mut self, vm: usize, gfn: u16) {
+        let mut changed = false;
+        self.each_tree(vm, |this, tree| {
+            let dirty = tree.role.dirty_bit();
+            if tree.role.is_ept() && this.config.accessed_dirty {
+                each_leaf_of(tree, &mut this.tables, Gfn(gfn), |tables, place| {
+                    let entry = tables.read(place.table, place.index);
+                    changed |= entry & dirty != 0;
+                    tables.write(place.table, place.index, entry & !dirty);
+                });
+            }
+        });
+        if changed && !self.faults.has(Fault::NoFlushOnClean) {
+            self.flush_remote(vm);
+        }
+    }
+
+    /// Maps by smaller pages what large ones map: `kvm_mmu_try_split_huge_pages()`.
+    ///
+    /// It flushes nothing: both translate alike.
+    pub(crate) fn split(&mut self, vm: usize) {
+        self.memories[vm].largest = 1;
+        self.each_tree(vm, |this, tree| {
+            if let Role::Direct { .. } = tree.role {
+                for number in [0, 512] {
+                    let found = tree.find(&this.tables, number);
+                    if is_present(found.entry) && this.tables.left() > 2 {
+                        let no_table = |_| NO_TABLE;
+                        let _ = tree.make_way(&mut this.tables, number, 1, no_table);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Maps by a large page what small ones map: `kvm_tdp_mmu_try_recover_huge_pages()`.
+    pub(crate) fn merge(&mut self, vm: usize, level: u8) {
+        self.memories[vm].largest = level;
+        if self.memories[vm].level() < level || level < 2 {
+            return;
+        }
+        let mut changed = false;
+        self.each_tree(vm, |this, tree| {
+            let found = tree.find(&this.tables, 0);
+            let Role::Direct { .. } = tree.role else {
+                return;
+            };
+            if let Some(table) = found.path[2].filter(|_| found.place.level < level) {
+                let place = Place {
+                    table,
+                    index: 0,
+                    level: 2,
+                };
+                tree.clear(&mut this.tables, place);
+                let host = this.memories[vm].host(Gfn(0));
+                let entry = tree.role.leaf(2, host, true);
+                this.tables.write(table, 0, entry);
+                let meta = Meta {
+                    time: 0,
+                    gfn: Gfn(0),
+                };
+                this.tables.set_meta(table, 0, meta);
+                changed = true;
+            }
+        });
+        if changed && !self.faults.has(Fault::NoFlushOnMerge) {
+            self.flush_remote(vm);
+        }
+    }
+
+    /// Gives up all trees of a VM: `kvm_mmu_zap_all_fast()`.
+    ///
+    /// Its vCPUs let go of them before they run on; nothing is flushed.
+    pub(crate) fn zap_all(&mut self, vm: usize) {
+        for tree in self.trees.iter_mut().flatten() {
+            tree.obsolete |= tree.vm == vm;
+        }
+    }
+
+    /// The guest writes an entry of one of its tables, or of an EPT of its own.
+    ///
+    /// KVM notices only if it shadows the table and the table is no page table: `shadow_mmu_*`
+    /// lets those of the lowest level lag behind.  Then it drops what it made from the entry:
+    /// `kvm_mmu_track_write()`.
+    pub(crate) fn guest_writes(&mut self, vm: usize, table: Gfn, index: usize, entry: u64) {
+        self.memories[vm].write(table, index, entry);
+        let level = match edit::kind(table) {
+            Kind::Data | Kind::Paging(1) | Kind::Ept(1) => return,
+            Kind::Paging(level) | Kind::Ept(level) => level,
+        };
+        if self.faults.has(Fault::GuestWriteUnnoticed) {
+            return;
+        }
+        let mut dropped = false;
+        self.each_tree(vm, |this, tree| {
+            tree.each(&mut this.tables, |tables, place, shadowed| {
+                let is_it = shadowed == table && place.level == level && place.index == index;
+                if is_it {
+                    tree.clear(tables, place);
+                    dropped = true;
+                }
+            });
+        });
+        if dropped {
+            self.flush_remote(vm);
+        }
+    }
+
+    /// Brings the entries of a tree up to date that were made from page tables of the guest:
+    /// `kvm_mmu_sync_roots()`, and with one page, `kvm_mmu_invalidate_addr()`.
+    ///
+    /// Each is compared with the one entry of the guest's that it was made from.  What is above
+    /// that, KVM follows when it is written.
+    pub(crate) fn synchronise(&mut self, tree: Tree, only: Option<u16>) {
+        if self.faults.has(Fault::NothingSynchronised) {
+            return;
+        }
+        let now = self.now;
+        let memory = &self.memories[tree.vm];
+        let only = only.map(|number| tree.find(&self.tables, number).place);
+        let mut lost = false;
+        tree.each(&mut self.tables, |tables, place, shadowed| {
+            let meant = only.is_none_or(|only| only == place);
+            if place.level != 1 || shadowed == NO_TABLE || !meant {
+                return;
+            }
+            let theirs = memory.read(shadowed, place.index);
+            let ours = tables.read(place.table, place.index);
+            let meta = tables.meta(place.table, place.index);
+            let gfn = Gfn::of_entry(theirs);
+            let same =
+                theirs & PRESENT != 0 && gfn == meta.gfn && memory.host(gfn) == frame_of(ours);
+            if !same {
+                tree.clear(tables, place);
+                lost = true;
+                return;
+            }
+            let dirty = tree.role.is_ept() || theirs & DIRTY != 0;
+            if !(theirs & WRITABLE != 0 && dirty) && ours & WRITABLE != 0 {
+                tables.write(place.table, place.index, ours & !WRITABLE);
+                lost = true;
+            }
+            tables.set_meta(place.table, place.index, Meta { time: now, ..meta });
+        });
+        if lost && !self.faults.has(Fault::NoFlushOnSync) {
+            self.flush_remote(tree.vm);
+        }
+    }
+
+    /// Frees the tables of a VM that no vCPU keeps: KVM's shrinker.
+    pub(crate) fn shrink(&mut self, vm: usize) {
+        for number in 0..self.trees.len() {
+            if self.trees[number].is_some_and(|tree| tree.vm == vm) && !self.is_kept(number) {
+                self.free_tree(number);
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages that lag behind: how they come to, how it is known above, how they are brought up to date.
+//!
+//! A page of the lowest level is unsync from the moment that its table may be written.  Every page
+//! above has a bit for each of its entries that leads to one, and a count of these bits.  A bit may
+//! be stale, and is cleared when somebody follows it in vain; one that is missing is a fault.
+
+use super::{
+    fault::Broken,
+    guest,
+    page::{
+        self,
+        Slot, //
+    },
+    role::{
+        Grant,
+        Role, //
+    },
+    Gfn,
+    PageId,
+    Set,
+    Shadows,
+    Vm, //
+};
+use crate::paging::entry::Entry;
+
+/// The levels of tables there are at most.
+const MOST_LEVELS: u8 = 5;
+
+/// Who makes an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// An access faulted.
+    Fault,
+    /// A page is brought up to date.
+    Sync,
+}
+
+impl Shadows {
+    /// Notes that a page lags behind: `kvm_unsync_page()`.
+    fn unsync(&mut self, vm: &impl Vm, id: PageId) {
+        self.page_mut(id).lag(vm.now());
+        self.mark_parents(vm, id);
+    }
+
+    /// Tells all above a page that it lags behind, or leads to one that does:
+    /// `kvm_mmu_mark_parents_unsync()`.
+    fn mark_parents(&mut self, vm: &impl Vm, id: PageId) {
+        let mut number = 0;
+        while let Some((parent, index)) = self.page(id).parent(number) {
+            if vm.has(Broken::ParentsNotTold) || vm.has(Broken::OneParentTold) && number > 0 {
+                return;
+            }
+            self.mark_unsync(vm, parent, index);
+            number += 1;
+        }
+    }
+
+    /// Notes that an entry leads to a page that lags behind: `mark_unsync()`.
+    ///
+    /// No page is below itself, so this ends with the roots.
+    pub(super) fn mark_unsync(&mut self, vm: &impl Vm, id: PageId, index: usize) {
+        if self.page_mut(id).set_unsync_child(index, true) {
+            self.mark_parents(vm, id);
+        }
+    }
+
+    /// Returns the pages below one that lag behind, and clears the bits that lead to none:
+    /// `mmu_unsync_walk()`.
+    pub(super) fn unsync_below(&mut self, id: PageId) -> Set {
+        self.unsync_within(id, MOST_LEVELS)
+    }
+
+    /// The same for so many levels.
+    fn unsync_within(&mut self, id: PageId, levels: u8) -> Set {
+        let Some(levels) = levels.checked_sub(1) else {
+            return 0;
+        };
+        let mut found = 0;
+        for index in self.page(id).unsync_children.each() {
+            let entry = self.page(id).slot(index).entry;
+            let mut here = 0;
+            if entry.present() {
+                let child = page::below(entry);
+                if self.page(child).unsync_count != 0 {
+                    here = self.unsync_within(child, levels);
+                } else if self.page(child).unsync {
+                    here = 1 << child.0;
+                }
+            }
+            if here == 0 {
+                self.page_mut(id).set_unsync_child(index, false);
+            }
+            found |= here;
+        }
+        found
+    }
+
+    /// Whether a page lags behind, or leads to one that does.
+    pub(crate) fn is_unsync(&self, id: PageId) -> bool {
+        let page = self.page(id);
+        page.unsync || page.unsync_count != 0
+    }
+
+    /// Lets the guest write to a frame, if it may: pages that are made from it lag behind from now
+    /// on.  Returns whether it may.  `mmu_try_to_unsync_pages()`.
+    fn try_to_unsync(&mut self, vm: &impl Vm, frame: Gfn, why: Why) -> bool {
+        if self.is_tracked(frame) && !vm.has(Broken::TrackedMadeWritable) {
+            return false;
+        }
+        for id in Self::each(self.of_table(frame)) {
+            // First all of them, then the guest.
+            if why == Why::Sync {
+                return false;
+            }
+            let page = self.page(id);
+            if page.is_lowest() && !page.unsync && !vm.has(Broken::UnsyncForgotten) {
+                self.unsync(vm, id);
+            }
+        }
+        true
+    }
+
+    /// Whether a frame has a table of tables that is shadowed: each write to it has to be seen.
+    pub(super) fn is_tracked(&self, frame: Gfn) -> bool {
+        Self::each(self.of_table(frame)).any(|id| !self.page(id).is_lowest())
+    }
+
+    /// Makes an entry for a frame; whether the guest asks for writes and does not get them, since
+    /// each has to be seen: `make_spte()`.
+    pub(super) fn make(
+        &mut self,
+        vm: &impl Vm,
+        access: Grant,
+        frame: Gfn,
+        entry: Entry,
+        old: Entry,
+        why: Why,
+    ) -> (Entry, bool) {
+        if !access.write {
+            return (entry, false);
+        }
+        let writable = old.present() && old.writable();
+        if writable || self.try_to_unsync(vm, frame, why) {
+            (entry.with_writable(true).with_dirty(true), false)
+        } else {
+            (entry, true)
+        }
+    }
+
+    /// Brings an entry up to date: `kvm_sync_spte()`.
+    ///
+    /// Returns whether a flush is owed; `None` if the guest's entry cannot be read.
+    pub(super) fn sync_slot(&mut self, vm: &mut impl Vm, id: PageId, at: usize) -> Option<bool> {
+        let page = self.page(id);
+        let (role, slot) = (page.role, page.slot(at));
+        if !slot.entry.present() {
+            return Some(false);
+        }
+        let (index, width) = guest::place(role, at);
+        let theirs = vm.read(page.gfn, index, width)?;
+        let accessed = theirs.accessed() || vm.has(Broken::AccessedNotAsked);
+        let frame = Gfn::of(theirs);
+        let kept = frame == slot.gfn || vm.has(Broken::PresenceIsEnough);
+        if !theirs.present() || !accessed || !kept {
+            self.page_mut(id).clear(at);
+            return Some(true);
+        }
+        let time = vm.now();
+        let dirty = theirs.dirty() || vm.has(Broken::DirtyNotAsked);
+        let access = role.access.and(Grant::of(theirs)).write_if(dirty);
+        if access == slot.access || vm.has(Broken::AccessKept) {
+            self.page_mut(id).set(at, Slot { time, ..slot });
+            return Some(false);
+        }
+        let plain = page::leaf(page::address(slot.entry), access);
+        let (entry, _) = self.make(vm, access, slot.gfn, plain, slot.entry, Why::Sync);
+        let new = Slot {
+            entry,
+            access,
+            guest: access,
+            time,
+            ..slot
+        };
+        self.page_mut(id).set(at, new);
+        Some(slot.entry.writable() && !entry.writable())
+    }
+
+    /// Brings all entries of a page up to date: `__kvm_sync_page()`.
+    ///
+    /// Returns whether a flush is owed; `None` if the page cannot be brought up to date.
+    pub(super) fn sync_page(
+        &mut self,
+        vm: &mut impl Vm,
+        id: PageId,
+        context: Role,
+    ) -> Option<bool> {
+        if !self.page(id).role.is_of_context(context) {
+            return None;
+        }
+        let mut flush = false;
+        for index in self.page(id).present() {
+            flush |= self.sync_slot(vm, id, index)?;
+        }
+        Some(flush && !vm.has(Broken::SyncNotFlushed))
+    }
+
+    /// Brings all pages below one up to date: `mmu_sync_children()`.
+    pub(super) fn sync_children(&mut self, vm: &mut impl Vm, id: PageId, context: Role) {
+        let (mut flush, mut zapped) = (false, 0);
+        loop {
+            let pages = self.unsync_below(id);
+            if pages == 0 {
+                break;
+            }
+            let mut protected = false;
+            for page in Self::each(pages) {
+                let table = self.page(page).gfn;
+                protected |= !vm.has(Broken::SyncedUnprotected) && self.protect(table);
+            }
+            if protected {
+                // Writes that are under way are over before the tables are read.
+                self.commit_zap(vm, zapped);
+                vm.flush_remote();
+                (flush, zapped) = (false, 0);
+            }
+            for page in Self::each(pages) {
+                self.page_mut(page).unsync = false;
+                match self.sync_page(vm, page, context) {
+                    Some(owed) => flush |= owed,
+                    None => {
+                        self.prepare_zap(vm, page, &mut zapped);
+                    }
+                }
+            }
+        }
+        self.flush_or_zap(vm, zapped, flush);
+    }
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How entries and pages are given up.
+//!
+//! A page that goes is taken out of everything first, and collected; it is free only after all
+//! vCPUs have flushed.  A page that is somebody's root is invalid until that one lets go of it.
+
+use super::{
+    fault::Broken,
+    guest,
+    page::{
+        self,
+        Slot,
+        State,
+        ENTRIES, //
+    },
+    Gfn,
+    PageId,
+    Set,
+    Shadows,
+    Vm, //
+};
+
+/// A write to the guest's memory, in bytes from the beginning of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// The frame.
+    pub(crate) frame: Gfn,
+    /// Where in it, 0 to 4095.
+    pub(crate) offset: usize,
+    /// How many bytes, 1 to 8; they do not reach beyond the frame.
+    pub(crate) bytes: usize,
+}
+
+impl Written {
+    /// Whether it is no write of one entry: `detect_write_misaligned()`.
+    fn is_misaligned(self, size: usize) -> bool {
+        // One byte is enough to change the flags of an entry.
+        if self.offset.is_multiple_of(size) && self.bytes == 1 {
+            return false;
+        }
+        let last = self.offset + self.bytes.saturating_sub(1);
+        self.offset / size != last / size || self.bytes < 4
+    }
+}
+
+impl Shadows {
+    /// Clears an entry, and what leads from it to another page: `mmu_page_zap_pte()`.
+    pub(super) fn zap_slot(&mut self, vm: &impl Vm, id: PageId, index: usize) {
+        let entry = self.page(id).slot(index).entry;
+        if entry.present() && !self.page(id).is_lowest() && !vm.has(Broken::ParentsKept) {
+            self.page_mut(page::below(entry)).remove_parent(id, index);
+        }
+        self.page_mut(id).clear(index);
+    }
+
+    /// Takes a page out of everything, and adds it to those that are to be freed, with those below
+    /// it that lag behind: `kvm_mmu_prepare_zap_page()`.
+    pub(super) fn prepare_zap(&mut self, vm: &impl Vm, id: PageId, zapped: &mut Set) {
+        if !self.page(id).is_lowest() {
+            // Without a way to them nobody would bring them up to date.
+            for below in Self::each(self.unsync_below(id)) {
+                self.prepare_zap(vm, below, zapped);
+            }
+        }
+        for index in self.page(id).present() {
+            self.zap_slot(vm, id, index);
+        }
+        while let Some((parent, index)) = self.page(id).parent(0) {
+            self.page_mut(id).remove_parent(parent, index);
+            if !vm.has(Broken::ParentsKept) {
+                self.page_mut(parent).clear(index);
+            }
+        }
+        let page = self.page_mut(id);
+        page.unsync = false;
+        page.state = State::Invalid;
+        if page.roots == 0 {
+            *zapped |= 1 << id.0;
+        }
+    }
+
+    /// Frees the pages that were taken out, after a flush: `kvm_mmu_commit_zap_page()`.
+    pub(super) fn commit_zap(&mut self, vm: &mut impl Vm, zapped: Set) {
+        if zapped == 0 {
+            return;
+        }
+        if !vm.has(Broken::ZapNotFlushed) {
+            vm.flush_remote();
+        }
+        for id in Self::each(zapped) {
+            let bucket = Self::bucket(self.page(id).gfn);
+            self.buckets[bucket] &= !(1 << id.0);
+            self.page_mut(id).reset();
+        }
+    }
+
+    /// Frees pages, or flushes if that is owed: `kvm_mmu_remote_flush_or_zap()`.
+    pub(super) fn flush_or_zap(&mut self, vm: &mut impl Vm, zapped: Set, flush: bool) {
+        if zapped == 0 && flush {
+            vm.flush_remote();
+        }
+        self.commit_zap(vm, zapped);
+    }
+
+    /// Lets go of a root: `mmu_free_root_page()`.
+    pub(super) fn put_root(&mut self, vm: &mut impl Vm, id: PageId) {
+        let page = self.page_mut(id);
+        page.roots = page.roots.saturating_sub(1);
+        if page.roots == 0 && page.state == State::Invalid {
+            let mut zapped = 0;
+            self.prepare_zap(vm, id, &mut zapped);
+            self.commit_zap(vm, zapped);
+        }
+    }
+
+    /// Keeps a root.
+    pub(super) fn take_root(&mut self, id: PageId) {
+        self.page_mut(id).roots += 1;
+    }
+
+    /// Drops what was made from the entries that a guest's write changed: `kvm_mmu_track_write()`.
+    pub(crate) fn track_write(&mut self, vm: &mut impl Vm, written: Written) {
+        if vm.has(Broken::WriteNotTracked) {
+            return;
+        }
+        let (mut zapped, mut flush) = (0, false);
+        for id in Self::each(self.of_table(written.frame)) {
+            let role = self.page(id).role;
+            let size = if role.has_4_byte_gpte { 4 } else { 8 };
+            if written.is_misaligned(size) || self.page_mut(id).is_flooded() {
+                self.prepare_zap(vm, id, &mut zapped);
+                continue;
+            }
+            let Some((first, count)) = guest::written(role, written.offset) else {
+                continue;
+            };
+            let count = if vm.has(Broken::HalfTracked) {
+                1
+            } else {
+                count
+            };
+            for index in first..(first + count).min(ENTRIES) {
+                flush |= self.page(id).slot(index).entry.present();
+                self.zap_slot(vm, id, index);
+            }
+        }
+        flush &= !vm.has(Broken::TrackedNotFlushed);
+        self.flush_or_zap(vm, zapped, flush);
+    }
+
+    /// Drops all entries for a frame, before it moves: `kvm_unmap_gfn_range()`.
+    pub(crate) fn unmap(&mut self, vm: &mut impl Vm, frame: Gfn) {
+        if vm.has(Broken::UnmapForgotten) {
+            return;
+        }
+        let mut dropped = false;
+        self.each_leaf_of(frame, |page, index, Slot { .. }| {
+            page.clear(index);
+            dropped = true;
+        });
+        if dropped && !vm.has(Broken::UnmapNotFlushed) {
+            vm.flush_remote();
+        }
+    }
+
+    /// Makes room, by giving up pages that are nobody's root, the oldest first, until so many are
+    /// free: `kvm_mmu_zap_oldest_mmu_pages()`.
+    pub(crate) fn reclaim(&mut self, vm: &mut impl Vm, wanted: usize) {
+        while self.left() < wanted {
+            let idle = |&id: &PageId| {
+                let page = self.page(id);
+                page.state == State::Valid && page.roots == 0
+            };
+            let oldest = Self::each(Self::all(self.pages.len()))
+                .filter(idle)
+                .min_by_key(|&id| self.page(id).born);
+            let Some(id) = oldest else {
+                return;
+            };
+            let mut zapped = 0;
+            self.prepare_zap(vm, id, &mut zapped);
+            self.commit_zap(vm, zapped);
+        }
+    }
+
+    /// Gives up all pages there are: `kvm_mmu_zap_all_fast()`.
+    ///
+    /// Those that are roots go when all vCPUs have let go of them, which they do before they run
+    /// on; the others go now.
+    pub(crate) fn zap_all(&mut self, vm: &mut impl Vm) {
+        self.generation += 1;
+        let mut zapped = 0;
+        for id in Self::each(Self::all(self.pages.len())) {
+            if self.page(id).state == State::Valid {
+                self.prepare_zap(vm, id, &mut zapped);
+            }
+        }
+        self.commit_zap(vm, zapped);
+    }
+
+    /// The first pages, so many.
+    fn all(count: usize) -> Set {
+        if count >= Self::MOST {
+            Set::MAX
+        } else {
+            (1 << count) - 1
+        }
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_shadow_zap)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_write_of_one_entry_is_misaligned() {
+        let written = |offset, bytes| Written {
+            frame: Gfn(0),
+            offset,
+            bytes,
+        };
+        for (offset, bytes, by_4, by_8) in [
+            (0, 8, true, false),
+            (0, 4, false, false),
+            (4, 4, false, false),
+            (8, 1, false, false),
+            // The second half of an entry of eight bytes is one of four.
+            (12, 1, false, true),
+            (9, 1, true, true),
+            (0, 2, true, true),
+            (4, 8, true, true),
+            (4088, 8, true, false),
+        ] {
+            let write = written(offset, bytes);
+            assert_eq!(write.is_misaligned(4), by_4);
+            assert_eq!(write.is_misaligned(8), by_8);
+        }
+    }
+}

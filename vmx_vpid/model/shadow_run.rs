@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Another model: shadow pages, with guests that write to their own tables through them.
+//!
+//! A VM has two vCPUs, each on a CPU of its own that keeps every translation, and each step of the
+//! way to one, for as long as it may.  What is run is [`crate::model::shadow_mmu`], with all 512 entries of a
+//! page.  Tables are memory of the guest's like any other: it edits them by writing to pages that
+//! they are mapped at, and such a write goes by what the CPU has cached, or by KVM's pages, or to
+//! KVM.  It changes CR3, CR0.WP, CR4.SMEP, CR4.SMAP, and goes from four levels to two and to none.
+//!
+//! Before a guest is entered, all that its CPU has cached under its PCID is judged, and KVM's pages
+//! are ([`oracle`]).  [`Broken`] has what can be broken, and each has to be found.
+
+mod cpu;
+mod machine;
+mod memory;
+mod oracle;
+mod random;
+mod vcpu;
+
+use crate::model::shadow_mmu::fault::Broken;
+use kernel::prelude::*;
+use machine::Machine;
+
+/// What must not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// A CPU could use something that it has cached.
+    Cached(Stale),
+    /// It could use an entry of KVM's.
+    Entry(Stale),
+    /// A guest makes no progress.
+    Stuck,
+    /// No page is left.
+    Full,
+}
+
+/// Why an entry must not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// The frame is not there any more.
+    Host,
+    /// It may be written, and KVM counts on seeing that.
+    Unseen,
+    /// It permits what the guest's entries forbid.
+    Rights,
+    /// The guest's tables do not say it any more, and it has been asked to be dropped.
+    Guest,
+    /// It is the way to a page that is not there any more.
+    Structure,
+}
+
+/// Steps of a part of a run: what went wrong can be had again by the seed of its part.
+const LENGTH: u32 = 300;
+
+/// Something that went wrong.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// The seed of the part.
+    pub(crate) seed: u64,
+    /// In which step of the whole run.
+    pub(crate) step: u64,
+    /// What.
+    pub(crate) wrong: Wrong,
+}
+
+/// Makes a machine.
+// It goes through the stack, which has to be free of it again before it runs.
+#[inline(never)]
+fn machine(broken: Option<Broken>) -> Result<KBox<Machine>> {
+    Ok(KBox::new(Machine::new(broken)?, GFP_KERNEL)?)
+}
+
+/// Goes so many steps from a seed; returns what went wrong.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn run(broken: Option<Broken>, seed: u64, steps: u64) -> Result<Option<Found>> {
+    let mut machine = machine(broken)?;
+    let (mut step, mut part) = (0, seed);
+    while step < steps {
+        machine.restart(part);
+        for _ in 0..LENGTH {
+            step += 1;
+            if let Err(wrong) = machine.step() {
+                let seed = part;
+                return Ok(Some(Found { seed, step, wrong }));
+            }
+        }
+        part += 1;
+    }
+    Ok(None)
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_model_shadow)]
+mod tests {
+    use super::*;
+
+    /// Steps that a sound machine has to survive.
+    const STEPS: u64 = if cfg!(vmx_vpid_userspace) {
+        1_200_000
+    } else {
+        6_000
+    };
+    /// The seed of the first part.
+    const FIRST: u64 = 1;
+    /// Steps within which each fault has to be found.
+    const STEPS_TO_FIND: u64 = if cfg!(vmx_vpid_userspace) {
+        2_000_000
+    } else {
+        3_000
+    };
+    /// Those that show soon, for an emulated CPU.
+    const SOON: &[Broken] = &[
+        Broken::RoleNotCompared,
+        Broken::AccessNotCompared,
+        Broken::ParentsNotTold,
+        Broken::TrackedMadeWritable,
+        Broken::UnsyncForgotten,
+        Broken::NotProtected,
+        Broken::SyncedUnprotected,
+        Broken::WriteNotTracked,
+        Broken::UnmapForgotten,
+        Broken::PgdNotCompared,
+        Broken::RemoteIgnored,
+    ];
+
+    #[test]
+    fn no_stale_translation_can_be_used() -> Result {
+        let found = run(None, FIRST, STEPS)?;
+        match found {
+            Some(found) => pr_err!("{:?}\n", found),
+            None => pr_info!("shadow pages: {} steps from seed {}\n", STEPS, FIRST),
+        }
+        assert!(found.is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn each_fault_is_found() -> Result {
+        let mut missed = 0;
+        let all = if cfg!(vmx_vpid_userspace) {
+            Broken::ALL
+        } else {
+            SOON
+        };
+        for &broken in all {
+            match run(Some(broken), FIRST, STEPS_TO_FIND)? {
+                Some(found) => pr_info!("{} found: {:?}\n", broken.name(), found),
+                None => {
+                    pr_err!("{} not found\n", broken.name());
+                    missed += 1;
+                }
+            }
+        }
+        assert_eq!(missed, 0);
+        Ok(())
+    }
+}

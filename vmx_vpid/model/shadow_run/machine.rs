@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All there is, and what KVM does with it: how a vCPU is entered, and how its accesses go.
+
+use super::{
+    cpu::{
+        Cpu,
+        Drop,
+        Structure,
+        Translation, //
+    },
+    memory::{
+        Memory,
+        VCPUS, //
+    },
+    vcpu::{
+        Mode,
+        Pending,
+        Vcpu, //
+    },
+    Wrong, //
+};
+use crate::{
+    model::{
+        search::random::Random,
+        shadow_mmu::{
+            self,
+            fault::Broken,
+            fetch::Fixed,
+            zap::Written,
+            Gfn,
+            PageId,
+            Place,
+            Shadows,
+            Vm, //
+        }, //
+    },
+    paging::{
+        level::ADDRESS,
+        permission::{
+            Access,
+            AccessKind, //
+        }, //
+    },
+    x86::addr::Hpa, //
+};
+use kernel::prelude::*;
+
+/// Pages for shadows: few, so that room has to be made.
+const POOL: usize = 40;
+
+/// How often KVM looks whether there is more to do, and an access is tried anew.
+const PATIENCE: u32 = 16;
+
+/// How an access ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It was made, to this frame.
+    Done(Gfn),
+    /// KVM has to carry it out, on this frame: a write.
+    Emulate(Gfn),
+    /// The guest gets a fault.
+    Fault,
+}
+
+/// A machine.
+pub(super) struct Machine {
+    pub(super) memory: Memory,
+    pub(super) shadows: Shadows,
+    pub(super) vcpus: [Vcpu; VCPUS],
+    pub(super) cpus: [Cpu; VCPUS],
+    pub(super) random: Random,
+    /// What of it all this part of a run leaves out.
+    pub(super) course: super::random::Course,
+}
+
+impl Machine {
+    /// Makes one.
+    pub(super) fn new(broken: Option<Broken>) -> Result<Self> {
+        let mut random = Random::new(0);
+        Ok(Self {
+            memory: Memory::new(broken)?,
+            shadows: Shadows::new(POOL)?,
+            vcpus: [Vcpu::new(), Vcpu::new()],
+            cpus: [Cpu::new()?, Cpu::new()?],
+            course: super::random::Course::new(&mut random),
+            random,
+        })
+    }
+
+    /// Begins anew, from a seed.
+    pub(super) fn restart(&mut self, seed: u64) {
+        self.memory.restart();
+        self.shadows.restart();
+        self.vcpus = [Vcpu::new(), Vcpu::new()];
+        self.cpus.iter_mut().for_each(|cpu| cpu.drop(Drop::All));
+        self.random = Random::new(seed);
+        self.course = super::random::Course::new(&mut self.random);
+    }
+
+    /// Takes note that a vCPU has flushed what others asked for; whether it had to.
+    fn was_asked(&self, id: usize) -> bool {
+        let mut flush = self.memory.flush.get();
+        let asked = core::mem::take(&mut flush[id]);
+        self.memory.flush.set(flush);
+        asked
+    }
+
+    /// Does all that KVM does before it enters a guest, and looks whether that may be entered:
+    /// `vcpu_enter_guest()`.
+    pub(super) fn enter(&mut self, id: usize) -> Result<(), Wrong> {
+        for _ in 0..PATIENCE {
+            let (shadows, memory) = (&mut self.shadows, &mut self.memory);
+            let (vcpu, cpu) = (&mut self.vcpus[id], &mut self.cpus[id]);
+            vcpu.roots.free_obsolete(shadows, memory);
+            let Pending {
+                sync,
+                current,
+                guest,
+            } = core::mem::take(&mut vcpu.pending);
+            if sync || guest {
+                vcpu.roots.sync(shadows, memory);
+            }
+            if guest {
+                vcpu.roots.sync_previous(shadows, memory);
+            }
+            if current || guest {
+                cpu.drop(Drop::All);
+            }
+            let loaded = vcpu.roots.load(shadows, memory, &vcpu.paging());
+            if loaded.map_err(|_| Wrong::Full)? && !memory.has(Broken::NotFlushedAtLoad) {
+                cpu.drop(Drop::All);
+            }
+            if !self.was_asked(id) {
+                return self.check(id);
+            }
+            self.cpus[id].drop(Drop::All);
+        }
+        Err(Wrong::Stuck)
+    }
+
+    /// Has a vCPU access an address, and KVM handle what faults.
+    pub(super) fn access(
+        &mut self,
+        id: usize,
+        address: u64,
+        access: Access,
+    ) -> Result<Outcome, Wrong> {
+        for _ in 0..PATIENCE {
+            self.enter(id)?;
+            if let Some(frame) = self.attempt(id, address, access) {
+                return Ok(Outcome::Done(frame));
+            }
+            let vcpu = &self.vcpus[id];
+            self.cpus[id].drop(Drop::Fault(vcpu.pcid, address));
+            let (roots, paging) = (vcpu.roots, vcpu.paging());
+            let (shadows, memory) = (&mut self.shadows, &mut self.memory);
+            let fixed = shadows.fault(memory, &roots, &paging, address, access);
+            match fixed.map_err(|_| Wrong::Full)? {
+                Fixed::Yes => {}
+                Fixed::GuestFault => {
+                    self.enter(id)?;
+                    return Ok(Outcome::Fault);
+                }
+                Fixed::Emulate(frame) => return Ok(Outcome::Emulate(frame)),
+            }
+        }
+        Err(Wrong::Stuck)
+    }
+
+    /// Makes an access by what the CPU has cached, or else by KVM's tables; `None` if that faults.
+    ///
+    /// It goes every way that it could, from the root and from each table that it knows.
+    fn attempt(&mut self, id: usize, address: u64, access: Access) -> Option<Gfn> {
+        let pcid = self.vcpus[id].pcid;
+        let vcpu = &self.vcpus[id];
+        let mut frame = self.cpus[id]
+            .translations(pcid)
+            .find(|it| it.address == address && vcpu.cpu_allows(it.entry, access))
+            .map(|it| it.at);
+        let mut starts = KVec::new();
+        let (top, level) = vcpu.roots.top(address)?;
+        for way in self.cpus[id].ways(pcid).filter(|it| it.covers(address)) {
+            // There is as much room as memory.
+            let _ = starts.push((way.table, way.level, way.root), GFP_KERNEL);
+        }
+        let _ = starts.push((top, level, (top, level)), GFP_KERNEL);
+        for (table, level, root) in starts {
+            let at = self.go(id, (table, level), root, address, access);
+            frame = frame.or(at);
+        }
+        self.memory.frame_at(frame?)
+    }
+
+    /// Goes one way to a page, and keeps what it finds.
+    fn go(
+        &mut self,
+        id: usize,
+        from: (PageId, u8),
+        root: (PageId, u8),
+        address: u64,
+        access: Access,
+    ) -> Option<Hpa> {
+        let pcid = self.vcpus[id].pcid;
+        let (mut page, mut level) = from;
+        loop {
+            let index = shadow_mmu::index(level, address);
+            let place = Place { page, index, level };
+            let entry = self.shadows.entry(place);
+            let at = Hpa::new(entry.into_raw() & ADDRESS);
+            if !entry.present() {
+                return None;
+            }
+            if level > 1 {
+                (page, level) = (PageId::at(at), level - 1);
+                self.cpus[id].keep_way(Structure {
+                    pcid,
+                    address,
+                    level,
+                    table: page,
+                    root,
+                });
+                continue;
+            }
+            if !self.vcpus[id].cpu_allows(entry, access) {
+                return None;
+            }
+            self.cpus[id].keep(Translation {
+                pcid,
+                address,
+                entry,
+                at,
+                origin: self.shadows.origin(&self.memory, place),
+            });
+            return Some(at);
+        }
+    }
+
+    /// Has a vCPU write into a page: by itself, or by KVM.
+    pub(super) fn write(
+        &mut self,
+        id: usize,
+        address: u64,
+        user: bool,
+        edit: impl FnOnce(&Memory, &mut Random, Gfn) -> (usize, usize, u64),
+    ) -> Result<(), Wrong> {
+        let kind = AccessKind::Write;
+        let outcome = self.access(id, address, Access { kind, user })?;
+        let (frame, seen) = match outcome {
+            Outcome::Done(frame) => (frame, false),
+            Outcome::Emulate(frame) => (frame, true),
+            Outcome::Fault => return Ok(()),
+        };
+        let (offset, bytes, value) = edit(&self.memory, &mut self.random, frame);
+        self.memory.write_bytes(frame, offset, bytes, value);
+        if seen {
+            let written = Written {
+                frame,
+                offset,
+                bytes,
+            };
+            self.shadows.track_write(&mut self.memory, written);
+        }
+        Ok(())
+    }
+
+    /// Gives a vCPU the roots that its registers ask for.
+    pub(super) fn reset_context(&mut self, id: usize) {
+        let vcpu = &mut self.vcpus[id];
+        let role = vcpu.role();
+        vcpu.roots.reset(&mut self.shadows, &mut self.memory, role);
+    }
+
+    /// Has a vCPU load CR3: `kvm_set_cr3()`.
+    pub(super) fn load_cr3(&mut self, id: usize, root: u64, pcid: u64, keep: bool) {
+        let (shadows, memory) = (&mut self.shadows, &mut self.memory);
+        let vcpu = &mut self.vcpus[id];
+        let pcids = vcpu.mode == Mode::Long;
+        let before = vcpu.paging().cr3;
+        (vcpu.root, vcpu.pcid) = (root, if pcids { pcid } else { 0 });
+        let cr3 = vcpu.paging().cr3;
+        if cr3 != before {
+            vcpu.roots.turn_to(shadows, memory, cr3);
+        }
+        if keep && pcids {
+            return;
+        }
+        self.invalidate_pcid(id, self.vcpus[id].pcid);
+    }
+
+    /// Drops a PCID: `kvm_invalidate_pcid()`.
+    pub(super) fn invalidate_pcid(&mut self, id: usize, pcid: u64) {
+        let vcpu = &mut self.vcpus[id];
+        if vcpu.pcid == pcid {
+            vcpu.pending.sync |= !self.memory.has(Broken::NotSyncedAtCr3);
+            vcpu.pending.current |= !self.memory.has(Broken::NotFlushedAtCr3);
+        }
+        if vcpu.mode == Mode::Long {
+            vcpu.roots
+                .free_pcid(&mut self.shadows, &mut self.memory, pcid);
+        }
+        vcpu.promises.pcid[pcid as usize] = self.memory.now;
+    }
+
+    /// Drops a page, under each PCID as far as KVM is concerned: `kvm_mmu_invlpg()`.
+    pub(super) fn invlpg(&mut self, id: usize, page: u32) {
+        let address = super::memory::address(page);
+        let vcpu = &mut self.vcpus[id];
+        self.cpus[id].drop(Drop::Address(address));
+        vcpu.roots
+            .invalidate(&mut self.shadows, &mut self.memory, address, true, None);
+        vcpu.promises.page[vcpu.pcid as usize][page as usize] = self.memory.now;
+    }
+
+    /// Drops a page under one PCID: `kvm_mmu_invpcid_gva()`.
+    pub(super) fn invpcid(&mut self, id: usize, page: u32, pcid: u64) {
+        let address = super::memory::address(page);
+        let vcpu = &mut self.vcpus[id];
+        let current = vcpu.pcid == pcid;
+        if current || vcpu.roots.has_pcid(pcid) {
+            self.cpus[id].drop(Drop::Address(address));
+            let (shadows, memory) = (&mut self.shadows, &mut self.memory);
+            vcpu.roots
+                .invalidate(shadows, memory, address, current, Some(pcid));
+        }
+        vcpu.promises.page[pcid as usize][page as usize] = self.memory.now;
+    }
+}

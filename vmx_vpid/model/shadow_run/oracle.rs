@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whether a guest may be entered.
+//!
+//! A translation, the CPU's or KVM's, must lead to where the frame is now; may be written only if
+//! KVM need not see the write; and must permit nothing that the guest's entries forbade when they
+//! were read, by the control registers as they are.  It may lag behind the guest's tables until the
+//! guest drops it; from then on it must permit nothing that a fresh walk does not, nor lead
+//! elsewhere.
+
+use super::{
+    machine::Machine,
+    memory::{
+        self,
+        PAGES, //
+    },
+    vcpu::accesses,
+    Stale,
+    Wrong, //
+};
+use crate::{
+    model::shadow_mmu::{
+        Origin,
+        Vm, //
+    },
+    paging::{
+        entry::Entry,
+        level::ADDRESS, //
+    },
+    x86::addr::Hpa, //
+};
+
+impl Machine {
+    /// Finds the first entry that a vCPU could use and must not.
+    pub(super) fn check(&self, id: usize) -> Result<(), Wrong> {
+        let pcid = self.vcpus[id].pcid;
+        for page in 0..PAGES {
+            let address = memory::address(page);
+            for it in self.cpus[id].translations(pcid) {
+                if it.address == address {
+                    self.judge(id, page, it.entry, it.at, it.origin, false)
+                        .map_err(Wrong::Cached)?;
+                }
+            }
+            let Some((top, level)) = self.vcpus[id].roots.top(address) else {
+                continue;
+            };
+            let place = self.shadows.walk(top, level, address);
+            let entry = self.shadows.entry(place);
+            if entry.present() {
+                let at = Hpa::new(entry.into_raw() & ADDRESS);
+                let origin = self.shadows.origin(&self.memory, place);
+                // What does not lag behind has to say what a fresh walk does, at any time.
+                let synced = !self.shadows.is_unsync(place.page);
+                self.judge(id, page, entry, at, origin, synced)
+                    .map_err(Wrong::Entry)?;
+            }
+        }
+        for way in self.cpus[id].ways(pcid) {
+            let (root, level) = way.root;
+            let to = self.shadows.table_at(root, level, way.level, way.address);
+            if to != Some(way.table) || self.shadows.table_of(root).is_none() {
+                return Err(Wrong::Cached(Stale::Structure));
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges an entry for a page; one that is `synced` has to be so however new it is.
+    fn judge(
+        &self,
+        id: usize,
+        page: u32,
+        entry: Entry,
+        at: Hpa,
+        origin: Origin,
+        synced: bool,
+    ) -> Result<(), Stale> {
+        let vcpu = &self.vcpus[id];
+        if self.memory.host(origin.gfn) != Some(at) {
+            return Err(Stale::Host);
+        }
+        if entry.writable() && self.shadows.is_protected(origin.gfn) {
+            return Err(Stale::Unseen);
+        }
+        let old = synced || origin.time < vcpu.promises.since(vcpu.pcid, page as usize);
+        let (paging, address) = (vcpu.paging(), memory::address(page));
+        for access in accesses().filter(|&access| vcpu.cpu_allows(entry, access)) {
+            if !vcpu.guest_allows(origin.guest, access) {
+                return Err(Stale::Rights);
+            }
+            if old && paging.allows(&self.memory, address, access) != Some(origin.gfn) {
+                return Err(Stale::Guest);
+            }
+        }
+        Ok(())
+    }
+}

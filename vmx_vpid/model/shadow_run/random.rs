@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What happens, at random.
+
+use super::{
+    cpu::Drop,
+    machine::Machine,
+    memory::{
+        self,
+        Memory,
+        PAGES,
+        VCPUS, //
+    },
+    vcpu::{
+        Mode,
+        PCIDS, //
+    },
+    Wrong, //
+};
+use crate::{
+    model::search::random::{
+        Choice,
+        Random, //
+    },
+    paging::permission::{
+        Access,
+        AccessKind, //
+    }, //
+};
+
+/// What can happen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Access,
+    Write,
+    Invlpg,
+    Invpcid,
+    InvpcidAll,
+    MovCr3,
+    TogglePge,
+    WriteProtect,
+    Smep,
+    Smap,
+    Mode,
+    Relocate,
+    ZapAll,
+    Reclaim,
+    Forget,
+}
+
+/// How often each does.
+const KINDS: [(Kind, u32); 15] = [
+    (Kind::Access, 20),
+    (Kind::Write, 20),
+    (Kind::Invlpg, 6),
+    (Kind::Invpcid, 4),
+    (Kind::InvpcidAll, 1),
+    (Kind::MovCr3, 8),
+    (Kind::TogglePge, 1),
+    (Kind::WriteProtect, 2),
+    (Kind::Smep, 1),
+    (Kind::Smap, 1),
+    (Kind::Mode, 1),
+    (Kind::Relocate, 2),
+    (Kind::ZapAll, 1),
+    (Kind::Reclaim, 1),
+    (Kind::Forget, 1),
+];
+
+/// What a part of a run leaves out: what takes many steps of few kinds to go wrong would hardly
+/// ever be met otherwise.
+pub(super) struct Course {
+    /// Kinds that are left out, by bit.
+    without: u32,
+    /// The pages that are used, by bit.
+    pages: u32,
+    /// One time in so many the other vCPU does something.
+    other: u32,
+    /// Who does.
+    vcpu: usize,
+}
+
+impl Course {
+    /// Chooses one.
+    pub(super) fn new(choice: &mut impl Choice) -> Self {
+        let needed = 1 << Kind::Access as u32 | 1 << Kind::Write as u32;
+        let some = choice.below(1 << KINDS.len());
+        let few = some & choice.below(1 << KINDS.len());
+        let without = match choice.below(3) {
+            0 => 0,
+            1 => few,
+            _ => some,
+        };
+        Self {
+            without: without & !needed,
+            pages: match choice.below(4) {
+                0 => u32::MAX,
+                1 => choice.below(1 << PAGES),
+                _ => choice.below(1 << PAGES) & choice.below(1 << PAGES),
+            },
+            other: [2, 10, 1000][choice.below(3) as usize],
+            vcpu: 0,
+        }
+    }
+
+    /// Chooses a page.
+    fn page(&self, choice: &mut impl Choice) -> u32 {
+        let page = choice.below(PAGES);
+        let next = (page..page + PAGES).map(|page| page % PAGES);
+        let used = |page: &u32| self.pages >> *page & 1 != 0;
+        { next }.find(used).unwrap_or(page)
+    }
+
+    /// Chooses what happens.
+    fn kind(&self, choice: &mut impl Choice) -> Kind {
+        let with = |kind: Kind| self.without >> kind as u32 & 1 == 0;
+        let all = KINDS.iter().filter(|(kind, _)| with(*kind));
+        let mut at = choice.below(all.clone().map(|(_, weight)| weight).sum());
+        for &(kind, weight) in all {
+            match at.checked_sub(weight) {
+                None => return kind,
+                Some(rest) => at = rest,
+            }
+        }
+        Kind::Access
+    }
+}
+
+impl Machine {
+    /// Has something happen, and looks whether the vCPU may be entered afterwards.
+    pub(super) fn step(&mut self) -> Result<(), Wrong> {
+        self.memory.now += 1;
+        if self.random.below(self.course.other) == 0 {
+            self.course.vcpu = 1 - self.course.vcpu;
+        }
+        let id = self.course.vcpu;
+        let kind = self.course.kind(&mut self.random);
+        let page = self.course.page(&mut self.random);
+        self.happen(id, kind, page)?;
+        self.enter(id)
+    }
+
+    /// Has something happen.
+    fn happen(&mut self, id: usize, kind: Kind, page: u32) -> Result<(), Wrong> {
+        let now = self.memory.now;
+        let address = memory::address(page);
+        let flag = self.random.below(2) == 0;
+        let pcid = u64::from(self.random.below(PCIDS as u32));
+        let pcid = if self.vcpus[id].mode == Mode::Long {
+            pcid
+        } else {
+            0
+        };
+        match kind {
+            Kind::Access => {
+                let kind = [AccessKind::Read, AccessKind::Write, AccessKind::Fetch];
+                let kind = kind[self.random.below(3) as usize];
+                // A write that is no edit goes where no entry is ever used.
+                if kind == AccessKind::Write {
+                    return self.write(id, address, flag, |_, _, _| (2400, 8, 0));
+                }
+                self.access(id, address, Access { kind, user: flag })?;
+            }
+            Kind::Write => {
+                let edit = |memory: &Memory, random: &mut Random, frame| {
+                    let data = memory::is_data(frame);
+                    if data {
+                        (0, 8, 0)
+                    } else {
+                        memory.edit(frame, random)
+                    }
+                };
+                self.write(id, address, flag && page.is_multiple_of(2), edit)?;
+            }
+            Kind::Invlpg => {
+                self.enter(id)?;
+                self.invlpg(id, page);
+            }
+            Kind::Invpcid => {
+                self.enter(id)?;
+                if flag {
+                    self.invpcid(id, page, pcid);
+                } else {
+                    self.invalidate_pcid(id, pcid);
+                }
+            }
+            Kind::InvpcidAll | Kind::TogglePge => {
+                self.enter(id)?;
+                self.vcpus[id].pending.guest = true;
+                self.vcpus[id].promises.all = now;
+            }
+            Kind::MovCr3 => {
+                self.enter(id)?;
+                let root = u64::from(self.random.below(2));
+                self.load_cr3(id, root, pcid, flag);
+            }
+            Kind::WriteProtect => {
+                self.vcpus[id].write_protect ^= true;
+                self.reset_context(id);
+            }
+            Kind::Smep => {
+                let vcpu = &mut self.vcpus[id];
+                vcpu.smep ^= true;
+                if vcpu.smep {
+                    vcpu.pending.current = true;
+                    vcpu.promises.pcid[vcpu.pcid as usize] = now;
+                }
+                self.reset_context(id);
+            }
+            Kind::Smap => {
+                self.vcpus[id].smap ^= true;
+                self.reset_context(id);
+            }
+            Kind::Mode => {
+                let modes = [Mode::Long, Mode::Legacy, Mode::Off];
+                let vcpu = &mut self.vcpus[id];
+                vcpu.mode = modes[self.random.below(3) as usize];
+                vcpu.pcid = 0;
+                vcpu.pending.guest = true;
+                vcpu.promises.all = now;
+                self.reset_context(id);
+            }
+            Kind::Relocate => {
+                let frame = Memory::any_frame(&mut self.random);
+                self.shadows.unmap(&mut self.memory, frame);
+                self.memory.relocate(frame);
+            }
+            Kind::ZapAll => self.shadows.zap_all(&mut self.memory),
+            Kind::Reclaim => {
+                let wanted = self.random.below(40) as usize;
+                self.shadows.reclaim(&mut self.memory, wanted);
+            }
+            Kind::Forget => {
+                let random = self.random.below(u32::MAX);
+                self.cpus[id].forget(random);
+                self.cpus[VCPUS - 1 - id].drop(Drop::Fault(0, address));
+            }
+        }
+        Ok(())
+    }
+}

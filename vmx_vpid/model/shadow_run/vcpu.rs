@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vCPU: its registers, its roots, what it asked to be dropped, and what KVM still has to do.
+
+use super::memory::{
+    PD32,
+    PML4, //
+};
+use crate::{
+    model::shadow_mmu::{
+        guest::Paging,
+        role::{
+            Grant,
+            Role, //
+        },
+        roots::Cache, //
+    },
+    paging::{
+        entry::Entry,
+        permission::{
+            Access,
+            AccessKind,
+            Control, //
+        }, //
+    },
+    x86::control_regs::{
+        Cr0,
+        Cr4,
+        Efer, //
+    }, //
+};
+
+/// PCIDs that are used.
+pub(super) const PCIDS: usize = 3;
+
+/// How a guest pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// With four levels, and PCIDs.
+    Long,
+    /// With two levels.
+    Legacy,
+    /// Not at all.
+    Off,
+}
+
+/// When a guest dropped something last, for which its tables have to be read anew.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Promises {
+    /// Everything.
+    pub(super) all: u32,
+    /// A PCID.
+    pub(super) pcid: [u32; PCIDS],
+    /// A page under a PCID, by the number of the page.
+    pub(super) page: [[u32; super::memory::PAGES as usize]; PCIDS],
+}
+
+impl Promises {
+    /// Returns since when what is said of a page under a PCID has to be so.
+    pub(super) fn since(&self, pcid: u64, page: usize) -> u32 {
+        let at = pcid as usize % PCIDS;
+        self.all.max(self.pcid[at]).max(self.page[at][page])
+    }
+}
+
+/// What KVM has to do before the guest runs on.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Pending {
+    /// `KVM_REQ_MMU_SYNC`.
+    pub(super) sync: bool,
+    /// `KVM_REQ_TLB_FLUSH_CURRENT`.
+    pub(super) current: bool,
+    /// `KVM_REQ_TLB_FLUSH_GUEST`.
+    pub(super) guest: bool,
+}
+
+/// A vCPU.
+pub(super) struct Vcpu {
+    pub(super) mode: Mode,
+    pub(super) write_protect: bool,
+    pub(super) smep: bool,
+    pub(super) smap: bool,
+    /// Which of the two root tables of its mode.
+    pub(super) root: u64,
+    pub(super) pcid: u64,
+    pub(super) roots: Cache,
+    pub(super) promises: Promises,
+    pub(super) pending: Pending,
+}
+
+impl Vcpu {
+    /// Makes one that pages with four levels.
+    pub(super) fn new() -> Self {
+        let mut vcpu = Self {
+            mode: Mode::Long,
+            write_protect: true,
+            smep: false,
+            smap: false,
+            root: 0,
+            pcid: 0,
+            roots: Cache::new(Role::from_raw(0)),
+            promises: Promises::default(),
+            pending: Pending::default(),
+        };
+        vcpu.roots = Cache::new(vcpu.role());
+        vcpu
+    }
+
+    /// Returns the registers that permissions depend on.
+    pub(super) fn control(&self) -> Control {
+        let on = self.mode != Mode::Off;
+        let long = self.mode == Mode::Long;
+        Control {
+            cr0: Cr0::from(0)
+                .with_protected(true)
+                .with_paging(on)
+                .with_write_protect(self.write_protect),
+            cr4: Cr4::from(0)
+                .with_page_size_extensions(true)
+                .with_physical_address_extension(long)
+                .with_pcide(long)
+                .with_smep(self.smep)
+                .with_smap(self.smap),
+            efer: Efer::from(0)
+                .with_long_mode_active(long)
+                .with_no_execute(true),
+        }
+    }
+
+    /// Returns how its paging is set up.
+    pub(super) fn paging(&self) -> Paging {
+        let (table, levels) = match self.mode {
+            Mode::Long => (PML4 + self.root, 4),
+            Mode::Legacy => (PD32 + self.root, 2),
+            Mode::Off => (0, 0),
+        };
+        Paging {
+            control: self.control(),
+            levels,
+            cr3: table << 12 | self.pcid,
+        }
+    }
+
+    /// Returns the role that its roots have to have.
+    pub(super) fn role(&self) -> Role {
+        let levels = match self.mode {
+            Mode::Legacy => 2,
+            _ => 4,
+        };
+        Role::of_guest(&self.control(), levels, false, false).root()
+    }
+
+    /// Whether the CPU lets an access through by an entry of KVM's: with CR0.WP set in any case,
+    /// and without SMEP and SMAP while the guest does not page.
+    pub(super) fn cpu_allows(&self, entry: Entry, access: Access) -> bool {
+        let control = self.control();
+        let paging = control.cr0.paging();
+        let cpu = Control {
+            cr0: control.cr0.with_write_protect(true),
+            cr4: control
+                .cr4
+                .with_smep(self.smep && paging)
+                .with_smap(self.smap && paging),
+            ..control
+        };
+        let rights = Grant::of(entry).rights();
+        entry.present() && cpu.check(rights, 0, access, false, 0).is_ok()
+    }
+
+    /// Whether the guest's own entries let an access through that permit so much.
+    pub(super) fn guest_allows(&self, guest: Grant, access: Access) -> bool {
+        let control = self.control();
+        let check = || control.check(guest.rights(), 0, access, false, 0).is_ok();
+        self.mode == Mode::Off || check()
+    }
+}
+
+/// Every kind of access.
+pub(super) fn accesses() -> impl Iterator<Item = Access> {
+    let kinds = [AccessKind::Read, AccessKind::Write, AccessKind::Fetch];
+    kinds
+        .into_iter()
+        .flat_map(|kind| [false, true].map(|user| Access { kind, user }))
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Page tables: their kinds, and where in one the entry of an address is.
+//!
+//! Source: the manual's chapter on paging, "Hierarchical Paging Structures: An Overview".
+
+use crate::x86::addr::{
+    Gpa,
+    Gva, //
+};
+
+/// Bits 51:12 of an entry: the address of a table or of a page of 4 KiB.
+pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// The size of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum EntryWidth {
+    /// 4 bytes, in 32-bit paging.
+    Bytes4 = 4,
+    /// 8 bytes.
+    Bytes8 = 8,
+}
+
+/// What kind of table it is.
+///
+/// Entries fill a table of 4096 bytes: 512 of them, or 1024 in 32-bit paging.  So 9 bits of an
+/// address select an entry, or 10, and an index times the size of an entry takes up 12 bits in
+/// either case.  A level is known by how far an address is to be shifted right for these 12 bits to
+/// come out lowest: by 9 bits, or 10, for a page table, and by as many more for each level above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Level(u32);
+
+impl Level {
+    /// Page table of 32-bit paging: 4 KiB an entry.
+    pub(crate) const PT32: Self = Self(10);
+    /// Page directory of 32-bit paging: 4 MiB an entry.
+    pub(crate) const PD32: Self = Self(20);
+    /// Page table: 4 KiB an entry.
+    pub(crate) const PT: Self = Self(9);
+    /// Page directory: 2 MiB an entry.
+    pub(crate) const PD: Self = Self(18);
+    /// Page-directory-pointer table: 1 GiB an entry.
+    ///
+    /// That of PAE paging is none: the CPU reads it when CR3 is loaded, and walks begin below it.
+    pub(crate) const PDPT: Self = Self(27);
+    /// Page-map level 4: 512 GiB an entry.
+    pub(crate) const PML4: Self = Self(36);
+    /// Page-map level 5: 256 TiB an entry.
+    pub(crate) const PML5: Self = Self(45);
+
+    /// Returns whether this is a level of 32-bit paging.
+    #[inline]
+    const fn is_32_bit(self) -> bool {
+        matches!(self, Self::PT32 | Self::PD32)
+    }
+
+    /// Returns the lowest level of the same paging.
+    #[inline]
+    pub(crate) const fn lowest(self) -> Self {
+        if self.is_32_bit() {
+            Self::PT32
+        } else {
+            Self::PT
+        }
+    }
+
+    /// Returns how many levels there can be above.
+    #[inline]
+    pub(crate) const fn slot(self) -> usize {
+        match self {
+            Self::PML5 => 0,
+            Self::PML4 => 1,
+            Self::PDPT => 2,
+            Self::PD | Self::PD32 => 3,
+            _ => 4,
+        }
+    }
+
+    /// Returns the size of an entry.
+    #[inline]
+    pub(crate) const fn width(self) -> EntryWidth {
+        if self.is_32_bit() {
+            EntryWidth::Bytes4
+        } else {
+            EntryWidth::Bytes8
+        }
+    }
+}
+
+/// A table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// What kind of table it is.
+    level: Level,
+    /// Where it is; a multiple of 4096.
+    address: u64,
+}
+
+impl Table {
+    /// Takes the table that an entry, or CR3, refers to.
+    #[inline]
+    pub(crate) const fn new(level: Level, entry: u64) -> Self {
+        Self {
+            level,
+            address: entry & ADDRESS,
+        }
+    }
+
+    /// Returns what kind of table it is.
+    #[inline]
+    pub(crate) const fn level(self) -> Level {
+        self.level
+    }
+
+    /// Returns where it is.
+    #[inline]
+    pub(crate) const fn address(self) -> u64 {
+        self.address
+    }
+
+    /// Returns where the entry of an address is.
+    #[inline]
+    pub(crate) const fn locate(self, gva: Gva) -> Gpa {
+        // CAST: A small number.
+        let whole_entries = 0x1000u64.wrapping_sub(self.level.width() as u64);
+        let place = gva.into_raw().wrapping_shr(self.level.0) & whole_entries;
+        Gpa::new(self.address | place)
+    }
+
+    /// Returns the table that an entry of this one refers to.
+    #[inline]
+    pub(crate) const fn below(self, entry: u64) -> Self {
+        let level = Level(self.level.0.wrapping_sub(self.level.lowest().0));
+        Self::new(level, entry)
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_table)]
+mod tests {
+    use super::*;
+
+    /// The bits `high` to `low`.
+    fn bits(high: u32, low: u32) -> u64 {
+        (2 << high) - (1 << low)
+    }
+
+    #[test]
+    fn where_entries_are() {
+        // One bit alone in each index, lowest and highest.
+        for (level, lowest, highest, last) in [
+            (Level::PML5, 48, 56, 0xff8),
+            (Level::PML4, 39, 47, 0xff8),
+            (Level::PDPT, 30, 38, 0xff8),
+            (Level::PD, 21, 29, 0xff8),
+            (Level::PT, 12, 20, 0xff8),
+            (Level::PD32, 22, 31, 0xffc),
+            (Level::PT32, 12, 21, 0xffc),
+        ] {
+            let table = Table::new(level, 0x5678_9fff);
+            let place = |gva| table.locate(Gva::new(gva)).into_raw();
+            assert_eq!(place(0), 0x5678_9000);
+            assert_eq!(place(1 << lowest), 0x5678_9000 + level.width() as u64);
+            assert_eq!(place(1 << highest), 0x5678_9800);
+            assert_eq!(place(bits(highest, lowest)), 0x5678_9000 | last);
+            assert_eq!(place(!bits(highest, lowest)), 0x5678_9000);
+        }
+    }
+}

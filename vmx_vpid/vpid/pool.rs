@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pool that VPIDs come from while the backend is attached.
+//!
+//! KVM scans its bitmap from the start, so that an id just freed is the next one given out, and the
+//! cost grows with the number in use.  Here free ids stand in a queue: the one given out is the one
+//! that has been free for longest, so that each is reused as late as possible, and neither end of
+//! the queue has to be searched for.  Both calls take the same few steps whatever is in use.
+//!
+//! Nothing here makes a reused VPID clean.  What does is KVM's flush on the first load of a vCPU
+//! on each CPU: see "When a VPID is safe to reuse" in Documentation/design.rst, and
+//! [`crate::vpid::owned`] for the record that is kept of it.
+
+use crate::{
+    invvpid::Vpid,
+    vpid::bitmap::{
+        members,
+        place,
+        NotHeld,
+        Taken,
+        Words,
+        BITS,
+        WORDS, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// The set of VPIDs, those in use and those free.
+///
+/// # Invariants
+///
+/// - Bit 0 of `used` is clear: VPID 0 is the host's, and nobody's here.
+/// - From place `head` of `queue` up to place `tail`, both taken modulo its length, stands each
+///   VPID from 1 to `max` that is clear in `used`, once.  All other places hold 0.
+/// - `beyond` is the number of VPIDs above `max` that are set in `used`.
+/// - `low_water` is at most the number of places taken.
+///
+/// 65535 VPIDs at most are free, and there are 65536 places: the queue never overruns.
+#[derive(Zeroable)]
+pub(crate) struct Pool {
+    used: Words,
+    queue: [u16; Vpid::COUNT],
+    head: u16,
+    tail: u16,
+    max: u16,
+    beyond: u16,
+    low_water: u16,
+}
+
+impl Pool {
+    /// Creates a pool that has no VPID to give out before [`Self::import()`].
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: There is no VPID from 1 to 0, and no bit is set.
+        Self {
+            used: [0; WORDS],
+            queue: [0; Vpid::COUNT],
+            head: 0,
+            tail: 0,
+            max: 0,
+            beyond: 0,
+            low_water: 0,
+        }
+    }
+
+    /// Takes the VPID that has been free for longest.
+    ///
+    /// Returns `None` when all that it may give out are in use.
+    #[inline]
+    pub(crate) fn acquire(&mut self) -> Option<Taken> {
+        let first = &mut self.queue[usize::from(self.head)];
+        // Where the queue is empty, or has no first, there is 0.
+        let vpid = Vpid::new(*first)?;
+        let (word, bit) = place(vpid);
+        // INVARIANT: The first of the queue is taken from it, and its bit, which was clear, is set.
+        *first = 0;
+        self.head = self.head.wrapping_add(1);
+        self.used[word] |= bit;
+        if self.free() < self.low_water {
+            self.low_water = self.free();
+        }
+        Some(Taken::new(vpid))
+    }
+
+    /// Gives a VPID back.
+    ///
+    /// # Errors
+    ///
+    /// [`NotHeld`] when it was not in use (a double release, or an id from elsewhere); the pool is
+    /// as it was then.
+    #[inline]
+    pub(crate) fn release(&mut self, vpid: Vpid) -> Result<(), NotHeld> {
+        let (word, bit) = place(vpid);
+        if self.used[word] & bit == 0 {
+            return Err(NotHeld);
+        }
+        // INVARIANT: The bit was set, so the VPID does not stand in the queue.  One above `max`, of
+        // those that C gave out, is not given out again.
+        self.used[word] &= !bit;
+        if vpid.into_raw() <= self.max {
+            self.enqueue(vpid.into_raw());
+        } else {
+            self.beyond = self.beyond.wrapping_sub(1);
+        }
+        Ok(())
+    }
+
+    /// Makes the pool hold exactly the VPIDs of a bitmap, and starts the high-water mark anew.
+    ///
+    /// From then on it gives out no VPID above `max`.  Bit 0 counts for nothing: kvm_intel sets it
+    /// only in its own initialisation, which may come after the import.
+    ///
+    /// Calls `clear` for each VPID in use: where those are clean is what the bitmap does not tell.
+    pub(crate) fn import(&mut self, from: &Words, max: u16, clear: impl Fn(Vpid)) {
+        self.used = *from;
+        self.used[0] &= !1;
+        self.max = max;
+        (self.head, self.tail, self.beyond) = (0, 0, 0);
+        // INVARIANT: The queue is empty, and each VPID that belongs there is appended, once.
+        for (index, &word) in from.iter().enumerate() {
+            for vpid in members(index, word) {
+                clear(vpid);
+                if vpid.into_raw() > max {
+                    self.beyond = self.beyond.wrapping_add(1);
+                }
+            }
+            // Callers wait for the lock meanwhile, and most words are clear: these are quicker.
+            let tail = usize::from(self.tail);
+            match (word, self.queue.get_mut(tail..tail + BITS)) {
+                (0, Some(places)) if (1..usize::from(max) / BITS).contains(&index) => {
+                    for (offset, place) in places.iter_mut().enumerate() {
+                        // CAST: The number of a bit in a word is below `max` here.
+                        *place = (index * BITS + offset) as u16;
+                    }
+                    // CAST: There are 64.
+                    self.tail = self.tail.wrapping_add(BITS as u16);
+                }
+                _ => members(index, !word)
+                    .map(Vpid::into_raw)
+                    .filter(|&vpid| vpid <= max)
+                    .for_each(|vpid| self.enqueue(vpid)),
+            }
+        }
+        self.queue[usize::from(self.tail)..].fill(0);
+        self.low_water = self.free();
+    }
+
+    /// Releases what is in use here but clear in a bitmap that started out full; returns how many.
+    ///
+    /// While the pool is the truth, KVM's own bitmap is full, and nothing should touch it.  A
+    /// compiler may have inlined `allocate_vpid()` or `free_vpid()` into a caller, though, where
+    /// livepatch does not reach them: the one finds nothing free then, and the other leaves the
+    /// trace that is followed here.
+    pub(crate) fn reconcile(&mut self, bitmap: &Words) -> u32 {
+        let before = self.in_use();
+        for (index, &word) in bitmap.iter().enumerate() {
+            for vpid in members(index, !word & self.used[index]) {
+                // `release()` keeps the invariants.
+                let _ = self.release(vpid);
+            }
+        }
+        before.wrapping_sub(self.in_use())
+    }
+
+    /// Writes the VPIDs in use as a bitmap with bit 0 set, the form that KVM keeps.
+    pub(crate) fn export(&self, to: &mut Words) {
+        *to = self.used;
+        to[0] |= 1;
+    }
+
+    /// Returns the VPIDs in use, in their order.
+    pub(crate) fn words(&self) -> &Words {
+        &self.used
+    }
+
+    /// Returns how many VPIDs are in use, 0..=65535.
+    pub(crate) fn in_use(&self) -> u32 {
+        self.in_use_with(self.free())
+    }
+
+    /// Returns the most VPIDs that were in use at once since the last import.
+    ///
+    /// Of those above the largest that may be given out, the ones that still are.
+    pub(crate) fn high_water(&self) -> u32 {
+        self.in_use_with(self.low_water)
+    }
+
+    /// Returns how many VPIDs are in use when so many are free.
+    fn in_use_with(&self, free: u16) -> u32 {
+        u32::from(self.max.wrapping_sub(free)) + u32::from(self.beyond)
+    }
+
+    /// Returns how many VPIDs are free, 0..=65535.
+    #[inline]
+    fn free(&self) -> u16 {
+        self.tail.wrapping_sub(self.head)
+    }
+
+    /// Makes the pool what another one is; for the model, which goes back to where it was.
+    #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+    pub(crate) fn assign(&mut self, other: &Self) {
+        self.used.copy_from_slice(&other.used);
+        self.queue.copy_from_slice(&other.queue);
+        // INVARIANT: All of it is the other's, of which they hold.
+        (self.head, self.tail) = (other.head, other.tail);
+        (self.max, self.beyond) = (other.max, other.beyond);
+        self.low_water = other.low_water;
+    }
+
+    /// Appends an id to the queue.
+    #[inline]
+    fn enqueue(&mut self, id: u16) {
+        self.queue[usize::from(self.tail)] = id;
+        self.tail = self.tail.wrapping_add(1);
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_pool)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+
+    /// A bitmap with nothing in use; too large for a kernel stack.
+    fn words() -> Result<KBox<Words>> {
+        Ok(KBox::zeroed(GFP_KERNEL)?)
+    }
+
+    /// A pool that has all up to `max` to give out; made in its place for the same reason.
+    fn pool(max: u16) -> Result<KVBox<Pool>> {
+        let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
+        pool.import(&*words()?, max, |_| {});
+        Ok(pool)
+    }
+
+    fn next(pool: &mut Pool) -> Option<Vpid> {
+        pool.acquire().map(Taken::unrecorded)
+    }
+
+    fn vpid(id: u16) -> Result<Vpid> {
+        Vpid::new(id).ok_or(EINVAL)
+    }
+
+    /// Checks every invariant of a pool the slow way.
+    fn consistent(pool: &Pool) -> Result<bool> {
+        let count: u32 = pool.used.iter().map(|word| word.count_ones()).sum();
+        let mut queued = words()?;
+        for offset in 0..=u16::MAX {
+            let id = pool.queue[usize::from(pool.head.wrapping_add(offset))];
+            let (word, bit) = (usize::from(id) / 64, 1 << (usize::from(id) % 64));
+            if (id != 0) != (offset < pool.free()) || id != 0 && queued[word] & bit != 0 {
+                return Ok(false);
+            }
+            queued[word] |= bit;
+        }
+        let complementary = (1..=u16::MAX).all(|id| {
+            let (word, bit) = (usize::from(id) / 64, 1 << (usize::from(id) % 64));
+            (queued[word] & bit != 0) == (id <= pool.max && pool.used[word] & bit == 0)
+        });
+        Ok(pool.used[0] & 1 == 0
+            && complementary
+            && pool.in_use() == count
+            && pool.high_water() >= pool.in_use())
+    }
+
+    #[test]
+    fn a_pool_without_import_gives_out_nothing() -> Result {
+        let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
+        assert!(consistent(&pool)?);
+        assert_eq!(next(&mut pool), None);
+        assert_eq!(pool.release(vpid(1)?), Err(NotHeld));
+        Ok(())
+    }
+
+    #[test]
+    fn never_gives_out_zero_and_reuses_late() -> Result {
+        let mut pool = pool(u16::MAX)?;
+        assert_eq!(next(&mut pool), Vpid::new(1));
+        assert_eq!(pool.release(vpid(1)?), Ok(()));
+        // Every other id comes before 1 does again, and 0 never comes.
+        for id in 2..=u16::MAX {
+            assert_eq!(next(&mut pool), Vpid::new(id));
+        }
+        assert_eq!(next(&mut pool), Vpid::new(1));
+        assert_eq!(next(&mut pool), None);
+        assert_eq!(pool.in_use(), 65535);
+        assert!(consistent(&pool)?);
+        Ok(())
+    }
+
+    #[test]
+    fn the_longest_free_comes_first() -> Result {
+        let mut pool = pool(u16::MAX)?;
+        while next(&mut pool).is_some() {}
+        let ids = [65535, 1, 4096, 63, 64, 65472, 32768];
+        for id in ids {
+            assert_eq!(pool.release(vpid(id)?), Ok(()));
+        }
+        assert!(consistent(&pool)?);
+        for id in ids {
+            assert_eq!(next(&mut pool), Vpid::new(id));
+        }
+        assert_eq!(next(&mut pool), None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_double_release_is_told_and_changes_nothing() -> Result {
+        let mut pool = pool(u16::MAX)?;
+        assert_eq!(pool.release(vpid(7)?), Err(NotHeld));
+        let one = next(&mut pool).ok_or(ENOSPC)?;
+        assert_eq!(pool.release(one), Ok(()));
+        assert_eq!(pool.release(one), Err(NotHeld));
+        assert_eq!(pool.in_use(), 0);
+        assert!(consistent(&pool)?);
+        Ok(())
+    }
+
+    #[test]
+    fn import_takes_over_what_is_held() -> Result {
+        let mut bitmap = words()?;
+        // Bit 0 is left clear, as kvm_intel's bitmap has it before its initialisation.
+        bitmap[0] = 0b1110;
+        for word in &mut bitmap[64..128] {
+            *word = u64::MAX;
+        }
+        bitmap[WORDS - 1] = 1 << 63;
+        let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
+        pool.import(&bitmap, u16::MAX, |_| {});
+        assert!(consistent(&pool)?);
+        assert_eq!(pool.in_use(), 3 + 64 * 64 + 1);
+        assert_eq!(pool.high_water(), pool.in_use());
+        assert_eq!(next(&mut pool), Vpid::new(4));
+        assert_eq!(pool.release(vpid(65535)?), Ok(()));
+        // What goes back to KVM has the host's bit set.
+        pool.export(&mut bitmap);
+        assert_eq!(bitmap[0], 0b1_1111);
+        assert_eq!(bitmap[WORDS - 1], 0);
+        // The host's bit is nobody's, set or clear.
+        pool.import(&bitmap, u16::MAX, |_| {});
+        assert!(consistent(&pool)?);
+        assert_eq!(pool.in_use(), 4 + 64 * 64);
+        Ok(())
+    }
+
+    #[test]
+    fn a_small_pool_keeps_to_its_size() -> Result {
+        let mut bitmap = words()?;
+        // C had given out 2, and 100, which is beyond what the pool may give out.
+        bitmap[0] = 0b101;
+        bitmap[1] = 1 << 36;
+        let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
+        let cleared = Cell::new(0);
+        pool.import(&bitmap, 3, |vpid| {
+            cleared.set(cleared.get() + vpid.into_raw())
+        });
+        assert_eq!((cleared.get(), pool.in_use()), (2 + 100, 2));
+        assert_eq!(next(&mut pool), Vpid::new(1));
+        assert_eq!(next(&mut pool), Vpid::new(3));
+        assert_eq!(next(&mut pool), None);
+        // It comes back, once, and is not given out again.
+        assert_eq!(pool.release(vpid(100)?), Ok(()));
+        assert_eq!(pool.release(vpid(100)?), Err(NotHeld));
+        assert_eq!(next(&mut pool), None);
+        assert!(consistent(&pool)?);
+        Ok(())
+    }
+
+    #[test]
+    fn reconcile_follows_what_was_freed_elsewhere() -> Result {
+        let mut pool = pool(u16::MAX)?;
+        for _ in 0..130 {
+            next(&mut pool).ok_or(ENOSPC)?;
+        }
+        let mut bitmap = words()?;
+        bitmap.fill(u64::MAX);
+        assert_eq!(pool.reconcile(&bitmap), 0);
+        // Bits 0 (the host's), 3, 64 and 130 were cleared, and 4000, which nobody held.
+        bitmap[0] = !0b1001;
+        bitmap[1] = !1;
+        bitmap[2] = !0b100;
+        bitmap[62] = !(1 << 32);
+        assert_eq!(pool.reconcile(&bitmap), 3);
+        assert_eq!(pool.in_use(), 127);
+        assert!(consistent(&pool)?);
+        assert_eq!(pool.release(vpid(64)?), Err(NotHeld));
+        Ok(())
+    }
+
+    #[test]
+    fn random_use_keeps_the_invariants() -> Result {
+        let mut pool = pool(u16::MAX)?;
+        let mut held = KVec::new();
+        let mut shadow = words()?;
+        let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
+        for turn in 0..20_000u32 {
+            // Xorshift: any full-period generator will do.
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            if seed & 3 != 0 || held.is_empty() {
+                let new = next(&mut pool).ok_or(ENOSPC)?;
+                let (word, bit) = place(new);
+                assert_eq!(shadow[word] & bit, 0);
+                shadow[word] |= bit;
+                held.push(new, GFP_KERNEL)?;
+            } else {
+                let index = (seed >> 32) as usize % held.len();
+                let last = held.len() - 1;
+                held.swap(index, last);
+                let gone = held.pop().ok_or(EINVAL)?;
+                assert_eq!(pool.release(gone), Ok(()));
+                let (word, bit) = place(gone);
+                shadow[word] &= !bit;
+            }
+            if turn % 1024 == 0 {
+                assert!(consistent(&pool)?);
+            }
+        }
+        assert_eq!(pool.in_use() as usize, held.len());
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How a VMCS has tagged what its guest caches.
+//!
+//! A control of the VMCS turns VPIDs on, and a field of it has the number.  VM entry fails where
+//! the control is on and the number is 0, the host's: so the two are set and read together, and a
+//! number that is 0 is none here.  Source: the manual's chapter on virtual-machine control
+//! structures, "Secondary Processor-Based VM-Execution Controls" and "Virtual-Processor
+//! Identifier", and that on VM entries, "VM-Execution Control Fields".
+
+use crate::{
+    invvpid::Vpid,
+    vmx::insn::Field, //
+};
+use kernel::{
+    bitfield,
+    prelude::*, //
+};
+
+bitfield! {
+    /// The primary processor-based controls, as far as they matter here.
+    struct Primary(u32) {
+        /// The secondary controls count; they are 0 otherwise.
+        31:31   secondary => bool;
+    }
+}
+
+bitfield! {
+    /// The secondary processor-based controls, as far as they matter here.
+    struct Secondary(u32) {
+        /// What the guest caches is tagged by the VPID; otherwise it is tagged by 0, and dropped at
+        /// every entry and exit.
+        5:5     vpid => bool;
+    }
+}
+
+/// A VMCS whose fields can be read.
+pub(crate) trait Vmcs {
+    /// Reads a field; `None` if it cannot be read.
+    fn read(&self, field: Field) -> Option<u64>;
+}
+
+/// A VMCS whose fields can be written.
+///
+/// KVM writes those that there are: this is for models.
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) trait VmcsMut: Vmcs {
+    /// Writes a field; returns whether it could be written.
+    fn write(&mut self, field: Field, value: u64) -> bool;
+}
+
+/// How what a guest caches is tagged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tagging {
+    /// By 0, like what the host caches; it is dropped at every entry and exit.
+    None,
+    /// By a VPID.
+    By(Vpid),
+}
+
+/// What is wrong with a VMCS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TagError {
+    /// A field cannot be accessed.
+    Inaccessible(Field),
+    /// VPIDs are on, and the number is 0 or has more than 16 bits: VM entry fails.
+    Invalid(u64),
+}
+
+impl Tagging {
+    /// Returns how a VMCS has it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TagError`].
+    pub(crate) fn of(vmcs: &impl Vmcs) -> Result<Self, TagError> {
+        let (_, secondary) = controls(vmcs)?;
+        if !secondary.vpid() {
+            return Ok(Self::None);
+        }
+        let field = Field::VIRTUAL_PROCESSOR_ID;
+        let number = vmcs.read(field).ok_or(TagError::Inaccessible(field))?;
+        let vpid = u16::try_from(number).ok().and_then(Vpid::new);
+        vpid.map(Self::By).ok_or(TagError::Invalid(number))
+    }
+
+    /// Has a VMCS tag like this.
+    ///
+    /// The number is there before the control is on, and goes after it is off: whatever fails, VM
+    /// entry never finds the control on and a number that is not meant.  The secondary controls
+    /// have to count already; to have them count is to turn on others with VPIDs.
+    ///
+    /// # Errors
+    ///
+    /// [`TagError::Inaccessible`] for the field that could not be accessed, the primary controls if
+    /// they leave the secondary ones out.  The VMCS tags then as it did, or not at all.
+    #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+    pub(crate) fn put(self, vmcs: &mut impl VmcsMut) -> Result<(), TagError> {
+        let refuse = |field| Err(TagError::Inaccessible(field));
+        let (primary, secondary) = controls(vmcs)?;
+        let on = match self {
+            Self::None if !primary.secondary() => return Ok(()),
+            _ if !primary.secondary() => return refuse(Field::PRIMARY_CONTROLS),
+            Self::None => false,
+            Self::By(_) => true,
+        };
+        // Off first, so that no entry goes by the old control and the new number.
+        if secondary.vpid() && !put_controls(vmcs, secondary.with_vpid(false)) {
+            return refuse(Field::SECONDARY_CONTROLS);
+        }
+        let number = match self {
+            Self::None => 0,
+            Self::By(vpid) => vpid.into_raw(),
+        };
+        if !vmcs.write(Field::VIRTUAL_PROCESSOR_ID, number.into()) {
+            return refuse(Field::VIRTUAL_PROCESSOR_ID);
+        }
+        if on && !put_controls(vmcs, secondary.with_vpid(true)) {
+            return refuse(Field::SECONDARY_CONTROLS);
+        }
+        Ok(())
+    }
+}
+
+/// Reads both controls; the secondary ones are 0 where they do not count.
+fn controls(vmcs: &impl Vmcs) -> Result<(Primary, Secondary), TagError> {
+    let read = |field| vmcs.read(field).ok_or(TagError::Inaccessible(field));
+    // CAST: Controls have 32 bits.
+    let primary = Primary::from(read(Field::PRIMARY_CONTROLS)? as u32);
+    let secondary = if primary.secondary() {
+        // CAST: As above.
+        Secondary::from(read(Field::SECONDARY_CONTROLS)? as u32)
+    } else {
+        Secondary::zeroed()
+    };
+    Ok((primary, secondary))
+}
+
+/// Writes the secondary controls.
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+fn put_controls(vmcs: &mut impl VmcsMut, controls: Secondary) -> bool {
+    vmcs.write(Field::SECONDARY_CONTROLS, controls.into_raw().into())
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_tagging)]
+mod tests {
+    use super::*;
+
+    /// Secondary controls that are on besides: EPT and unrestricted guest.
+    const OTHERS: u64 = 1 << 1 | 1 << 7;
+    const VPID: u64 = 1 << 5;
+    const SECONDARY: u64 = 1 << 31;
+
+    /// A VMCS of three fields, of which some cannot be accessed.
+    #[derive(Clone, Copy)]
+    struct Three {
+        fields: [(Field, u64); 3],
+        /// How many writes succeed.
+        writes: usize,
+        unreadable: Option<Field>,
+    }
+
+    impl Three {
+        fn new(primary: u64, secondary: u64, number: u64) -> Self {
+            Self {
+                fields: [
+                    (Field::PRIMARY_CONTROLS, primary),
+                    (Field::SECONDARY_CONTROLS, secondary),
+                    (Field::VIRTUAL_PROCESSOR_ID, number),
+                ],
+                writes: usize::MAX,
+                unreadable: None,
+            }
+        }
+
+        /// The CPU's check at VM entry: what it tags by, or that it refuses.
+        fn enters_with(&self) -> Result<u64> {
+            let [(_, primary), (_, secondary), (_, number)] = self.fields;
+            match (primary & SECONDARY != 0 && secondary & VPID != 0, number) {
+                (false, _) => Ok(0),
+                (true, 0) => Err(EINVAL),
+                (true, number) => Ok(number),
+            }
+        }
+    }
+
+    impl Vmcs for Three {
+        fn read(&self, field: Field) -> Option<u64> {
+            let found = self.fields.iter().find(|known| known.0 == field);
+            let found = found.filter(|_| self.unreadable != Some(field));
+            found.map(|known| known.1)
+        }
+    }
+
+    impl VmcsMut for Three {
+        fn write(&mut self, field: Field, value: u64) -> bool {
+            let Some(left) = self.writes.checked_sub(1) else {
+                return false;
+            };
+            self.writes = left;
+            for known in &mut self.fields {
+                if known.0 == field {
+                    known.1 = value;
+                }
+            }
+            // Whatever is written first, VM entry would find sense.
+            assert!(self.enters_with().is_ok());
+            true
+        }
+    }
+
+    fn by(number: u16) -> Result<Tagging> {
+        Vpid::new(number).map(Tagging::By).ok_or(EINVAL)
+    }
+
+    #[test]
+    fn the_control_and_the_number_are_read_together() -> Result {
+        for (primary, secondary, number, tagging) in [
+            (SECONDARY, OTHERS | VPID, 1, Ok(by(1)?)),
+            (SECONDARY, VPID, 0xffff, Ok(by(0xffff)?)),
+            (SECONDARY, OTHERS | VPID, 0, Err(TagError::Invalid(0))),
+            (SECONDARY, VPID, 1 << 16, Err(TagError::Invalid(1 << 16))),
+            // Off, in the one control or the other: the number does not count.
+            (SECONDARY, OTHERS, 7, Ok(Tagging::None)),
+            (0, OTHERS | VPID, 7, Ok(Tagging::None)),
+            (!SECONDARY, !0, 0, Ok(Tagging::None)),
+        ] {
+            let vmcs = Three::new(primary, secondary, number);
+            assert_eq!(Tagging::of(&vmcs), tagging);
+        }
+        for field in Three::new(0, 0, 0).fields.map(|known| known.0) {
+            let mut vmcs = Three::new(SECONDARY, VPID, 1);
+            vmcs.unreadable = Some(field);
+            assert_eq!(Tagging::of(&vmcs), Err(TagError::Inaccessible(field)));
+        }
+        Ok(())
+    }
+
+    // From each state to each other, with each write the last that succeeds.
+    #[test]
+    fn vm_entry_never_finds_half_of_it() -> Result {
+        for from in [Tagging::None, by(1)?, by(2)?] {
+            for to in [Tagging::None, by(1)?, by(3)?] {
+                let mut before = Three::new(SECONDARY, OTHERS, 0);
+                assert_eq!(from.put(&mut before), Ok(()));
+                assert_eq!(Tagging::of(&before), Ok(from));
+                for writes in 0..4 {
+                    let mut vmcs = before;
+                    vmcs.writes = writes;
+                    let outcome = to.put(&mut vmcs);
+                    let found = Tagging::of(&vmcs);
+                    match outcome {
+                        Ok(()) => assert_eq!(found, Ok(to)),
+                        Err(_) => assert!(found == Ok(from) || found == Ok(Tagging::None)),
+                    }
+                    assert_eq!(vmcs.fields[1].1 & !VPID, OTHERS);
+                    assert!(writes != 3 || outcome.is_ok());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn secondary_controls_that_do_not_count_are_left_alone() -> Result {
+        let mut vmcs = Three::new(0, OTHERS, 0);
+        let refused = Err(TagError::Inaccessible(Field::PRIMARY_CONTROLS));
+        assert_eq!(by(5)?.put(&mut vmcs), refused);
+        assert_eq!(Tagging::None.put(&mut vmcs), Ok(()));
+        assert_eq!(vmcs.fields[1].1, OTHERS);
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The exceptions that an emulated instruction can raise in the guest.
+//!
+//! Source: the manual's chapter on interrupt and exception handling.  There are no others: whatever
+//! a guest's operand is, the outcome is success, VM-fail or one of these.
+
+use crate::x86::addr::Gva;
+use kernel::bitfield;
+
+bitfield! {
+    /// The error code of a page fault.
+    pub(crate) struct PageFaultCode(u32) {
+        /// `P`: every entry on the way was present; the fault is about rights or reserved bits.
+        0:0     present => bool;
+        /// `W/R`: the access was a write.
+        1:1     write => bool;
+        /// `U/S`: the access was one of user mode.
+        2:2     user => bool;
+        /// `RSVD`: a reserved bit was set in an entry.
+        3:3     reserved => bool;
+        /// `I/D`: the access was a fetch.
+        4:4     fetch => bool;
+        /// `PK`: a protection key forbade the access.
+        5:5     protection_key => bool;
+    }
+}
+
+/// An exception to be raised in the guest, instead of the instruction's effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// #UD, invalid opcode.
+    InvalidOpcode,
+    /// #GP(0), general protection.
+    GeneralProtection,
+    /// #SS(0), stack fault: what would be #GP(0), had the operand not been in SS.
+    Stack,
+    /// #PF, page fault.
+    Page {
+        /// The linear address that could not be translated: what the guest finds in CR2.
+        address: Gva,
+        /// The error code.
+        code: PageFaultCode,
+    },
+}

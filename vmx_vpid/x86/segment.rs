@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Segments as a guest's CPU holds them, and the checks of an access through one.
+//!
+//! Outside 64-bit mode an operand lies in a segment, and an access has to keep to the segment's
+//! kind and limit.  Source: the manual's chapter on protection, "Limit Checking" and "Type
+//! Checking", and the VMX chapter on guest-state fields, "Guest Register State".
+
+use crate::x86::exception::Fault;
+use kernel::{
+    bitfield,
+    num::Bounded, //
+};
+
+/// A segment register, by the number that VMX gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum SegmentRegister {
+    /// ES.
+    Es,
+    /// CS.
+    Cs,
+    /// SS.
+    Ss,
+    /// DS.
+    Ds,
+    /// FS.
+    Fs,
+    /// GS.
+    Gs,
+}
+
+impl SegmentRegister {
+    /// Returns the number, 0 to 5.
+    #[inline]
+    pub(crate) const fn index(self) -> u32 {
+        // CAST: The type is represented by that number.
+        self as u32
+    }
+
+    /// Returns whether the segment's base counts in 64-bit mode.
+    #[inline]
+    pub(crate) const fn has_base_in_64_bit_mode(self) -> bool {
+        matches!(self, Self::Fs | Self::Gs)
+    }
+
+    /// Returns the fault that an access beyond the segment's bounds raises.
+    #[inline]
+    pub(crate) const fn fault(self) -> Fault {
+        match self {
+            Self::Ss => Fault::Stack,
+            _ => Fault::GeneralProtection,
+        }
+    }
+}
+
+impl TryFrom<Bounded<u32, 3>> for SegmentRegister {
+    type Error = Bounded<u32, 3>;
+
+    fn try_from(index: Bounded<u32, 3>) -> Result<Self, Self::Error> {
+        Ok(match index.get() {
+            0 => Self::Es,
+            1 => Self::Cs,
+            2 => Self::Ss,
+            3 => Self::Ds,
+            4 => Self::Fs,
+            5 => Self::Gs,
+            _ => return Err(index),
+        })
+    }
+}
+
+impl From<SegmentRegister> for Bounded<u32, 3> {
+    fn from(register: SegmentRegister) -> Self {
+        Self::from_expr(register.index() & 7)
+    }
+}
+
+bitfield! {
+    /// The access rights of a segment, as a VMCS holds them.
+    pub(crate) struct Rights(u32) {
+        /// Data: may be written.  Code: may be read.
+        1:1     writable_or_readable => bool;
+        /// Data: expand-down.  Code: conforming.
+        2:2     expand_down_or_conforming => bool;
+        /// Code, not data.
+        3:3     code => bool;
+        /// Descriptor privilege level; that of SS is the CPL.
+        6:5     dpl;
+        /// Code: 64-bit mode, if long mode is active.
+        13:13   long => bool;
+        /// Offsets have 32 bits; for an expand-down segment, its upper bound is that of 32 bits.
+        14:14   big => bool;
+        /// Not usable: loaded with a null selector.
+        16:16   unusable => bool;
+    }
+}
+
+impl Rights {
+    /// Returns whether the segment grows downwards: its limit is the last offset *outside*.
+    #[inline]
+    fn expand_down(self) -> bool {
+        !self.code() && self.expand_down_or_conforming()
+    }
+
+    /// Returns whether the segment's content may be read as data.
+    #[inline]
+    fn is_readable(self) -> bool {
+        !self.code() || self.writable_or_readable()
+    }
+}
+
+/// A segment, with what its register hides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Linear address of offset 0.
+    pub(crate) base: u64,
+    /// The last valid offset, in bytes; of an expand-down segment, the last invalid one.
+    pub(crate) limit: u32,
+    /// What it may be used for.
+    pub(crate) rights: Rights,
+}
+
+impl Segment {
+    /// Returns whether all bytes of an access lie within the bounds.
+    ///
+    /// A flat segment has none: a CPU may ignore the limit where base and limit make it the whole
+    /// address space, as all with VMX do; an access then wraps round at 4 GiB.
+    #[inline]
+    pub(crate) fn contains(&self, offset: u32, len: u32) -> bool {
+        let first = u64::from(offset);
+        let last = first + u64::from(len.saturating_sub(1));
+        let limit = u64::from(self.limit);
+        if self.rights.expand_down() {
+            let upper = if self.rights.big() { u32::MAX } else { 0xffff };
+            first > limit && last <= u64::from(upper)
+        } else {
+            last <= limit || (self.base == 0 && self.limit == u32::MAX)
+        }
+    }
+
+    /// Checks a read of `len` bytes at an offset in protected or compatibility mode.
+    ///
+    /// A segment that is not usable has no kind that could be looked at, so that comes first.
+    ///
+    /// # Errors
+    ///
+    /// #GP(0) for code that may only be executed; else the fault of the register, #SS(0) for SS and
+    /// #GP(0) for all others.
+    #[inline]
+    pub(crate) fn check_read(
+        &self,
+        register: SegmentRegister,
+        offset: u32,
+        len: u32,
+    ) -> Result<(), Fault> {
+        if self.rights.unusable() {
+            Err(register.fault())
+        } else if !self.rights.is_readable() {
+            Err(Fault::GeneralProtection)
+        } else if !self.contains(offset, len) {
+            Err(register.fault())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vmx_vpid_segment)]
+mod tests {
+    use super::{
+        SegmentRegister::*,
+        *, //
+    };
+
+    /// Data that may be written.
+    const DATA: u32 = 0x2;
+    /// Data that may be written, expand-down.
+    const DOWN: u32 = 0x6;
+    /// Code that may be read, and code that may not.
+    const CODE: [u32; 2] = [0xa, 0x8];
+
+    fn segment(kind: u32, limit: u32) -> Segment {
+        Segment {
+            base: 0x1000,
+            limit,
+            rights: Rights::from(kind),
+        }
+    }
+
+    #[test]
+    fn up_to_the_last_byte() {
+        let segment = segment(DATA, 0x1fff);
+        assert!(segment.contains(0x1ff0, 16));
+        assert!(!segment.contains(0x1ff1, 16));
+        assert!(!segment.contains(0x2000, 1));
+        assert!(!segment.contains(0xffff_fff8, 16));
+    }
+
+    #[test]
+    fn a_flat_segment_has_no_bounds() {
+        let mut segment = segment(DATA, u32::MAX);
+        assert!(segment.contains(0xffff_fff0, 16));
+        assert!(!segment.contains(0xffff_fff1, 16));
+        segment.base = 0;
+        assert!(segment.contains(0xffff_fff8, 16));
+        // An expand-down segment with that limit is empty.
+        segment.rights = Rights::from(DOWN).with_big(true);
+        assert!(!segment.contains(0, 1));
+        assert!(!segment.contains(u32::MAX, 1));
+    }
+
+    #[test]
+    fn expand_down_is_all_above_the_limit() {
+        let mut segment = segment(DOWN, 0x1fff);
+        for (offset, inside) in [
+            (0, false),
+            (0x1ff0, false),
+            (0x1fff, false),
+            (0x2000, true),
+            (0xfff0, true),
+            (0xfff1, false),
+            (0x1_0000, false),
+        ] {
+            assert_eq!(segment.contains(offset, 16), inside);
+        }
+        segment.rights = segment.rights.with_big(true);
+        for (offset, inside) in [
+            (0x1fff, false),
+            (0x2000, true),
+            (0x1_0000, true),
+            (0xffff_fff0, true),
+            (0xffff_fff1, false),
+        ] {
+            assert_eq!(segment.contains(offset, 16), inside);
+        }
+    }
+
+    #[test]
+    fn the_fault_is_that_of_the_register() {
+        let short = segment(DATA, 0xf);
+        let unusable = Segment {
+            // Whatever kind an unusable segment seems to have.
+            rights: Rights::from(CODE[1]).with_unusable(true),
+            ..short
+        };
+        for register in [Es, Cs, Ss, Ds, Fs, Gs] {
+            let fault = if register == Ss {
+                Fault::Stack
+            } else {
+                Fault::GeneralProtection
+            };
+            assert_eq!(short.check_read(register, 0, 16), Ok(()));
+            assert_eq!(short.check_read(register, 1, 16), Err(fault));
+            assert_eq!(unusable.check_read(register, 0, 16), Err(fault));
+        }
+    }
+
+    #[test]
+    fn code_is_read_if_it_is_readable() {
+        let [readable, not] = CODE.map(|kind| segment(kind, 0xffff));
+        assert_eq!(readable.check_read(Cs, 0, 16), Ok(()));
+        let fault = Err(Fault::GeneralProtection);
+        assert_eq!(not.check_read(Cs, 0, 16), fault);
+        // Conforming code has the bit that means expand-down for data.
+        let conforming = segment(CODE[0] | 4, 0xffff);
+        assert_eq!(conforming.check_read(Cs, 0, 16), Ok(()));
+    }
+
+    #[test]
+    fn numbers_of_the_registers() {
+        for (index, register) in (0..).zip([Es, Cs, Ss, Ds, Fs, Gs]) {
+            assert_eq!(register.index(), index);
+            let number = Bounded::<u32, 3>::from(register);
+            assert_eq!(SegmentRegister::try_from(number), Ok(register));
+        }
+        assert!(SegmentRegister::try_from(Bounded::<u32, 3>::new::<6>()).is_err());
+        assert!(SegmentRegister::try_from(Bounded::<u32, 3>::new::<7>()).is_err());
+    }
+}
