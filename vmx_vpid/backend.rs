@@ -8,7 +8,7 @@
 
 use crate::{
     exits::Next,
-    invvpid::Vpid,
+    vpid::Vpid,
     x86::addr::CanonicalGva, //
 };
 use kernel::{

@@ -12,8 +12,10 @@ pub(crate) mod status;
 
 use crate::{
     bindings,
-    debugfs::status::VpidList,
-    kvm::attach, //
+    kvm::{
+        attach,
+        vpid_holders::VpidList, //
+    }, //
 };
 use kernel::{
     error::from_result,
@@ -157,5 +159,5 @@ unsafe extern "C" fn vmx_vpid_list_show(
     // SAFETY: The contract of this function; no one writes a list.
     let list = unsafe { &*list.cast::<VpidList>() };
     // SAFETY: The contract of this function; the two bindings of the type are the same C type.
-    list.show(line, unsafe { SeqFile::from_raw(file.cast()) });
+    status::show_vpid_line(list, line, unsafe { SeqFile::from_raw(file.cast()) });
 }

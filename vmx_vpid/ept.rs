@@ -7,26 +7,14 @@
 //! Source: the manual's chapter on VMX instructions, INVEPT, and the chapter on the extended
 //! page-table mechanism.
 
-#[cfg_attr(
-    not(CONFIG_VMX_VPID_KUNIT_TEST),
-    expect(dead_code, reason = "the models make EPTs too")
-)]
 pub(crate) mod check;
 pub(crate) mod cursor;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod cursor_tests;
 pub(crate) mod dump;
-#[cfg_attr(
-    not(CONFIG_VMX_VPID_KUNIT_TEST),
-    expect(dead_code, unused_imports, reason = "the models make EPTs too")
-)]
 pub(crate) mod entry;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod entry_tests;
-#[cfg_attr(
-    not(CONFIG_VMX_VPID_KUNIT_TEST),
-    expect(dead_code, reason = "the models make EPTs too")
-)]
 pub(crate) mod level;
 pub(crate) mod summary;
 pub(crate) mod violation;

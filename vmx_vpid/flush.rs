@@ -36,10 +36,8 @@ use crate::{
         },
         policy::Policy, //
     },
-    invvpid::{
-        self,
-        Vpid, //
-    },
+    invvpid,
+    vpid::Vpid,
     x86::addr::{
         CanonicalGva,
         Hpa, //

@@ -16,41 +16,13 @@ use crate::{
             VmInsnError, //
         }, //
     },
+    vpid::Vpid,
     x86::addr::{
         CanonicalGva,
         Gva,
         LinearWidth, //
     }, //
 };
-use core::num::NonZeroU16;
-
-/// A virtual-processor identifier that a guest may run with.
-///
-/// Never 0: that is the host's, and VM entry with the VPID control set and VPID 0 fails.  "No
-/// VPID" is `Option::<Vpid>::None`, which takes no more room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub(crate) struct Vpid(NonZeroU16);
-
-impl Vpid {
-    /// How many VPIDs there are, the host's 0 included; KVM's `VMX_NR_VPIDS`.
-    pub(crate) const COUNT: usize = 1 << u16::BITS;
-
-    /// Takes a number; 0 is no guest's VPID.
-    #[inline]
-    pub(crate) const fn new(vpid: u16) -> Option<Self> {
-        match NonZeroU16::new(vpid) {
-            Some(vpid) => Some(Self(vpid)),
-            None => None,
-        }
-    }
-
-    /// Returns the number, 1..=65535.
-    #[inline]
-    pub(crate) const fn into_raw(self) -> u16 {
-        self.0.get()
-    }
-}
 
 /// What one INVVPID covers.
 ///

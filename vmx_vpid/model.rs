@@ -38,6 +38,7 @@ pub(crate) mod host_mm;
 pub(crate) mod kvm;
 pub(crate) mod machine;
 pub(crate) mod oracle;
+pub(crate) mod random;
 pub(crate) mod search;
 pub(crate) mod shadow_mmu;
 pub(crate) mod shadow_run;

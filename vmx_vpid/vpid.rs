@@ -1,14 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module manages VPIDs: which are allocated, who owns them, and on which CPUs each was flushed
-//! since its allocation.
+//! This module manages VPIDs: which are allocated, who owns them, and on which CPUs each was
+//! flushed since its allocation.
 //!
-//! The pool ([`pool`]) is the module's own allocator; KVM's bitmap ([`bitmap`]) is C's.  Exactly one of
-//! the two is active at any time ([`allocator`]).
+//! A VPID tags the linear and the combined mappings of one virtual processor.  The pool ([`pool`])
+//! is the module's own allocator; KVM's bitmap ([`bitmap`]) is C's.  Exactly one of the two is
+//! active at any time ([`allocator`]).
+//! Source: the manual's chapter on caching translation information with VMX.
 
 pub(crate) mod allocator;
 pub(crate) mod bitmap;
+pub(crate) mod flushed_cpus;
 pub(crate) mod holders;
 pub(crate) mod owned;
 pub(crate) mod pool;
 pub(crate) mod vmcs;
+
+use core::num::NonZeroU16;
+
+/// A virtual-processor identifier that a guest may run with.
+///
+/// Never 0: that is the host's, and VM entry with the VPID control set and VPID 0 fails.  "No
+/// VPID" is `Option::<Vpid>::None`, which takes no more room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Vpid(NonZeroU16);
+
+impl Vpid {
+    /// How many VPIDs there are, the host's 0 included; KVM's `VMX_NR_VPIDS`.
+    pub(crate) const COUNT: usize = 1 << u16::BITS;
+
+    /// Takes a number; 0 is no guest's VPID.
+    #[inline]
+    pub(crate) const fn new(vpid: u16) -> Option<Self> {
+        match NonZeroU16::new(vpid) {
+            Some(vpid) => Some(Self(vpid)),
+            None => None,
+        }
+    }
+
+    /// Returns the number, 1..=65535.
+    #[inline]
+    pub(crate) const fn into_raw(self) -> u16 {
+        self.0.get()
+    }
+}

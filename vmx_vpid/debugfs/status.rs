@@ -8,7 +8,6 @@
 //! [`crate::debugfs::ept`].
 
 use crate::{
-    invvpid::Vpid,
     kvm::{
         attach,
         check_vmcs::{
@@ -21,7 +20,9 @@ use crate::{
             Root, //
         },
         percpu,
-        switches, //
+        switches,
+        symbols,
+        vpid_holders::VpidList, //
     },
     mmu::Choice,
     phase::Phase,
@@ -65,15 +66,6 @@ pub(crate) fn show_stats(file: &SeqFile) {
     }
 }
 
-/// What is said of kvm_intel when there is nothing to be seen of it.
-pub(crate) fn absence(live: bool) -> &'static str {
-    if live {
-        "kvm_intel: served by C"
-    } else {
-        "kvm_intel: not loaded"
-    }
-}
-
 /// `status`: where the backend stands.
 pub(crate) fn show_status(file: &SeqFile) {
     let status = attach::status();
@@ -91,7 +83,7 @@ pub(crate) fn show_status(file: &SeqFile) {
     seq_print!(file, "force_flush {}\n", u8::from(switches.force_flush));
     seq_print!(file, "max_vpids {}\n", switches::max_vpids());
     if status.phase == Phase::Detached {
-        seq_print!(file, "{}\n", absence(status.live));
+        seq_print!(file, "{}\n", symbols::absence(status.live));
     }
 }
 
@@ -125,57 +117,13 @@ fn show_look(name: &str, look: Option<Look>, file: &SeqFile) {
     seq_print!(file, " in_use={} result={verdict}\n", u8::from(look.in_use));
 }
 
-/// The VPIDs in use as they were at one time, for `vpids`.
-pub(crate) enum VpidList {
-    /// Nothing is known of them; why.
-    Unknown(&'static str),
-    /// A line for each, and where it was flushed.
-    Lines(KVVec<(Line, KVec<u32>)>),
-}
-
-impl VpidList {
-    /// Makes a list that says why nothing is known.
-    pub(crate) fn unknown(live: bool) -> Self {
-        Self::Unknown(absence(live))
-    }
-
-    /// Makes a list of lines; `flushed` tells on which CPUs a VPID was flushed.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`].
-    pub(crate) fn new<I: Iterator<Item = u32>>(
-        lines: KVVec<Line>,
-        flushed: impl Fn(Vpid) -> I,
-    ) -> Result<Self> {
-        let mut all = KVVec::with_capacity(lines.len(), GFP_KERNEL)?;
-        for line in lines {
-            let mut cpus = KVec::new();
-            for cpu in flushed(line.vpid) {
-                cpus.push(cpu, GFP_KERNEL)?;
-            }
-            all.push((line, cpus), GFP_KERNEL)?;
-        }
-        Ok(Self::Lines(all))
-    }
-
-    /// Whether there is a line of this number, the first being 0.
-    pub(crate) fn has(&self, line: u64) -> bool {
-        let count = match self {
-            Self::Unknown(_) => 1,
-            Self::Lines(lines) => lines.len(),
-        };
-        usize::try_from(line).is_ok_and(|line| line < count)
-    }
-
-    /// Shows the line of a number.
-    pub(crate) fn show(&self, line: u64, file: &SeqFile) {
-        match self {
-            Self::Unknown(why) => seq_print!(file, "{}\n", why),
-            Self::Lines(lines) => {
-                if let Some((line, cpus)) = usize::try_from(line).ok().and_then(|n| lines.get(n)) {
-                    show_vpid(line, cpus, file);
-                }
+/// Shows the line of a number of `vpids`, the first being 0.
+pub(crate) fn show_vpid_line(list: &VpidList, line: u64, file: &SeqFile) {
+    match list {
+        VpidList::Unknown(why) => seq_print!(file, "{}\n", why),
+        VpidList::Lines(lines) => {
+            if let Some((line, cpus)) = usize::try_from(line).ok().and_then(|n| lines.get(n)) {
+                show_vpid(line, cpus, file);
             }
         }
     }
@@ -226,7 +174,7 @@ pub(crate) fn show_roots(file: &SeqFile) -> Result {
                 show_mmu(line, *choice, file);
             }
         }
-        Err(live) => seq_print!(file, "{}\n", absence(live)),
+        Err(live) => seq_print!(file, "{}\n", symbols::absence(live)),
     }
     Ok(())
 }

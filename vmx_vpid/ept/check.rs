@@ -33,13 +33,6 @@ pub(crate) enum Slot {
     Page(Hpa),
 }
 
-impl Entry {
-    /// Returns the marker of a page of device registers.
-    pub(crate) const fn mmio() -> Self {
-        Self::from_raw(MMIO.into_raw())
-    }
-}
-
 /// Returns what an entry of a table of this level is there for.
 ///
 /// # Errors

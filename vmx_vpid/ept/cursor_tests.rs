@@ -18,12 +18,18 @@ mod tests {
             entry::*,
             Levels, //
         },
-        model::ept::{
-            arena::Arena,
-            build::Ept,
-            fixture::*,
-            survey::survey,
-            walk::Tables, //
+        model::{
+            ept::{
+                arena::Arena,
+                build::Ept,
+                fixture::*,
+                survey::survey,
+                walk::Tables, //
+            },
+            random::{
+                Choice,
+                Random, //
+            }, //
         },
         vmx::caps::EptVpidCap,
         x86::addr::*, //
@@ -187,12 +193,12 @@ mod tests {
         let kept = range(5 * MIB_2 + KIB_4, 3 * MIB_2)?;
         let (start, end) = (5 * MIB_2 + KIB_4, 8 * MIB_2 + KIB_4);
         for seed in 1..40 {
-            let mut random = Random(seed);
+            let mut random = Random::new(seed);
             let (ept, mut arena) = with_gib(RW)?;
             PROTECT_R(ept, &mut arena, kept)?.settle(&mut arena);
             let (mut cursor, mut place, mut intact) = (Cursor::new(), 0, 0);
             loop {
-                let most = 1 + random.below(60);
+                let most = 1 + random.index(60);
                 let mut shown = 0;
                 let progress = cursor.advance(tree(ept), &mut arena, 700, |seen| {
                     shown += 1;

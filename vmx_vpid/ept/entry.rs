@@ -9,6 +9,7 @@
 //! Source: the manual's chapter on the extended page-table mechanism, the formats of EPT entries,
 //! and "EPT Misconfigurations".
 
+use super::level::FRAME_MASK;
 pub(crate) use super::level::{
     Level,
     ENTRIES,
@@ -167,30 +168,7 @@ bitfield! {
     }
 }
 
-impl Entry {
-    /// The entry that refers to nothing.
-    pub(crate) const NONE: Self = Self::from_raw(0);
-
-    /// Builds the entry that refers to a table, and takes no right away.
-    ///
-    /// Bits of the address that are no part of a table's are dropped.  Bit 10 is set too: without
-    /// mode-based execute control it is ignored.
-    #[inline]
-    pub(crate) const fn table(table: Hpa) -> Self {
-        Self::from_raw(table.into_raw() & Self::FRAME_MASK | Rights::ALL.into_raw())
-    }
-
-    /// Builds the entry that refers to a page of what an entry of this level covers.
-    ///
-    /// Bits of the address that are no part of such a page's are dropped.
-    #[inline]
-    pub(crate) fn page(level: Level, page: Hpa, memory_type: MemoryType, rights: Rights) -> Self {
-        let frame = page.into_raw() & Self::FRAME_MASK & !level.offset_mask();
-        Self::from_raw(frame | rights.into_raw() & Rights::ALL.into_raw())
-            .with_memory_type(memory_type)
-            .with_large(level != Level::Pt)
-    }
-}
+kernel::static_assert!(Entry::FRAME_MASK == FRAME_MASK);
 
 /// What is wrong with an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +200,7 @@ pub(crate) enum Meaning {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     /// Bits that are reserved in each entry: those of an address that the CPU does not have.
-    reserved: u64,
+    pub(crate) reserved: u64,
     /// What an entry can permit: bit 10 counts with mode-based execute control only.
     rights: Rights,
     /// Whether an entry may permit fetches and no reads.
@@ -266,13 +244,6 @@ impl Rules {
     #[inline]
     pub(crate) const fn rights(self, entry: Entry) -> Rights {
         Rights::from_raw(entry.into_raw()).and(self.rights)
-    }
-
-    /// Returns whether the CPU has a physical address.
-    #[inline]
-    pub(crate) const fn has_address(self, hpa: Hpa) -> bool {
-        let beyond = !(Entry::FRAME_MASK | Level::Pt.offset_mask());
-        hpa.into_raw() & (self.reserved | beyond) == 0
     }
 
     /// Returns whether an entry of this level can refer to a page.

@@ -4,17 +4,18 @@
 //!
 //! Source: the manual's chapter on the extended page-table mechanism, "EPT Translation Mechanism".
 
-use super::{
-    entry::Entry,
-    Levels, //
-};
+use super::Levels;
 use crate::x86::addr::{
     Gpa,
     Hpa, //
 };
+use kernel::bits::genmask_u64;
 
 /// The size of a table, and of the smallest page.
 pub(crate) const TABLE_SIZE: u64 = 4096;
+
+/// Bits 51:12, the address of a table or page in an entry.
+pub(crate) const FRAME_MASK: u64 = genmask_u64(12..=51);
 
 /// How many entries a table has.
 pub(crate) const ENTRIES: usize = 512;
@@ -62,18 +63,6 @@ impl Level {
         }
     }
 
-    /// Returns the level above; none above the highest.
-    #[inline]
-    pub(crate) const fn above(self) -> Option<Self> {
-        match self {
-            Self::Pml5 => None,
-            Self::Pml4 => Some(Self::Pml5),
-            Self::Pdpt => Some(Self::Pml4),
-            Self::Pd => Some(Self::Pdpt),
-            Self::Pt => Some(Self::Pd),
-        }
-    }
-
     /// Returns how many bits of an address select a byte in what one entry covers.
     #[inline]
     pub(crate) const fn page_bits(self) -> u32 {
@@ -107,20 +96,11 @@ impl Level {
         (gpa.into_raw() >> self.page_bits()) as usize % ENTRIES
     }
 
-    /// Returns the addresses of so many entries, from the one that begins at `first`.
-    #[inline]
-    pub(crate) fn spans(self, first: Gpa, count: usize) -> impl Iterator<Item = Gpa> {
-        // CAST: A table has few entries, and no number of them is above 64 bits.
-        (0..count as u64)
-            .map(move |place| first.into_raw().wrapping_add(place << self.page_bits()))
-            .map(Gpa::new)
-    }
-
     /// Returns where the entry is that an address selects in a table of this level.
     #[inline]
     pub(crate) const fn locate(self, table: Hpa, gpa: Gpa) -> Hpa {
         // CAST: A small number.
         let place = self.index(gpa) as u64 * 8;
-        Hpa::new(table.into_raw() & Entry::FRAME_MASK | place)
+        Hpa::new(table.into_raw() & FRAME_MASK | place)
     }
 }

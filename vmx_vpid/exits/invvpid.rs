@@ -22,10 +22,10 @@ use crate::{
     invvpid::{
         Descriptor,
         Kind,
-        Request,
-        Vpid, //
+        Request, //
     },
-    stats::Counter, //
+    stats::Counter,
+    vpid::Vpid, //
 };
 
 /// Handles an exit for INVVPID.

@@ -22,7 +22,6 @@ use crate::{
         Tags,
         ROOTS, //
     },
-    invvpid::Vpid,
     paging::{
         level::EntryWidth,
         walk::{
@@ -42,6 +41,7 @@ use crate::{
             InsnInfo, //
         }, //
     },
+    vpid::Vpid,
     x86::{
         addr::{
             CanonicalGva,

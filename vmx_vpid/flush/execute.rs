@@ -7,11 +7,9 @@
 
 use crate::{
     ept,
-    invvpid::{
-        self,
-        Vpid, //
-    },
+    invvpid,
     vmx::insn::InsnError,
+    vpid::Vpid,
     x86::addr::CanonicalGva, //
 };
 

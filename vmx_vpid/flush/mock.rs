@@ -11,11 +11,9 @@ use crate::{
         },
         Recorder, //
     },
-    invvpid::{
-        self,
-        Vpid, //
-    },
-    vmx::insn::InsnError, //
+    invvpid,
+    vmx::insn::InsnError,
+    vpid::Vpid, //
 };
 use core::cell::Cell;
 

@@ -28,11 +28,9 @@ mod tests {
             },
             *, //
         },
-        invvpid::{
-            self,
-            Vpid, //
-        },
+        invvpid,
         vmx::caps::EptVpidCap,
+        vpid::Vpid,
         x86::addr::{
             CanonicalGva,
             Gva,

@@ -16,12 +16,12 @@ use crate::{
             Machine,
             Wrong, //
         },
+        random::{
+            Choice,
+            Random, //
+        },
         search::{
-            random::{
-                Choice,
-                Course,
-                Random, //
-            },
+            random::Course,
             regressions,
             run, //
         },

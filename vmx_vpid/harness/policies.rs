@@ -20,13 +20,11 @@ use crate::{
             Ways,
             Wrong, //
         },
-        search::{
-            random::{
-                Choice,
-                Random, //
-            },
-            run, //
+        random::{
+            Choice,
+            Random, //
         },
+        search::run,
         step::{
             Op,
             Step, //

@@ -5,10 +5,7 @@
 use crate::{
     asid::{
         cpu::Cpu,
-        follow::{
-            Follower,
-            Twist, //
-        }, //
+        follow::Follower, //
     },
     bindings,
     kvm::tlbstate::{
@@ -24,10 +21,6 @@ use kernel::{
     ffi::c_void,
     prelude::*,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
         global_lock, //
     }, //
 };
@@ -35,14 +28,6 @@ use kernel::{
 global_lock! {
     // SAFETY: `Asids::new()` initialises it, before there is a file in debugfs.
     unsafe(uninit) static FOLLOWED: Mutex<Option<KBox<Followed>>> = None;
-}
-
-/// What is wrong on purpose, by its number.
-static TWIST: Atomic<u64> = Atomic::new(0);
-
-/// What is wrong on purpose.
-pub(super) fn twist() -> Twist {
-    Twist::new(TWIST.load(Relaxed)).unwrap_or_default()
 }
 
 /// Returns whether the CPUs are followed.
@@ -87,25 +72,6 @@ pub(super) fn follow(on: bool) -> Result {
         }
         (false, None) => {}
     }
-    Ok(())
-}
-
-/// Returns the number of what is wrong on purpose.
-pub(super) fn twist_number() -> u64 {
-    TWIST.load(Relaxed)
-}
-
-/// Sets what is wrong on purpose, by its number.
-///
-/// # Errors
-///
-/// [`EINVAL`] if it is none.
-pub(super) fn set_twist(number: u64) -> Result {
-    if Twist::new(number).is_none() {
-        pr_err!("asid_twist={} is refused: write 0 to 5\n", number);
-        return Err(EINVAL);
-    }
-    TWIST.store(number, Relaxed);
     Ok(())
 }
 

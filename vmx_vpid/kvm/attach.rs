@@ -12,10 +12,6 @@ use crate::{
         Registry, //
     },
     bindings,
-    debugfs::status::{
-        self,
-        VpidList, //
-    },
     kvm::{
         exit_handlers,
         flushed_cpus::{
@@ -29,9 +25,13 @@ use crate::{
         ops,
         static_calls,
         switches,
+        symbols,
         trace,
         vcpu::Vcpu,
-        vpid_holders,
+        vpid_holders::{
+            self,
+            VpidList, //
+        },
         vpid_lock::Vpids, //
     },
     phase::{
@@ -328,7 +328,7 @@ pub(crate) fn mmus() -> Result<Result<Lines, bool>> {
 pub(crate) fn resolved<R>(function: impl FnOnce() -> R) -> Result<R, &'static str> {
     let handover = HANDOVER.lock();
     if handover.phase == Phase::Detached {
-        return Err(status::absence(handover.live));
+        return Err(symbols::absence(handover.live));
     }
     // By the invariant the symbols are resolved, and they stay so as in `status()`.
     Ok(function())

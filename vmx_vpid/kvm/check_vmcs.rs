@@ -9,7 +9,6 @@
 use crate::{
     bindings,
     flush::Tags,
-    invvpid::Vpid,
     kvm::{
         vcpu::Vcpu,
         vpid_lock::Vpids, //
@@ -24,7 +23,8 @@ use crate::{
             TagError,
             Tagging,
             Vmcs, //
-        }, //
+        },
+        Vpid, //
     }, //
 };
 use kernel::{

@@ -12,10 +12,7 @@ use crate::{
         },
         Recorder, //
     },
-    invvpid::{
-        self,
-        Vpid, //
-    },
+    invvpid,
     kvm::{
         flushed_cpus,
         percpu::count,
@@ -31,6 +28,7 @@ use crate::{
             InsnError, //
         }, //
     },
+    vpid::Vpid,
     x86::addr::{
         LinearWidth,
         MaxPhyAddr, //
@@ -77,26 +75,6 @@ pub(super) fn linear_width() -> LinearWidth {
         LinearWidth::Bits48
     }
 }
-
-/// Reads a word of this CPU's variable `vmx_vpid_*` of `rust/helpers.c`, at an offset in bytes.
-///
-/// # Safety
-///
-/// The variable has a word there, which nobody writes meanwhile.
-macro_rules! this_cpu_word {
-    ($variable:ident $(, $offset:literal)?) => {{
-        let word: u64;
-        kernel::asm!(
-            "movq %gs:{variable}+{offset}(%rip), {word}";
-            variable = sym $crate::bindings::$variable,
-            offset = const 0 $(+ $offset)?,
-            word = out(reg) word,
-            options(nostack, preserves_flags, readonly),
-        );
-        word
-    }};
-}
-pub(super) use this_cpu_word;
 
 /// Returns the number of the CPU that runs this code, which may be another one right after.
 #[inline]

@@ -7,13 +7,15 @@
 
 use crate::{
     bindings,
-    invvpid::Vpid,
-    kvm::cpu,
-    vpid::owned::{
-        Column,
-        Flushed,
-        Plane,
-        Word, //
+    kvm::percpu,
+    vpid::{
+        flushed_cpus::{
+            Column,
+            Flushed,
+            Plane,
+            Word, //
+        },
+        Vpid, //
     }, //
 };
 use core::{
@@ -134,8 +136,8 @@ pub(super) unsafe fn column() -> Column<'static, Shared> {
     // SAFETY: By the contract a `Record` lives, which wrote these for each CPU that there can be:
     // each plane is one of its own, whose words are initialised and are accessed atomically only.
     unsafe {
-        let plane: *const Plane<Shared> = cpu::this_cpu_word!(vmx_vpid_column) as *const _;
-        Column::new(&*plane, cpu::this_cpu_word!(vmx_vpid_column, 8))
+        let plane: *const Plane<Shared> = percpu::this_cpu_word!(vmx_vpid_column) as *const _;
+        Column::new(&*plane, percpu::this_cpu_word!(vmx_vpid_column, 8))
     }
 }
 

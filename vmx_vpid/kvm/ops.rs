@@ -15,7 +15,6 @@ use crate::{
         self,
         Request, //
     },
-    invvpid::Vpid,
     kvm::{
         check_vmcs,
         cpu::{
@@ -28,10 +27,13 @@ use crate::{
         trace,
         vcpu::Vcpu,
         vcpu_ept_exit::EptExit,
-        vcpu_exit::Exit,
+        vcpu_regs::Exit,
         vpid_lock::Vpids, //
     },
-    vpid::owned::Lease,
+    vpid::{
+        owned::Lease,
+        Vpid, //
+    },
     x86::addr::{
         CanonicalGva,
         Gva, //

@@ -58,3 +58,23 @@ pub(crate) fn sum(counter: Counter) -> u64 {
     // SAFETY: The helper checks the index and only reads.
     unsafe { bindings::vmx_vpid_counter_sum(index) }
 }
+
+/// Reads a word of this CPU's variable `vmx_vpid_*` of `rust/helpers.c`, at an offset in bytes.
+///
+/// # Safety
+///
+/// The variable has a word there, which nobody writes meanwhile.
+macro_rules! this_cpu_word {
+    ($variable:ident $(, $offset:literal)?) => {{
+        let word: u64;
+        kernel::asm!(
+            "movq %gs:{variable}+{offset}(%rip), {word}";
+            variable = sym $crate::bindings::$variable,
+            offset = const 0 $(+ $offset)?,
+            word = out(reg) word,
+            options(nostack, preserves_flags, readonly),
+        );
+        word
+    }};
+}
+pub(super) use this_cpu_word;

@@ -10,6 +10,15 @@
 use crate::bindings;
 use core::ptr;
 
+/// What is said of kvm_intel when there is nothing to be seen of it.
+pub(crate) fn absence(live: bool) -> &'static str {
+    if live {
+        "kvm_intel: served by C"
+    } else {
+        "kvm_intel: not loaded"
+    }
+}
+
 /// Reads a boolean of kvm_intel.
 ///
 /// # Safety

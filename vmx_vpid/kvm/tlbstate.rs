@@ -18,7 +18,8 @@ use crate::{
             Done,
             Follower,
             Mm,
-            Next, //
+            Next,
+            Twist, //
         },
         shootdown::{
             Dropped,
@@ -38,10 +39,7 @@ use crate::{
         self,
         tlb, //
     },
-    kvm::{
-        asid_follow::twist,
-        cpu, //
-    },
+    kvm::cpu,
     x86::control_regs::Cr3, //
 };
 use core::{
@@ -51,10 +49,41 @@ use core::{
 use kernel::{
     cpu::nr_cpu_ids,
     ffi::c_void,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
 };
 
 kernel::static_assert!(tlb::VMX_VPID_TLB_NR_DYN_ASIDS as usize == SLOTS);
+
+/// What is wrong on purpose, by its number.
+static TWIST: Atomic<u64> = Atomic::new(0);
+
+/// What is wrong on purpose.
+pub(super) fn twist() -> Twist {
+    Twist::new(TWIST.load(Relaxed)).unwrap_or_default()
+}
+
+/// Returns the number of what is wrong on purpose.
+pub(super) fn twist_number() -> u64 {
+    TWIST.load(Relaxed)
+}
+
+/// Sets what is wrong on purpose, by its number.
+///
+/// # Errors
+///
+/// [`EINVAL`] if it is none.
+pub(super) fn set_twist(number: u64) -> Result {
+    if Twist::new(number).is_none() {
+        pr_err!("asid_twist={} is refused: write 0 to 5\n", number);
+        return Err(EINVAL);
+    }
+    TWIST.store(number, Relaxed);
+    Ok(())
+}
 
 /// What is kept of one CPU.
 ///

@@ -9,10 +9,8 @@ use crate::{
     bindings,
     ept,
     flush::Request,
-    invvpid::{
-        self,
-        Vpid, //
-    }, //
+    invvpid,
+    vpid::Vpid, //
 };
 use kernel::bindings::tracepoint;
 

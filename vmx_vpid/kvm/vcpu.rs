@@ -10,7 +10,7 @@ use crate::{
         Tags,
         ROOTS, //
     },
-    invvpid::Vpid,
+    vpid::Vpid,
     x86::addr::Hpa, //
 };
 use core::mem::offset_of;

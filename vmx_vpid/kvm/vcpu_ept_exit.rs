@@ -17,8 +17,10 @@ use crate::{
         percpu,
         symbols,
         vcpu::Vcpu,
-        vcpu_exit::get,
-        vcpu_regs::field, //
+        vcpu_regs::{
+            field,
+            get, //
+        }, //
     },
     stats::Counter,
     vmx::insn::{

@@ -14,8 +14,11 @@ use crate::{
         cpu,
         percpu,
         symbols,
-        vcpu::Vcpu,
-        vcpu_regs::field, //
+        vcpu_regs::{
+            field,
+            get,
+            Exit, //
+        }, //
     },
     paging::{
         Features,
@@ -44,70 +47,6 @@ use crate::{
 
 kernel::static_assert!(Roots::COUNT == bindings::VMX_VPID_NUM_PREV_ROOTS as usize + 1);
 kernel::static_assert!(Roots::ALL.into_raw() as u32 == bindings::VMX_VPID_ROOTS_ALL);
-
-/// Reads a field of the vCPU of an [`Exit`], by its place in `struct vcpu_vmx`.
-///
-/// The field alone: of others, some are written by other tasks at any time.
-macro_rules! get {
-    ($exit:expr, $($place:tt)+) => {{
-        let vmx = $exit.vmx();
-        // SAFETY: By the type invariant of `Exit` the vCPU is live, and this task alone writes the
-        // fields that are read in this way.
-        unsafe { (*vmx).$($place)+ }
-    }};
-}
-pub(super) use get;
-
-/// A vCPU during the handling of an exit.
-///
-/// # Invariants
-///
-/// - `vcpu` is loaded by this task, which handles an exit of it and holds `kvm->srcu`.
-/// - `window` has size 0, or is a memslot of the VM that was found since the exit.
-pub(super) struct Exit<'a> {
-    vcpu: &'a Vcpu,
-    window: bindings::vmx_vpid_window,
-}
-
-impl<'a> Exit<'a> {
-    /// Takes the vCPU of a handler of an exit.
-    ///
-    /// # Safety
-    ///
-    /// To be called in a handler of an exit that KVM called for `vcpu`, once.
-    #[inline]
-    pub(super) unsafe fn new(vcpu: &'a Vcpu) -> Self {
-        // INVARIANT: KVM calls handlers so; no memslot was looked for yet.
-        Self {
-            vcpu,
-            window: bindings::vmx_vpid_window::default(),
-        }
-    }
-
-    /// Returns the vCPU.
-    #[inline]
-    pub(super) fn vcpu(&self) -> &Vcpu {
-        self.vcpu
-    }
-
-    /// Returns the vCPU as kvm_intel knows it.
-    #[inline]
-    pub(super) fn vmx(&self) -> *mut bindings::vcpu_vmx {
-        self.vcpu.vmx().cast_mut()
-    }
-
-    /// Returns where C remembers the memslot of the last access.
-    #[inline]
-    pub(super) fn window(&mut self) -> &mut bindings::vmx_vpid_window {
-        &mut self.window
-    }
-
-    /// Returns the vCPU as KVM knows it.
-    #[inline]
-    pub(super) fn raw(&self) -> *mut bindings::kvm_vcpu {
-        self.vmx().cast()
-    }
-}
 
 impl exits::Vcpu for Exit<'_> {
     #[inline]

@@ -21,7 +21,7 @@ use crate::{
         },
         switches,
         trace::Reason,
-        vcpu_exit::{
+        vcpu_regs::{
             get,
             Exit, //
         }, //

@@ -4,8 +4,10 @@
 
 use crate::{
     bindings,
-    invvpid::Vpid,
-    kvm::vpid_lock::Vpids,
+    kvm::{
+        symbols,
+        vpid_lock::Vpids, //
+    },
     vpid::{
         allocator::Shared,
         bitmap::Words,
@@ -14,7 +16,8 @@ use crate::{
             Claim,
             Line,
             Verdict, //
-        }, //
+        },
+        Vpid, //
     }, //
 };
 use kernel::prelude::*;
@@ -86,5 +89,49 @@ unsafe fn claims() -> Result<KVVec<Claim>> {
             }
         }
         return Ok(claims);
+    }
+}
+
+/// The VPIDs in use as they were at one time, for `vpids`.
+pub(crate) enum VpidList {
+    /// Nothing is known of them; why.
+    Unknown(&'static str),
+    /// A line for each, and where it was flushed.
+    Lines(KVVec<(Line, KVec<u32>)>),
+}
+
+impl VpidList {
+    /// Makes a list that says why nothing is known.
+    pub(crate) fn unknown(live: bool) -> Self {
+        Self::Unknown(symbols::absence(live))
+    }
+
+    /// Makes a list of lines; `flushed` tells on which CPUs a VPID was flushed.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new<I: Iterator<Item = u32>>(
+        lines: KVVec<Line>,
+        flushed: impl Fn(Vpid) -> I,
+    ) -> Result<Self> {
+        let mut all = KVVec::with_capacity(lines.len(), GFP_KERNEL)?;
+        for line in lines {
+            let mut cpus = KVec::new();
+            for cpu in flushed(line.vpid) {
+                cpus.push(cpu, GFP_KERNEL)?;
+            }
+            all.push((line, cpus), GFP_KERNEL)?;
+        }
+        Ok(Self::Lines(all))
+    }
+
+    /// Whether there is a line of this number, the first being 0.
+    pub(crate) fn has(&self, line: u64) -> bool {
+        let count = match self {
+            Self::Unknown(_) => 1,
+            Self::Lines(lines) => lines.len(),
+        };
+        usize::try_from(line).is_ok_and(|line| line < count)
     }
 }

@@ -4,7 +4,6 @@
 
 use crate::{
     bindings,
-    invvpid::Vpid,
     kvm::flushed_cpus,
     vpid::{
         allocator::{
@@ -13,7 +12,8 @@ use crate::{
             Sides, //
         },
         bitmap::Words,
-        owned::Flushed, //
+        flushed_cpus::Flushed,
+        Vpid, //
     }, //
 };
 use core::cell::UnsafeCell;

@@ -4,6 +4,7 @@
 //! long as the manual allows.
 
 pub(crate) mod access;
+pub(crate) mod context;
 pub(crate) mod cost;
 pub(crate) mod gpa;
 pub(crate) mod tlb;

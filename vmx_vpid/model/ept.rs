@@ -7,6 +7,7 @@
 pub(crate) mod access;
 pub(crate) mod arena;
 pub(crate) mod build;
+pub(crate) mod entry;
 pub(crate) mod fixture;
 pub(crate) mod flush_needed;
 pub(crate) mod merge;

@@ -41,14 +41,12 @@ use crate::{
         },
         Tags, //
     },
-    invvpid::Vpid,
     vmx::caps::EptVpidCap,
     vpid::{
         bitmap::NotHeld,
-        owned::{
-            Flushed,
-            Lease, //
-        }, //
+        flushed_cpus::Flushed,
+        owned::Lease,
+        Vpid, //
     }, //
 };
 use kernel::prelude::*;

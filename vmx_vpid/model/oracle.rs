@@ -15,10 +15,7 @@
 
 use super::{
     cpu::{
-        access::{
-            offset,
-            Context, //
-        },
+        access::offset,
         tlb_entry::{
             Cached,
             Kind,
@@ -49,6 +46,7 @@ use super::{
         Wrong, //
     }, //
 };
+use crate::model::cpu::context::Context;
 
 impl Machine<'_> {
     /// Finds the first entry that a guest could use and must not, in the CPU's caches or in KVM's

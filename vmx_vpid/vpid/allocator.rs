@@ -11,7 +11,6 @@
 //! take it, see Documentation/testing-userspace.rst.
 
 use crate::{
-    invvpid::Vpid,
     phase::Transfer,
     vpid::{
         bitmap::{
@@ -20,12 +19,13 @@ use crate::{
             Taken,
             Words, //
         },
-        owned::{
+        flushed_cpus::{
             Flushed,
-            Source,
             Word, //
         },
-        pool::Pool, //
+        owned::Source,
+        pool::Pool,
+        Vpid, //
     }, //
 };
 use kernel::prelude::*;
@@ -225,7 +225,7 @@ impl<S: Shared> Source for S {
 #[kernel::macros::kunit_tests(vmx_vpid_truth)]
 mod tests {
     use super::*;
-    use crate::vpid::owned::Plane;
+    use crate::vpid::flushed_cpus::Plane;
     use core::cell::{
         Cell,
         RefCell, //

@@ -5,7 +5,7 @@
 //! While C and Rust serve side by side the bitmap is the truth, and is used here as
 //! `allocate_vpid()` and `free_vpid()` of KVM use it: the first that is free is taken.
 
-use crate::invvpid::Vpid;
+use crate::vpid::Vpid;
 use core::iter::successors;
 
 /// Bits in one word of the bitmap.
@@ -23,7 +23,7 @@ pub(crate) struct NotHeld;
 
 /// A VPID that was just taken: on any CPU its last holder may have left mappings.
 ///
-/// It is not a [`Vpid`] yet.  [`crate::vpid::owned::Flushed::forget()`] makes it one, and has the record
+/// It is not a [`Vpid`] yet.  [`crate::vpid::flushed_cpus::Flushed::forget()`] makes it one, and has the record
 /// say that it is clean nowhere: so that cannot be left out.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "it is in use from now on"]

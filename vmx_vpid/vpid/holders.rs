@@ -7,12 +7,12 @@
 //! and go meanwhile; what does not fit may be of a vCPU that is just being created or destroyed.
 //! What does not fit although nothing comes or goes is a fault, and is shown as one.
 
-use crate::{
-    invvpid::Vpid,
-    vpid::bitmap::{
+use crate::vpid::{
+    bitmap::{
         members,
         Words, //
-    }, //
+    },
+    Vpid, //
 };
 use kernel::prelude::*;
 

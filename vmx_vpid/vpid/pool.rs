@@ -11,9 +11,8 @@
 //! on each CPU: see "When a VPID is safe to reuse" in Documentation/design.rst, and
 //! [`crate::vpid::owned`] for the record that is kept of it.
 
-use crate::{
-    invvpid::Vpid,
-    vpid::bitmap::{
+use crate::vpid::{
+    bitmap::{
         members,
         place,
         NotHeld,
@@ -21,7 +20,8 @@ use crate::{
         Words,
         BITS,
         WORDS, //
-    }, //
+    },
+    Vpid, //
 };
 use kernel::prelude::*;
 
@@ -218,6 +218,10 @@ impl Pool {
 #[kernel::macros::kunit_tests(vmx_vpid_pool)]
 mod tests {
     use super::*;
+    use crate::model::random::{
+        Choice,
+        Random, //
+    };
     use core::cell::Cell;
 
     /// A bitmap with nothing in use; too large for a kernel stack.
@@ -391,20 +395,16 @@ mod tests {
         let mut pool = pool(u16::MAX)?;
         let mut held = KVec::new();
         let mut shadow = words()?;
-        let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut random = Random::new(1);
         for turn in 0..20_000u32 {
-            // Xorshift: any full-period generator will do.
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            if seed & 3 != 0 || held.is_empty() {
+            if random.below(4) != 0 || held.is_empty() {
                 let new = next(&mut pool).ok_or(ENOSPC)?;
                 let (word, bit) = place(new);
                 assert_eq!(shadow[word] & bit, 0);
                 shadow[word] |= bit;
                 held.push(new, GFP_KERNEL)?;
             } else {
-                let index = (seed >> 32) as usize % held.len();
+                let index = random.index(held.len());
                 let last = held.len() - 1;
                 held.swap(index, last);
                 let gone = held.pop().ok_or(EINVAL)?;

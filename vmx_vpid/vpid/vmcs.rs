@@ -9,8 +9,8 @@
 //! Identifier", and that on VM entries, "VM-Execution Control Fields".
 
 use crate::{
-    invvpid::Vpid,
-    vmx::insn::Field, //
+    vmx::insn::Field,
+    vpid::Vpid, //
 };
 use kernel::{
     bitfield,

@@ -13,7 +13,6 @@ use super::{
     Side, //
 };
 use crate::{
-    invvpid::Vpid,
     phase::{
         Phase,
         Transfer, //
@@ -30,11 +29,12 @@ use crate::{
             NotHeld,
             Words, //
         },
-        owned::{
+        flushed_cpus::{
             Flushed,
-            Lease,
             Plane, //
-        }, //
+        },
+        owned::Lease,
+        Vpid, //
     }, //
 };
 use kernel::prelude::*;

@@ -3,12 +3,12 @@
 //! The record, of words whose every order loom tries.
 
 use super::Fault;
-use crate::{
-    invvpid::Vpid,
-    vpid::owned::{
+use crate::vpid::{
+    flushed_cpus::{
         Plane,
         Word, //
-    }, //
+    },
+    Vpid, //
 };
 use loom::sync::atomic::{
     AtomicU64,

@@ -7,14 +7,12 @@
 //! tables and of KVM's.  The frames of the guest's tables are guest-physical: each is looked up in
 //! the EPT, from the lowest table of it that is known of, unless the CPU has its translation.
 
-use super::{
-    access::Context,
-    tlb_entry::{
-        Cached,
-        Kind, //
-    }, //
+use super::tlb_entry::{
+    Cached,
+    Kind, //
 };
 use crate::model::{
+    cpu::context::Context,
     guest::memory::Gfn,
     machine::{
         Machine,

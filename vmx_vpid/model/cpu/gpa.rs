@@ -3,10 +3,7 @@
 //! How a CPU looks up a guest-physical frame in an EPT, and what it keeps of that with paging off.
 
 use super::{
-    access::{
-        Access,
-        Context, //
-    },
+    access::Access,
     tlb_entry::{
         Cached,
         Drop,
@@ -17,6 +14,7 @@ use super::{
 };
 use crate::{
     model::{
+        cpu::context::Context,
         guest::{
             edit::WRITABLE,
             memory::{

@@ -18,10 +18,7 @@ use crate::{
         },
         Recorder, //
     },
-    invvpid::{
-        self,
-        Vpid, //
-    },
+    invvpid,
     model::fault::{
         Fault,
         Faults, //
@@ -30,7 +27,10 @@ use crate::{
         caps::EptVpidCap,
         insn::InsnError, //
     },
-    vpid::owned::Flushed, //
+    vpid::{
+        flushed_cpus::Flushed,
+        Vpid, //
+    }, //
 };
 use core::cell::Cell;
 use kernel::prelude::*;

@@ -8,12 +8,12 @@
 
 use crate::{
     ept::Ep4ta,
-    invvpid::Vpid,
     model::guest::memory::{
         Gfn,
         Hfn,
         Table, //
     },
+    vpid::Vpid,
     x86::invpcid::Pcid, //
 };
 

@@ -165,21 +165,3 @@ pub(crate) fn locate(ept: Ept, arena: &mut Arena, level: Level, gpa: u64) -> Hpa
     }
     level.locate(table, gpa)
 }
-
-/// Where the random numbers of a run come from: xorshift, by Marsaglia.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    /// A number below another.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % end
-    }
-
-    /// One of a list.
-    pub(crate) fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len())]
-    }
-}

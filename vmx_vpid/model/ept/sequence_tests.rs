@@ -23,6 +23,10 @@ mod tests {
             survey::*,
             walk::*, //
         },
+        model::random::{
+            Choice,
+            Random, //
+        },
         paging::permission::AccessKind::*,
         vmx::caps::EptVpidCap,
         x86::addr::*, //
@@ -160,7 +164,7 @@ mod tests {
             let rules = Rules::new(cpu.caps, MaxPhyAddr::new(46), cpu.mbec);
             let ept = Ept::new(rules, cpu.levels, cpu.accessed_dirty, &mut arena)?;
             Ok(Self {
-                random: Random(0x2545_f491_4f6c_dd1d),
+                random: Random::new(1),
                 ept,
                 arena,
                 flat: [Nothing; PIECES],
@@ -170,7 +174,7 @@ mod tests {
         /// Rights that an entry can have on this CPU.
         fn rights(&mut self) -> Rights {
             loop {
-                let raw = self.random.below(8) | self.random.below(2) << 10;
+                let raw = self.random.index(8) | self.random.index(2) << 10;
                 let rights = Rights::from(raw as u64);
                 let page = Entry::page(Level::Pt, Hpa::new(0), MemoryType::WriteBack, rights);
                 let entry = check(self.ept.rules(), Level::Pt, page);
@@ -183,7 +187,7 @@ mod tests {
         /// A target for a range: as well aligned as 1 GiB, 2 MiB or 4 KiB.
         fn target(&mut self, start: u64) -> (Target, u64) {
             let size = self.random.one_of(&[KIB_4, MIB_2, GIB]);
-            let offset = size * (1 + self.random.below(3) as u64);
+            let offset = size * (1 + self.random.index(3) as u64);
             let target = Target {
                 hpa: Hpa::new(start + offset),
                 memory_type: self
@@ -202,14 +206,14 @@ mod tests {
 
         /// Makes some change; returns what ought to be mapped then, unless it failed.
         fn act(&mut self) -> Result<(Change, [Flat; PIECES])> {
-            let first = self.random.below(PIECES);
-            let behind = first + 1 + self.random.below(PIECES - first);
+            let first = self.random.index(PIECES);
+            let behind = first + 1 + self.random.index(PIECES - first);
             let (start, bytes) = (BOUNDS[first], BOUNDS[behind] - BOUNDS[first]);
             let range = range(start, bytes)?;
             let (ept, mask) = (self.ept, self.ept.rules().rights(Entry::from(u64::MAX)));
             let mut flat = self.flat;
             let pieces = &mut flat[first..behind];
-            let change = match self.random.below(12) {
+            let change = match self.random.index(12) {
                 0..4 => {
                     let (target, page) = self.target(start);
                     if bytes / page > MOST {
@@ -277,7 +281,7 @@ mod tests {
             // Every so often memory runs out on the way.
             let left = self.arena.left;
             if count & 7 == 0 {
-                self.arena.left = left.min(self.random.below(3));
+                self.arena.left = left.min(self.random.index(3));
             }
             let kept = left - self.arena.left;
             self.arena.log.clear();

@@ -19,10 +19,8 @@ use super::{
 use crate::{
     model::{
         cpu::{
-            access::{
-                Access,
-                Context, //
-            },
+            access::Access,
+            context::Context,
             tlb::address_of,
             tlb_entry::Drop, //
         },

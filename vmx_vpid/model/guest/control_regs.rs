@@ -15,7 +15,7 @@ use super::{
 use crate::{
     model::{
         cpu::{
-            access::Context,
+            context::Context,
             tlb_entry::Drop, //
         },
         fault::Fault,

@@ -24,7 +24,6 @@ use crate::{
         Tags,
         ROOTS, //
     },
-    invvpid::Vpid,
     model::{
         cpu::tlb::page_of,
         fault::Fault,
@@ -56,6 +55,7 @@ use crate::{
             InsnInfo, //
         }, //
     },
+    vpid::Vpid,
     x86::{
         addr::{
             CanonicalGva,

@@ -35,7 +35,13 @@ use crate::{
         TlbGen,
         SLOTS, //
     },
-    model::host_mm::flush_kernel::Pge,
+    model::{
+        host_mm::flush_kernel::Pge,
+        random::{
+            Choice,
+            Random, //
+        }, //
+    },
     x86::{
         control_regs::{
             Cr3,
@@ -105,7 +111,7 @@ pub(super) struct Machine {
     pub(super) kernel_frames: [Cell<u32>; KERNEL_PAGES],
     /// The last number that was given to a frame, a table or a process.
     last: Cell<u32>,
-    random: Cell<u64>,
+    random: Cell<Random>,
     /// What went wrong first.
     wrong: Cell<Option<Wrong>>,
 }
@@ -152,7 +158,7 @@ impl Machine {
             }),
             kernel_frames: array::from_fn(|_| fresh()),
             last: Cell::new(last.get() + 100),
-            random: Cell::new(0x2545_f491_4f6c_dd1d),
+            random: Cell::new(Random::new(1)),
             wrong: Cell::new(None),
         };
         for cpu in 0..CPUS {
@@ -169,14 +175,12 @@ impl Machine {
         self.config.fault == Some(fault)
     }
 
-    /// A number below another: xorshift, by Marsaglia.
+    /// Returns a random number below `end`, which must not be 0.
     pub(super) fn below(&self, end: usize) -> usize {
         let mut random = self.random.get();
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
+        let number = random.index(end);
         self.random.set(random);
-        (random >> 16) as usize % end
+        number
     }
 
     /// A number that was never used.

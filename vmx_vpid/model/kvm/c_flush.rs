@@ -19,10 +19,8 @@ use crate::{
         Root,
         Tags, //
     },
-    invvpid::{
-        self,
-        Vpid, //
-    },
+    invvpid,
+    vpid::Vpid,
     x86::addr::CanonicalGva, //
 };
 

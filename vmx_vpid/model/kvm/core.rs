@@ -28,7 +28,7 @@ use crate::{
     },
     model::{
         cpu::{
-            access::Context,
+            context::Context,
             tlb_entry::Drop, //
         },
         fault::Fault,

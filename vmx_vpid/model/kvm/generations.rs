@@ -29,10 +29,7 @@ use crate::{
         Request,
         ROOTS, //
     },
-    invvpid::{
-        self,
-        Vpid, //
-    },
+    invvpid,
     model::{
         fault::Fault,
         machine::{
@@ -40,7 +37,8 @@ use crate::{
             Wrong,
             CPUS, //
         }, //
-    }, //
+    },
+    vpid::Vpid, //
 };
 
 /// A VPID, as a CPU gave it out.

@@ -20,7 +20,6 @@ use crate::{
         Tags,
         ROOTS, //
     },
-    invvpid::Vpid,
     model::{
         fault::{
             Fault,
@@ -39,6 +38,7 @@ use crate::{
         },
         machine::Config, //
     },
+    vpid::Vpid,
     x86::{
         addr::Hpa,
         control_regs::Cr4, //

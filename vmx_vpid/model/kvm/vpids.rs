@@ -3,7 +3,6 @@
 //! The VPIDs of the model: both sides with their record, as in the kernel, on one CPU at a time.
 
 use crate::{
-    invvpid::Vpid,
     phase::Transfer,
     vpid::{
         allocator::{
@@ -12,10 +11,11 @@ use crate::{
             Sides, //
         },
         bitmap::Words,
-        owned::{
+        flushed_cpus::{
             Flushed,
             Plane, //
-        }, //
+        },
+        Vpid, //
     }, //
 };
 use core::cell::Cell;

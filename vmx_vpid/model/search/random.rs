@@ -24,41 +24,12 @@ use crate::model::{
         VCPUS,
         VMS, //
     },
+    random::Choice,
     step::{
         Op,
         Step, //
     }, //
 };
-
-/// Where choices come from.
-pub(crate) trait Choice {
-    /// A number below another one, which is not 0.
-    fn below(&mut self, end: u32) -> u32;
-}
-
-/// Random numbers: xorshift, by Marsaglia.
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// Begins with a seed.
-    pub(crate) fn new(seed: u64) -> Self {
-        // Scrambled, so that small seeds differ in all bits; it must not be 0.
-        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        random.below(2);
-        random.below(2);
-        random
-    }
-}
-
-impl Choice for Random {
-    fn below(&mut self, end: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        // CAST: The upper half is enough.
-        ((self.0 >> 32) as u32) % end
-    }
-}
 
 /// What a guest can do, for a run to leave some of it out.
 const OPS: [(Kind, u32); 17] = [

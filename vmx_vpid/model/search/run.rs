@@ -2,13 +2,9 @@
 
 //! Runs: steps one after the other, until something is wrong.
 
-use super::random::{
-    Course,
-    Random, //
-};
+use super::random::Course;
 use crate::{
     flush::policy::Switches,
-    invvpid::Vpid,
     model::{
         fault::{
             Fault,
@@ -22,9 +18,13 @@ use crate::{
             Machine,
             Wrong, //
         },
+        random::Random,
         step::Step, //
     },
-    vpid::owned::Flushed, //
+    vpid::{
+        flushed_cpus::Flushed,
+        Vpid, //
+    }, //
 };
 use core::cell::Cell;
 use kernel::prelude::*;

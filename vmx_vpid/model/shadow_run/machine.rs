@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     model::{
-        search::random::Random,
+        random::Random,
         shadow_mmu::{
             self,
             fault::Broken,

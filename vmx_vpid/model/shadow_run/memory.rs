@@ -8,7 +8,7 @@
 
 use crate::{
     model::{
-        search::random::Choice,
+        random::Choice,
         shadow_mmu::{
             fault::Broken,
             Gfn,

@@ -18,7 +18,7 @@ use super::{
     Wrong, //
 };
 use crate::{
-    model::search::random::{
+    model::random::{
         Choice,
         Random, //
     },

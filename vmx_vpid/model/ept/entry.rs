@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What only the builder of EPTs needs of entries, levels and rules: constructors, and steps upwards.
+//!
+//! vmx_vpid.ko reads entries and makes none.
+
+use crate::{
+    ept::entry::{
+        Entry,
+        Level,
+        MemoryType,
+        Rights,
+        Rules, //
+    },
+    x86::addr::{
+        Gpa,
+        Hpa, //
+    }, //
+};
+
+impl Entry {
+    /// The entry that refers to nothing.
+    pub(crate) const NONE: Self = Self::from_raw(0);
+
+    /// Builds the entry that refers to a table, and takes no right away.
+    ///
+    /// Bits of the address that are no part of a table's are dropped.  Bit 10 is set too: without
+    /// mode-based execute control it is ignored.
+    #[inline]
+    pub(crate) const fn table(table: Hpa) -> Self {
+        Self::from_raw(table.into_raw() & Self::FRAME_MASK | Rights::ALL.into_raw())
+    }
+
+    /// Builds the entry that refers to a page of what an entry of this level covers.
+    ///
+    /// Bits of the address that are no part of such a page's are dropped.
+    #[inline]
+    pub(crate) fn page(level: Level, page: Hpa, memory_type: MemoryType, rights: Rights) -> Self {
+        let frame = page.into_raw() & Self::FRAME_MASK & !level.offset_mask();
+        Self::from_raw(frame | rights.into_raw() & Rights::ALL.into_raw())
+            .with_memory_type(memory_type)
+            .with_large(level != Level::Pt)
+    }
+
+    /// Returns the marker of a page of device registers.
+    pub(crate) const fn mmio() -> Self {
+        Self::from_raw(Rights::WRITE.or(Rights::EXECUTE).into_raw())
+    }
+}
+
+impl Level {
+    /// Returns the level above; none above the highest.
+    #[inline]
+    pub(crate) const fn above(self) -> Option<Self> {
+        match self {
+            Self::Pml5 => None,
+            Self::Pml4 => Some(Self::Pml5),
+            Self::Pdpt => Some(Self::Pml4),
+            Self::Pd => Some(Self::Pdpt),
+            Self::Pt => Some(Self::Pd),
+        }
+    }
+
+    /// Returns the addresses of so many entries, from the one that begins at `first`.
+    #[inline]
+    pub(crate) fn spans(self, first: Gpa, count: usize) -> impl Iterator<Item = Gpa> {
+        // CAST: A table has few entries, and no number of them is above 64 bits.
+        (0..count as u64)
+            .map(move |place| first.into_raw().wrapping_add(place << self.page_bits()))
+            .map(Gpa::new)
+    }
+}
+
+impl Rules {
+    /// Returns whether the CPU has a physical address.
+    #[inline]
+    pub(crate) const fn has_address(self, hpa: Hpa) -> bool {
+        let beyond = !(Entry::FRAME_MASK | Level::Pt.offset_mask());
+        hpa.into_raw() & (self.reserved | beyond) == 0
+    }
+}
