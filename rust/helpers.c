@@ -36,19 +36,19 @@ u64 vmx_vpid_counter_sum(unsigned int counter)
 	return sum;
 }
 
-DEFINE_PER_CPU(struct vmx_vpid_column, vmx_vpid_column);
+DEFINE_PER_CPU(struct vmx_vpid_flushed_on_cpu, vmx_vpid_flushed_on_cpu);
 
 /**
- * vmx_vpid_set_column - tell a CPU where it is recorded which VPIDs were flushed there
+ * vmx_vpid_set_flushed_on_cpu - tell a CPU where it is recorded which VPIDs were flushed there
  * @cpu: number of a CPU; nothing is done for one that the machine cannot have
  * @words: a word for each VPID
  * @bit: the CPU's bit in these words
  */
-void vmx_vpid_set_column(unsigned int cpu, u64 *words, u64 bit)
+void vmx_vpid_set_flushed_on_cpu(unsigned int cpu, u64 *words, u64 bit)
 {
 	if (cpu < nr_cpu_ids && cpu_possible(cpu))
-		per_cpu(vmx_vpid_column, cpu) =
-			(struct vmx_vpid_column){ .words = words, .bit = bit };
+		per_cpu(vmx_vpid_flushed_on_cpu, cpu) =
+			(struct vmx_vpid_flushed_on_cpu){ .words = words, .bit = bit };
 }
 
 struct vmx_vpid_cpu vmx_vpid_cpu __ro_after_init;

@@ -220,11 +220,11 @@ bool vmx_vpid_may_go_on(void);
 DECLARE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
 
 /* Where it is recorded which VPIDs were flushed on a CPU: kvm/flushed_cpus.rs. */
-struct vmx_vpid_column {
+struct vmx_vpid_flushed_on_cpu {
 	u64 *words;	/* one for each VPID */
 	u64 bit;	/* the CPU's in each of them */
 };
-DECLARE_PER_CPU(struct vmx_vpid_column, vmx_vpid_column);
+DECLARE_PER_CPU(struct vmx_vpid_flushed_on_cpu, vmx_vpid_flushed_on_cpu);
 
 /* What the CPU can do, asked of it when the module is loaded. */
 extern struct vmx_vpid_cpu {
@@ -253,7 +253,7 @@ void vmx_vpid_lock_vpids(void);
 void vmx_vpid_unlock_vpids(void);
 u64 vmx_vpid_counter_sum(unsigned int counter);
 int vmx_vpid_read_cpu(void);
-void vmx_vpid_set_column(unsigned int cpu, u64 *words, u64 bit);
+void vmx_vpid_set_flushed_on_cpu(unsigned int cpu, u64 *words, u64 bit);
 union kvm_mmu_page_role vmx_vpid_root_role(hpa_t root);
 bool vmx_vpid_evmcs_in_use(void);
 u64 vmx_vpid_now(void);

@@ -33,7 +33,7 @@ use crate::{
     flush::{
         execute::Invalidation,
         policy::Policy,
-        Tags, //
+        tags::Tags, //
     },
     paging::{
         permission::{
@@ -204,7 +204,7 @@ pub(crate) trait Nested: Vcpu {
     /// Invalidates on this CPU.
     fn issue(&mut self, what: Invalidation);
     /// Runs a function during which the task stays on this CPU.
-    fn pinned(&mut self, function: impl FnOnce(&mut Self));
+    fn with_preemption_disabled(&mut self, function: impl FnOnce(&mut Self));
     /// Whether L2 last ran on this CPU.
     fn vmcs02_is_here(&self) -> bool;
     /// Forgets which VPID of L1's numbering L2 ran with: the next entry of L2 finds that it
@@ -313,12 +313,12 @@ type VmxResult = Result<(), VmInsnError>;
 /// Executes INVEPT or INVVPID, in the order of the CPU's checks.
 ///
 /// `exists` tells whether L1's CPU has the instruction.  The type is checked, by `kind`, before the
-/// operand in memory is read; `carry_out` checks the operand and does the rest.
+/// operand in memory is read; `execute` checks the operand and does the rest.
 fn execute_vmx<V: Nested, K>(
     vcpu: &mut V,
     exists: bool,
     kind: fn(u64, EptVpidCap) -> Result<K, VmInsnError>,
-    carry_out: impl FnOnce(&mut V, K, [u64; 2]) -> VmxResult,
+    execute: impl FnOnce(&mut V, K, [u64; 2]) -> VmxResult,
 ) -> Result<VmxResult, Stop> {
     if !exists {
         return Err(Fault::InvalidOpcode.into());
@@ -331,7 +331,7 @@ fn execute_vmx<V: Nested, K>(
         Err(error) => return Ok(Err(error)),
     };
     let operand = read_operand(vcpu, mode, info)?;
-    Ok(carry_out(vcpu, kind, operand))
+    Ok(execute(vcpu, kind, operand))
 }
 
 /// Ends an instruction.

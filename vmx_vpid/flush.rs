@@ -15,6 +15,7 @@
 
 pub(crate) mod execute;
 pub(crate) mod policy;
+pub(crate) mod tags;
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod mock;
@@ -24,24 +25,25 @@ mod tests;
 use crate::{
     ept::{
         self,
-        Eptp,
-        Levels, //
+        Eptp, //
     },
     flush::{
         execute::{
+            FlushFailed,
             Invalidate,
             Invalidation,
-            Lost,
             Plan, //
         },
-        policy::Policy, //
+        policy::Policy,
+        tags::{
+            Root,
+            Tags,
+            ROOTS, //
+        }, //
     },
     invvpid,
     vpid::Vpid,
-    x86::addr::{
-        CanonicalGva,
-        Hpa, //
-    }, //
+    x86::addr::CanonicalGva, //
 };
 use core::hint::cold_path;
 
@@ -57,49 +59,6 @@ pub(crate) enum Request {
     /// What the guest itself may have cached: linear and combined mappings; `flush_tlb_guest`.
     Guest,
 }
-
-/// The root of the tables that a vCPU runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Root {
-    /// None is loaded.
-    Invalid,
-    /// One of which KVM knows no more than the address.
-    Unknown,
-    /// One with all that its EPT pointer is made of.
-    Known {
-        /// Address of the root table.
-        table: Hpa,
-        /// Number of its levels.
-        levels: Levels,
-        /// Whether the CPU keeps accessed and dirty flags in it.
-        accessed_dirty: bool,
-    },
-}
-
-/// How a vCPU's translations are tagged; what [`decide()`] asks of a vCPU, and no more.
-///
-/// Asked only where the answer matters, since some of them take several loads.
-pub(crate) trait Tags {
-    /// Whether guests run on EPT: their tags are EP4TA then, besides the VPID.
-    fn ept(&self) -> bool;
-    /// Whether guests run with VPIDs at all.
-    fn vpid(&self) -> bool;
-    /// The VPID that L1 runs with.
-    fn vpid01(&self) -> Option<Vpid>;
-    /// The VPID set aside for L2.
-    fn vpid02(&self) -> Option<Vpid>;
-    /// The VPID that this vCPU enters the guest with as it stands: that of L2 if L2 is active and
-    /// L1 gave it a VPID of its own, else that of L1.
-    fn current_vpid(&self) -> Option<Vpid>;
-    /// The root in use.
-    fn root(&self) -> Root;
-    /// Every root that the vCPU can come to use without loading it anew: the current and the cached
-    /// ones, those for L1 and those for L2.
-    fn roots(&self) -> [Root; ROOTS];
-}
-
-/// How many roots a vCPU keeps: four for L1's tables, four for those of L2.
-pub(crate) const ROOTS: usize = Plan::MAX;
 
 /// Covers a whole VPID as narrowly as can be; answers to `vpid_sync_context()`.
 #[inline]
@@ -127,7 +86,7 @@ pub(crate) fn for_l1(vpid: Vpid, gva: Option<CanonicalGva>, policy: Policy) -> i
 
 /// The VPIDs of which an answer leaves nothing on this CPU that the vCPU could use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cleaned {
+pub(crate) enum FlushedVpids {
     /// None: what is dropped says nothing of a whole VPID.
     Nothing,
     /// This one.
@@ -136,7 +95,7 @@ pub(crate) enum Cleaned {
     Both,
 }
 
-impl Cleaned {
+impl FlushedVpids {
     /// Returns the VPIDs.
     pub(crate) fn vpids(self, tags: &impl Tags) -> [Option<Vpid>; 2] {
         match self {
@@ -159,18 +118,18 @@ pub(crate) trait Recorder: Invalidate {
     fn record(self, vpid: Vpid);
     /// Issues an instruction, unless somebody wants to be told of it; returns whether it was issued
     /// and worked.
-    fn issue_plainly(self, what: Invalidation) -> bool;
+    fn issue_fast(self, what: Invalidation) -> bool;
     /// Calls a function during which the task stays on this CPU.
-    fn pinned<R>(self, function: impl FnOnce() -> R) -> R;
+    fn with_preemption_disabled<R>(self, function: impl FnOnce() -> R) -> R;
 }
 
-/// Whether a policy says of a request what [`Policy::PLAIN`] says: then it may be answered by
-/// [`answer_plainly()`].
-pub(crate) fn is_plain(request: Request, policy: Policy) -> bool {
+/// Whether a policy says of a request what [`Policy::DEFAULT`] says: then it may be answered by
+/// [`flush_fast()`].
+pub(crate) fn takes_fast_path(request: Request, policy: Policy) -> bool {
     match request {
-        Request::All => policy == Policy::PLAIN,
+        Request::All => policy == Policy::DEFAULT,
         Request::Current | Request::Gva(_) | Request::Guest => {
-            policy.with_by_context(false) == Policy::PLAIN
+            policy.with_by_context(false) == Policy::DEFAULT
         }
     }
 }
@@ -178,31 +137,31 @@ pub(crate) fn is_plain(request: Request, policy: Policy) -> bool {
 /// Carries out what answers a request as most are answered; returns whether that was done.
 ///
 /// That is by one instruction or none, where there is nothing to be recorded.  If it is `false`,
-/// nothing was dropped, and [`answer()`] is to be called.  An instruction that fails is of no
+/// nothing was dropped, and [`flush_slow()`] is to be called.  An instruction that fails is of no
 /// account here: that which takes its place is counted, and reported if it fails too.
 // To be short is what this is for.  It is compiled for each kind of request by itself, so that
 // there is no test of the policy; and nothing that is known before the instruction is needed after
 // it, so that the caller has no register to save.
 #[inline(always)]
-pub(crate) fn answer_plainly(request: Request, tags: &impl Tags, cpu: impl Recorder) -> bool {
-    decide(request, tags, Policy::PLAIN, Plainly { tags, cpu })
+pub(crate) fn flush_fast(request: Request, tags: &impl Tags, cpu: impl Recorder) -> bool {
+    decide(request, tags, Policy::DEFAULT, ExecuteNow { tags, cpu })
 }
 
 /// Carries out on this CPU what answers a request, and records it.
 ///
 /// # Errors
 ///
-/// Those of [`Plan::carry_out()`].
-pub(crate) fn answer(
+/// Those of [`Plan::execute()`].
+pub(crate) fn flush_slow(
     request: Request,
     tags: &impl Tags,
     policy: Policy,
     cpu: impl Recorder,
-) -> Result<(), Lost> {
-    cpu.pinned(|| {
-        let (plan, cleaned) = decide(request, tags, policy, Keep);
-        plan.carry_out(cpu)?;
-        for vpid in cleaned.vpids(tags).into_iter().flatten() {
+) -> Result<(), FlushFailed> {
+    cpu.with_preemption_disabled(|| {
+        let (plan, flushed) = decide(request, tags, policy, ReturnPlan);
+        plan.execute(cpu)?;
+        for vpid in flushed.vpids(tags).into_iter().flatten() {
             if !cpu.is_recorded(Some(vpid)) {
                 cpu.record(vpid);
             }
@@ -215,47 +174,47 @@ pub(crate) fn answer(
 ///
 /// The plan is handed over where it is decided, in each arm by itself: what to issue is known there
 /// when this is compiled, and does not go through memory.
-trait End {
+trait PlanSink {
     /// What is left of it.
     type Output;
     /// Takes the plan, and the VPIDs that are clean when it was carried out.
-    fn take(self, plan: Plan, cleaned: Cleaned) -> Self::Output;
+    fn put(self, plan: Plan, flushed: FlushedVpids) -> Self::Output;
 }
 
 /// Both are kept.
-struct Keep;
+struct ReturnPlan;
 
-impl End for Keep {
-    type Output = (Plan, Cleaned);
+impl PlanSink for ReturnPlan {
+    type Output = (Plan, FlushedVpids);
 
-    fn take(self, plan: Plan, cleaned: Cleaned) -> Self::Output {
-        (plan, cleaned)
+    fn put(self, plan: Plan, flushed: FlushedVpids) -> Self::Output {
+        (plan, flushed)
     }
 }
 
 /// The plan is carried out if that is all that is to be done; whether it was is returned.
-struct Plainly<'a, T, C> {
+struct ExecuteNow<'a, T, C> {
     tags: &'a T,
     cpu: C,
 }
 
-impl<T: Tags, C: Recorder> End for Plainly<'_, T, C> {
+impl<T: Tags, C: Recorder> PlanSink for ExecuteNow<'_, T, C> {
     type Output = bool;
 
     #[inline(always)]
-    fn take(self, plan: Plan, cleaned: Cleaned) -> bool {
+    fn put(self, plan: Plan, flushed: FlushedVpids) -> bool {
         let Self { tags, cpu } = self;
-        let recorded = match cleaned {
-            Cleaned::Nothing => true,
-            Cleaned::One(vpid) => cpu.is_recorded(Some(vpid)),
-            Cleaned::Both => {
+        let recorded = match flushed {
+            FlushedVpids::Nothing => true,
+            FlushedVpids::One(vpid) => cpu.is_recorded(Some(vpid)),
+            FlushedVpids::Both => {
                 // Few have a second one: whether there is one is asked last.
                 cpu.is_recorded(tags.vpid01())
                     && tags.vpid02().is_none_or(|vpid| cpu.is_recorded(Some(vpid)))
             }
         };
         match plan {
-            Plan::One(what) => recorded && cpu.issue_plainly(what),
+            Plan::One(what) => recorded && cpu.issue_fast(what),
             Plan::Nothing if recorded => {
                 cpu.skipped();
                 true
@@ -269,101 +228,113 @@ impl<T: Tags, C: Recorder> End for Plainly<'_, T, C> {
 ///
 /// Answers to `vmx_flush_tlb_all()`, `_current()`, `_gva()` and `_guest()` of KVM.
 #[inline(always)]
-fn decide<E: End>(request: Request, tags: &impl Tags, policy: Policy, end: E) -> E::Output {
+fn decide<S: PlanSink>(request: Request, tags: &impl Tags, policy: Policy, sink: S) -> S::Output {
     if policy.force() {
         cold_path();
-        return end.take(everything(tags, policy), Cleaned::Both);
+        return sink.put(everything(tags, policy), FlushedVpids::Both);
     }
     match request {
-        Request::All => all(tags, policy, end),
+        Request::All => all(tags, policy, sink),
 
         // Without a root nothing can have been cached for it: a new one is flushed when it is
         // loaded, by kvm_mmu_load().
         Request::Current if tags.ept() => match tags.root() {
-            Root::Invalid => end.take(Plan::Nothing, Cleaned::Nothing),
+            Root::Invalid => sink.put(Plan::Nothing, FlushedVpids::Nothing),
             // Of the VPID, that drops what was cached of one root.
             root => match eptp(root) {
                 // Answers to `vmx_flush_tlb_ept_root()`.
                 Some(eptp) if policy.invept_context() => {
                     let extent = ept::Extent::Context(eptp);
-                    end.take(Plan::One(Invalidation::Invept(extent)), Cleaned::Nothing)
+                    sink.put(
+                        Plan::One(Invalidation::Invept(extent)),
+                        FlushedVpids::Nothing,
+                    )
                 }
                 _ => {
                     cold_path();
-                    end.take(
+                    sink.put(
                         Plan::Wider(Invalidation::Invept(ept::Extent::All)),
-                        Cleaned::Nothing,
+                        FlushedVpids::Nothing,
                     )
                 }
             },
         },
         Request::Current => match tags.root() {
-            Root::Invalid => end.take(Plan::Nothing, Cleaned::Nothing),
-            _ => guest(tags, policy, end),
+            Root::Invalid => sink.put(Plan::Nothing, FlushedVpids::Nothing),
+            _ => guest(tags, policy, sink),
         },
 
         // Answers to `vpid_sync_vcpu_addr()`.
         Request::Gva(gva) => match tags.current_vpid() {
             Some(vpid) if policy.invvpid_address() => {
                 let extent = invvpid::Extent::Address(vpid, gva);
-                end.take(Plan::One(Invalidation::Invvpid(extent)), Cleaned::Nothing)
+                sink.put(
+                    Plan::One(Invalidation::Invvpid(extent)),
+                    FlushedVpids::Nothing,
+                )
             }
             Some(vpid) => {
                 cold_path();
                 let extent = context(vpid, policy);
-                end.take(Plan::Wider(Invalidation::Invvpid(extent)), Cleaned::Nothing)
+                sink.put(
+                    Plan::Wider(Invalidation::Invvpid(extent)),
+                    FlushedVpids::Nothing,
+                )
             }
-            None => end.take(Plan::Nothing, Cleaned::Nothing),
+            None => sink.put(Plan::Nothing, FlushedVpids::Nothing),
         },
 
-        Request::Guest => guest(tags, policy, end),
+        Request::Guest => guest(tags, policy, sink),
     }
 }
 
 /// Covers all that the vCPU can use.
 #[inline(always)]
-fn all<E: End>(tags: &impl Tags, policy: Policy, end: E) -> E::Output {
-    let cleaned = Cleaned::Both;
+fn all<S: PlanSink>(tags: &impl Tags, policy: Policy, sink: S) -> S::Output {
+    let flushed = FlushedVpids::Both;
     if policy.by_context() {
-        return end.take(by_context(tags, policy), cleaned);
+        return sink.put(by_context(tags, policy), flushed);
     }
     // With EPT on, INVEPT whatever the VPIDs: neither VM entry nor INVVPID is required to drop
     // guest-physical mappings, and INVEPT drops the combined ones of every VPID too.
     if tags.ept() {
-        return end.take(Plan::One(Invalidation::Invept(ept::Extent::All)), cleaned);
+        return sink.put(Plan::One(Invalidation::Invept(ept::Extent::All)), flushed);
     }
     // With neither EPT nor VPID the guest runs as VPID 0, which VM entry and exit flush.
     if !tags.vpid() {
-        return end.take(Plan::Nothing, Cleaned::Nothing);
+        return sink.put(Plan::Nothing, FlushedVpids::Nothing);
     }
     if policy.invvpid_all() {
-        return end.take(
+        return sink.put(
             Plan::One(Invalidation::Invvpid(invvpid::Extent::All)),
-            cleaned,
+            flushed,
         );
     }
-    end.take(Plan::several(vpids(tags, policy)), cleaned)
+    sink.put(Plan::several(vpids(tags, policy)), flushed)
 }
 
 /// Covers what the VPID in use tags; answers to `vpid_sync_context()`.
 #[inline(always)]
-fn guest<E: End>(tags: &impl Tags, policy: Policy, end: E) -> E::Output {
+fn guest<S: PlanSink>(tags: &impl Tags, policy: Policy, sink: S) -> S::Output {
     match tags.current_vpid() {
         Some(vpid) if policy.invvpid_context() => {
             let extent = invvpid::Extent::Context(vpid);
-            end.take(Plan::One(Invalidation::Invvpid(extent)), Cleaned::One(vpid))
+            sink.put(
+                Plan::One(Invalidation::Invvpid(extent)),
+                FlushedVpids::One(vpid),
+            )
         }
         Some(vpid) => {
             cold_path();
             let extent = invvpid::Extent::All;
-            end.take(
+            sink.put(
                 Plan::Wider(Invalidation::Invvpid(extent)),
-                Cleaned::One(vpid),
+                FlushedVpids::One(vpid),
             )
         }
         // Without a VPID the guest runs as VPID 0: VM entry and exit drop its linear and combined
         // mappings, and these are all that a guest's own flush is about.
-        None => end.take(Plan::Nothing, Cleaned::Nothing),
+        None => sink.put(Plan::Nothing, FlushedVpids::Nothing),
     }
 }
 
@@ -438,11 +409,11 @@ fn everything(tags: &impl Tags, policy: Policy) -> Plan {
 /// Returns the plan that answers a request.
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) fn plan(request: Request, tags: &impl Tags, policy: Policy) -> Plan {
-    decide(request, tags, policy, Keep).0
+    decide(request, tags, policy, ReturnPlan).0
 }
 
 /// Returns the VPIDs that are clean when a request was answered.
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) fn cleaned(request: Request, tags: &impl Tags, policy: Policy) -> [Option<Vpid>; 2] {
-    decide(request, tags, policy, Keep).1.vpids(tags)
+pub(crate) fn flushed(request: Request, tags: &impl Tags, policy: Policy) -> [Option<Vpid>; 2] {
+    decide(request, tags, policy, ReturnPlan).1.vpids(tags)
 }

@@ -100,10 +100,10 @@ mod tests {
     /// there, or `None` if the set was copied from the side that did not hold it.
     fn run(from: Phase, callbacks: &[Callback]) -> Option<(Phase, bool)> {
         let mut phase = from;
-        let mut pool_is_truth = from == Attached;
+        let mut pool_active = from == Attached;
         for &callback in callbacks {
             let (next, transfer) = phase.on(callback);
-            pool_is_truth = match (transfer, pool_is_truth) {
+            pool_active = match (transfer, pool_active) {
                 (Transfer::None, truth) => truth,
                 (Transfer::Import, false) => true,
                 (Transfer::Export, true) => false,
@@ -111,7 +111,7 @@ mod tests {
             };
             phase = next;
         }
-        Some((phase, pool_is_truth))
+        Some((phase, pool_active))
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
         for code in 0..4096usize {
             let sequence: [Callback; 6] = core::array::from_fn(|i| all[code >> (2 * i) & 3]);
             let end = run(Detached, &sequence);
-            assert!(end.is_some_and(|(phase, pool_is_truth)| pool_is_truth == (phase == Attached)));
+            assert!(end.is_some_and(|(phase, pool_active)| pool_active == (phase == Attached)));
         }
     }
 

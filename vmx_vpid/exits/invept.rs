@@ -30,13 +30,13 @@ pub(crate) fn handle(vcpu: &mut impl Nested) -> Next {
     let exists = vcpu.l1_has_ept() && vcpu.l1_caps().invept();
     let result = execute_vmx(vcpu, exists, Kind::from_register, |vcpu, kind, operand| {
         ept::check(kind, operand, vcpu.l1_caps(), vcpu.max_phy_addr())
-            .map(|request| carry_out(vcpu, request))
+            .map(|request| execute(vcpu, request))
     });
     end_vmx(vcpu, result)
 }
 
 /// Carries out what L1 asked for.
-fn carry_out(vcpu: &mut impl Nested, request: Request) {
+fn execute(vcpu: &mut impl Nested, request: Request) {
     vcpu.count(match request {
         Request::Context(_) => Counter::GuestInveptContext,
         Request::All => Counter::GuestInveptAll,

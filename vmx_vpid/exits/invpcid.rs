@@ -62,13 +62,13 @@ fn execute(vcpu: &mut impl Translations) -> Result<(), Stop> {
         Request::AllAndGlobals => Counter::GuestInvpcidAllAndGlobals,
         Request::All => Counter::GuestInvpcidAll,
     });
-    carry_out(vcpu, request);
+    invalidate(vcpu, request);
     Ok(())
 }
 
 /// Carries out what the guest asked for.
 #[inline]
-fn carry_out(vcpu: &mut impl Translations, request: Request) {
+fn invalidate(vcpu: &mut impl Translations, request: Request) {
     if !vcpu.is_shadowed() {
         // With EPT on the instruction does not exit.  Should it do so all the same, the widest
         // flush is right for every type.

@@ -17,7 +17,7 @@ use crate::{
     flush::{
         self,
         execute::Invalidation,
-        Tags, //
+        tags::Tags, //
     },
     invvpid::{
         Descriptor,
@@ -35,20 +35,20 @@ pub(crate) fn handle(vcpu: &mut impl Nested) -> Next {
     let result = execute_vmx(vcpu, exists, Kind::from_register, |vcpu, kind, operand| {
         Descriptor::from_guest(operand)
             .check(kind, vcpu.linear_width())
-            .map(|request| carry_out(vcpu, request))
+            .map(|request| execute(vcpu, request))
     });
     end_vmx(vcpu, result)
 }
 
 /// Carries out what L1 asked for.
-fn carry_out(vcpu: &mut impl Nested, request: Request) {
+fn execute(vcpu: &mut impl Nested, request: Request) {
     vcpu.count(match request {
         Request::Address(..) => Counter::GuestInvvpidAddress,
         Request::Context(_) => Counter::GuestInvvpidContext,
         Request::All => Counter::GuestInvvpidAll,
         Request::ContextRetainingGlobals(_) => Counter::GuestInvvpidRetainGlobals,
     });
-    vcpu.pinned(|vcpu| {
+    vcpu.with_preemption_disabled(|vcpu| {
         if !vcpu.vmcs02_is_here() {
             // What L2 left cached is on the CPU where it last ran.  To flush here would miss it;
             // the next entry of L2 flushes where it enters.

@@ -18,9 +18,11 @@ use crate::{
             Policy,
             Switches, //
         },
-        Root,
-        Tags,
-        ROOTS, //
+        tags::{
+            Root,
+            Tags,
+            ROOTS, //
+        }, //
     },
     paging::{
         level::EntryWidth,
@@ -131,7 +133,7 @@ pub(super) struct Fake {
     pub(super) vpid02: Option<Vpid>,
     pub(super) vmcs02_is_here: bool,
     pub(super) ept12_roots: [Option<Eptp>; Roots::COUNT],
-    pub(super) pinned: bool,
+    pub(super) with_preemption_disabled: bool,
     /// What was done, in its order.
     pub(super) events: [Option<Event>; 4],
     /// What was counted, a bit for each.
@@ -165,7 +167,7 @@ impl Fake {
             vpid02: Vpid::new(2),
             vmcs02_is_here: true,
             ept12_roots: [None; Roots::COUNT],
-            pinned: false,
+            with_preemption_disabled: false,
             events: [None; 4],
             counted: 0,
         }
@@ -376,17 +378,17 @@ impl Nested for Fake {
     }
     fn issue(&mut self, what: Invalidation) {
         // Elsewhere the instruction might run on another CPU than the one that was asked about.
-        if self.pinned {
+        if self.with_preemption_disabled {
             self.note(Event::Issued(what));
         }
     }
-    fn pinned(&mut self, function: impl FnOnce(&mut Self)) {
-        self.pinned = true;
+    fn with_preemption_disabled(&mut self, function: impl FnOnce(&mut Self)) {
+        self.with_preemption_disabled = true;
         function(self);
-        self.pinned = false;
+        self.with_preemption_disabled = false;
     }
     fn vmcs02_is_here(&self) -> bool {
-        self.pinned && self.vmcs02_is_here
+        self.with_preemption_disabled && self.vmcs02_is_here
     }
     fn forget_vpid12(&mut self) {
         self.note(Event::ForgotVpid12);

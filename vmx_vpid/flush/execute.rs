@@ -58,7 +58,7 @@ impl Plan {
 
 /// Even the widest form of an instruction failed: translations may be left that were to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lost;
+pub(crate) struct FlushFailed;
 
 /// What issues invalidations: the CPU under KVM, a model in tests.
 pub(crate) trait Invalidate: Copy {
@@ -103,12 +103,12 @@ impl Invalidation {
     }
 
     /// Answers a failed instruction by wider and wider ones, until one works or none is left.
-    fn widen(self, mut error: InsnError, cpu: impl Invalidate) -> Result<(), Lost> {
+    fn widen(self, mut error: InsnError, cpu: impl Invalidate) -> Result<(), FlushFailed> {
         let mut failed = self;
         loop {
             let wider = failed.wider();
             cpu.failed(failed, error, wider);
-            let next = wider.ok_or(Lost)?;
+            let next = wider.ok_or(FlushFailed)?;
             match next.issue(cpu) {
                 Ok(()) => return Ok(()),
                 Err(e) => (failed, error) = (next, e),
@@ -120,10 +120,10 @@ impl Invalidation {
     ///
     /// # Errors
     ///
-    /// [`Lost`] when nothing helped.
+    /// [`FlushFailed`] when nothing helped.
     // Inlined, the instruction does not go through memory.
     #[inline(always)]
-    pub(crate) fn carry_out(self, cpu: impl Invalidate) -> Result<(), Lost> {
+    pub(crate) fn execute(self, cpu: impl Invalidate) -> Result<(), FlushFailed> {
         match self {
             Self::Invvpid(extent) => cpu.invvpid(extent).or_else(|error| {
                 let (vpid, gva) = extent.parts();
@@ -144,14 +144,18 @@ fn invvpid_failed(
     gva: Option<CanonicalGva>,
     error: InsnError,
     cpu: impl Invalidate,
-) -> Result<(), Lost> {
+) -> Result<(), FlushFailed> {
     Invalidation::Invvpid(invvpid::Extent::from_parts(vpid, gva)).widen(error, cpu)
 }
 
 /// Answers a failed INVEPT.
 #[cold]
 #[inline(never)]
-fn invept_failed(extent: ept::Extent, error: InsnError, cpu: impl Invalidate) -> Result<(), Lost> {
+fn invept_failed(
+    extent: ept::Extent,
+    error: InsnError,
+    cpu: impl Invalidate,
+) -> Result<(), FlushFailed> {
     Invalidation::Invept(extent).widen(error, cpu)
 }
 
@@ -160,11 +164,11 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`Lost`] when one of them failed for good; the others were issued all the same.
+    /// [`FlushFailed`] when one of them failed for good; the others were issued all the same.
     #[inline(always)]
-    pub(crate) fn carry_out(self, cpu: impl Invalidate) -> Result<(), Lost> {
+    pub(crate) fn execute(self, cpu: impl Invalidate) -> Result<(), FlushFailed> {
         match self {
-            Self::One(invalidation) => invalidation.carry_out(cpu),
+            Self::One(invalidation) => invalidation.execute(cpu),
             Self::Nothing => {
                 cpu.skipped();
                 Ok(())
@@ -184,17 +188,17 @@ impl Plan {
 fn carry_out_each(
     invalidations: &[Option<Invalidation>],
     cpu: impl Invalidate,
-) -> Result<(), Lost> {
+) -> Result<(), FlushFailed> {
     let mut result = Ok(());
     for invalidation in invalidations.iter().flatten() {
         // One that is lost does not keep the others from being issued.
-        result = result.and(invalidation.carry_out(cpu));
+        result = result.and(invalidation.execute(cpu));
     }
     result
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_issue)]
+#[kernel::macros::kunit_tests(vmx_vpid_execute)]
 mod tests {
     use super::{
         Invalidation::*,
@@ -289,7 +293,7 @@ mod tests {
         for steps in [&addresses[..], &roots[..]] {
             for failures in 0..=steps.len() {
                 let cpu = Cpu::new(failures);
-                let result = steps[0].map_or(Plan::Nothing, Plan::One).carry_out(&cpu);
+                let result = steps[0].map_or(Plan::Nothing, Plan::One).execute(&cpu);
                 let tried = steps.len().min(failures + 1);
                 assert_eq!(cpu.count.get(), tried);
                 assert_eq!(&cpu.issued.get()[..tried], &steps[..tried]);
@@ -305,22 +309,22 @@ mod tests {
     fn a_failure_does_not_stop_the_rest_of_the_plan() {
         let cpu = Cpu::new(1);
         let plan = Plan::several([whole(1), whole(2)]);
-        assert_eq!(plan.carry_out(&cpu), Ok(()));
+        assert_eq!(plan.execute(&cpu), Ok(()));
         // The first was answered by all contexts, the second stands on its own.
         assert_eq!(cpu.issued.get(), [whole(1), INVVPID_ALL, whole(2), None]);
         // Nor does one that is lost, and it stays lost.
         let cpu = Cpu::new(2);
-        assert_eq!(plan.carry_out(&cpu), Err(Lost));
+        assert_eq!(plan.execute(&cpu), Err(FlushFailed));
         assert_eq!(cpu.issued.get(), [whole(1), INVVPID_ALL, whole(2), None]);
     }
 
     #[test]
     fn what_is_skipped_or_widened_is_told() {
         let cpu = Cpu::new(0);
-        assert_eq!(Plan::several([None, None]).carry_out(&cpu), Ok(()));
+        assert_eq!(Plan::several([None, None]).execute(&cpu), Ok(()));
         assert_eq!((cpu.skipped.get(), cpu.count.get()), (1, 0));
         let plan = Plan::Wider(Invvpid(invvpid::Extent::All));
-        assert_eq!(plan.carry_out(&cpu), Ok(()));
+        assert_eq!(plan.execute(&cpu), Ok(()));
         assert_eq!(cpu.issued.get(), [INVVPID_ALL, None, None, None]);
         assert_eq!((cpu.skipped.get(), cpu.widened.get()), (1, 1));
     }

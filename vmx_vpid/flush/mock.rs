@@ -24,7 +24,7 @@ pub(crate) struct Moving {
     works: bool,
     /// Where the task is.
     cpu: Cell<usize>,
-    /// How often it was pinned there.
+    /// How often it was with_preemption_disabled there.
     pins: Cell<u32>,
     /// How many instructions each CPU was given.
     pub(crate) issued: [Cell<u32>; 2],
@@ -87,7 +87,7 @@ impl Recorder for &Moving {
         self.go_on();
         recorded
     }
-    fn issue_plainly(self, _: Invalidation) -> bool {
+    fn issue_fast(self, _: Invalidation) -> bool {
         self.issue().is_ok()
     }
     fn record(self, vpid: Vpid) {
@@ -95,7 +95,7 @@ impl Recorder for &Moving {
         let [one, _] = recorded.get();
         recorded.set([Some(vpid), one]);
     }
-    fn pinned<R>(self, function: impl FnOnce() -> R) -> R {
+    fn with_preemption_disabled<R>(self, function: impl FnOnce() -> R) -> R {
         self.pins.set(self.pins.get() + 1);
         let result = function();
         self.pins.set(self.pins.get() - 1);

@@ -37,7 +37,7 @@ bitfield! {
 
 impl Policy {
     /// What most CPUs have: every type of both instructions, and nothing is switched.
-    pub(crate) const PLAIN: Self = Self::from_raw(0b1111);
+    pub(crate) const DEFAULT: Self = Self::from_raw(0b1111);
 }
 
 /// What a user may switch, at load and at run time.
@@ -130,7 +130,7 @@ mod tests {
         let full = EptVpidCap::from(u64::MAX);
         let policy = Switches::default().policy(full);
         assert_eq!(policy.into_raw(), 0b00_1111);
-        assert!(policy == Policy::PLAIN);
+        assert!(policy == Policy::DEFAULT);
         for (bit, left) in [
             (25, 0b00_0111),
             (40, 0b00_1110),
@@ -140,7 +140,7 @@ mod tests {
             let switches = masked(1 << bit);
             assert_eq!(switches.check(full), Ok(()));
             assert_eq!(switches.policy(full).into_raw(), left);
-            assert!(switches.policy(full) != Policy::PLAIN);
+            assert!(switches.policy(full) != Policy::DEFAULT);
         }
         let switches = Switches {
             force_flush: true,
@@ -153,7 +153,7 @@ mod tests {
             ..Switches::default()
         };
         assert_eq!(switches.policy(full).into_raw(), 0b100_1111);
-        assert!(switches.policy(full) != Policy::PLAIN);
+        assert!(switches.policy(full) != Policy::DEFAULT);
     }
 
     #[test]

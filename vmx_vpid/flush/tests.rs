@@ -14,11 +14,11 @@ mod tests {
         },
         flush::{
             execute::{
+                FlushFailed,
                 Invalidation::{
                     self,
                     *, //
                 },
-                Lost,
                 Plan, //
             },
             mock::Moving,
@@ -300,15 +300,15 @@ mod tests {
     fn a_vpid_is_clean_after_what_drops_all_of_it() -> Result {
         let mut vcpu = vcpu(true);
         let (one, two) = (Vpid::new(1), Vpid::new(2));
-        assert_eq!(cleaned(Request::All, &vcpu, less(0)), [one, two]);
-        assert_eq!(cleaned(Request::Guest, &vcpu, less(0)), [one, None]);
-        assert_eq!(cleaned(Request::Gva(gva()?), &vcpu, less(0)), [None, None]);
-        assert_eq!(cleaned(Request::Current, &vcpu, less(0)), [None, None]);
+        assert_eq!(flushed(Request::All, &vcpu, less(0)), [one, two]);
+        assert_eq!(flushed(Request::Guest, &vcpu, less(0)), [one, None]);
+        assert_eq!(flushed(Request::Gva(gva()?), &vcpu, less(0)), [None, None]);
+        assert_eq!(flushed(Request::Current, &vcpu, less(0)), [None, None]);
         vcpu.ept = false;
-        assert_eq!(cleaned(Request::Current, &vcpu, less(0)), [one, None]);
+        assert_eq!(flushed(Request::Current, &vcpu, less(0)), [one, None]);
         vcpu.in_l2 = true;
-        assert_eq!(cleaned(Request::Current, &vcpu, less(0)), [two, None]);
-        assert_eq!(cleaned(Request::Guest, &vcpu, less(0)), [two, None]);
+        assert_eq!(flushed(Request::Current, &vcpu, less(0)), [two, None]);
+        assert_eq!(flushed(Request::Guest, &vcpu, less(0)), [two, None]);
         Ok(())
     }
 
@@ -318,7 +318,7 @@ mod tests {
             let vcpu = vcpu(ept);
             for policy in [less(0), less(0).with_by_context(true)] {
                 let cpu = Moving::new(true);
-                assert_eq!(answer(Request::All, &vcpu, policy, &cpu), Ok(()));
+                assert_eq!(flush_slow(Request::All, &vcpu, policy, &cpu), Ok(()));
                 for (issued, recorded) in cpu.issued.iter().zip(&cpu.recorded) {
                     let both = [vcpu.vpid02, vcpu.vpid01];
                     let wanted = if issued.get() == 0 { [None; 2] } else { both };
@@ -350,7 +350,7 @@ mod tests {
             for works in [true, false] {
                 let cpu = Moving::new(works);
                 cpu.recorded.iter().for_each(|cpu| cpu.set(recorded));
-                let done = answer_plainly(request, &vcpu(ept), &cpu);
+                let done = flush_fast(request, &vcpu(ept), &cpu);
                 assert_eq!(done, taken && works);
                 assert_eq!(cpu.count(), taken.into());
             }
@@ -361,11 +361,18 @@ mod tests {
             ..vcpu(true)
         };
         let cpu = Moving::new(true);
-        assert!(!answer_plainly(current, &unknown, &cpu) && cpu.count() == 0);
+        assert!(!flush_fast(current, &unknown, &cpu) && cpu.count() == 0);
         // A switch that is about one kind of request leaves the others alone.
         let apart = less(0).with_by_context(true);
-        assert!(is_plain(guest, apart) && !is_plain(all, apart) && is_plain(all, less(0)));
-        assert!(!is_plain(guest, less(NO_ADDRESS)) && !is_plain(current, less(0).with_force(true)));
+        assert!(
+            takes_fast_path(guest, apart)
+                && !takes_fast_path(all, apart)
+                && takes_fast_path(all, less(0))
+        );
+        assert!(
+            !takes_fast_path(guest, less(NO_ADDRESS))
+                && !takes_fast_path(current, less(0).with_force(true))
+        );
         Ok(())
     }
 
@@ -373,7 +380,10 @@ mod tests {
     fn a_lost_flush_is_not_recorded() {
         for request in [Request::All, Request::Guest] {
             let cpu = Moving::new(false);
-            assert_eq!(answer(request, &vcpu(false), less(0), &cpu), Err(Lost));
+            assert_eq!(
+                flush_slow(request, &vcpu(false), less(0), &cpu),
+                Err(FlushFailed)
+            );
             for recorded in &cpu.recorded {
                 assert_eq!(recorded.get(), [None; 2]);
             }

@@ -2,7 +2,7 @@
 
 //! Attach and detach: the callbacks of livepatch, and the state they keep.
 //!
-//! Lock order: livepatch's mutex, then [`HANDOVER`], then kvm_intel's `vmx_vpid_lock` or what a
+//! Lock order: livepatch's mutex, then [`ATTACH`], then kvm_intel's `vmx_vpid_lock` or what a
 //! static call's update takes.  The notifier of a module going live and readers of debugfs come
 //! without livepatch's mutex.
 
@@ -16,7 +16,7 @@ use crate::{
         exit_handlers,
         flushed_cpus::{
             self,
-            Record, //
+            FlushedCpusMemory, //
         },
         mmus::{
             self,
@@ -39,7 +39,7 @@ use crate::{
         Phase,
         Transfer, //
     },
-    vpid::allocator::Shared, //
+    vpid::allocator::VpidLock, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -57,7 +57,7 @@ use kernel::{
     }, //
 };
 
-/// The state of the handover.
+/// The state of the attach.
 ///
 /// # Invariants
 ///
@@ -66,7 +66,7 @@ use kernel::{
 ///
 /// `live` tells whether kvm_intel is past its own initialisation.  It is kept here, since livepatch
 /// and the notifier tell of it from different tasks, and only under the mutex is their order known.
-struct Handover {
+struct Attach {
     registry: Registry,
     ops: Option<bindings::vmx_vpid_ops>,
     phase: Phase,
@@ -78,7 +78,7 @@ struct Handover {
 global_lock! {
     // SAFETY: `Attachment::new()` initialises it, before livepatch or the notifier know of the
     // callbacks and before there is a file in debugfs.
-    unsafe(uninit) static HANDOVER: Mutex<Handover> = Handover {
+    unsafe(uninit) static ATTACH: Mutex<Attach> = Attach {
         registry: Registry::new(),
         ops: None,
         phase: Phase::Detached,
@@ -88,10 +88,10 @@ global_lock! {
     };
 }
 
-/// Whether [`HANDOVER`] is initialised.
+/// Whether [`ATTACH`] is initialised.
 static INITIALISED: Atomic<bool> = Atomic::new(false);
 
-impl Handover {
+impl Attach {
     /// Takes the step that a callback asks for.
     ///
     /// # Safety
@@ -107,15 +107,16 @@ impl Handover {
             // SAFETY: The symbols are resolved by the contract.
             let vpids = unsafe { Vpids::new() };
             let max = switches::max_vpids();
-            let moved = vpids.locked(|mut sides| sides.transfer(transfer, max, &vpids.flushed()));
+            let moved =
+                vpids.locked(|mut allocators| allocators.transfer(transfer, max, &vpids.flushed()));
             match transfer {
                 Transfer::Import => trace::attach(moved.count),
                 _ => trace::detach(moved.count),
             }
-            if moved.strays != 0 {
+            if moved.freed_by_c != 0 {
                 pr_warn!(
                     "C freed {} VPIDs unseen: is free_vpid() inlined? See 'make check-kernel'\n",
-                    moved.strays
+                    moved.freed_by_c
                 );
             }
         }
@@ -196,7 +197,7 @@ impl Handover {
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_pre_patch(object: *const bindings::klp_object) -> c_int {
     from_result(|| {
-        let mut handover = HANDOVER.lock();
+        let mut attach = ATTACH.lock();
         // SAFETY: The contract of this function.
         let live = unsafe { bindings::vmx_vpid_object_live(object) };
         // SAFETY: The symbols are resolved: this is livepatch's callback.
@@ -205,7 +206,7 @@ unsafe extern "C" fn vmx_vpid_pre_patch(object: *const bindings::klp_object) -> 
             return Err(EOPNOTSUPP);
         }
         // SAFETY: As above.
-        unsafe { handover.step(Callback::PrePatch, live) };
+        unsafe { attach.step(Callback::PrePatch, live) };
         Ok(0)
     })
 }
@@ -217,38 +218,38 @@ unsafe extern "C" fn vmx_vpid_pre_patch(object: *const bindings::klp_object) -> 
 /// `object` is what livepatch called back for.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_post_patch(object: *const bindings::klp_object) {
-    let mut handover = HANDOVER.lock();
+    let mut attach = ATTACH.lock();
     // SAFETY: The contract of this function.  Looked at under the mutex: the notifier's news that
     // it goes away come either after this, or after it was no longer live.
     let live = unsafe { bindings::vmx_vpid_object_live(object) };
     // SAFETY: The symbols are resolved: this is livepatch's callback.
-    unsafe { handover.step(Callback::PostPatch, live) };
+    unsafe { attach.step(Callback::PostPatch, live) };
 }
 
 /// Livepatch is about to lead the functions back to C.
 #[no_mangle]
 extern "C" fn vmx_vpid_pre_unpatch() {
     // SAFETY: The symbols are resolved: this is livepatch's callback.
-    unsafe { HANDOVER.lock().step(Callback::PreUnpatch, false) };
+    unsafe { ATTACH.lock().step(Callback::PreUnpatch, false) };
 }
 
 /// Livepatch has led every task back to C, or kvm_intel goes away.
 #[no_mangle]
 extern "C" fn vmx_vpid_post_unpatch() {
     // SAFETY: The symbols are still resolved: this is livepatch's callback.
-    unsafe { HANDOVER.lock().step(Callback::PostUnpatch, false) };
+    unsafe { ATTACH.lock().step(Callback::PostUnpatch, false) };
 }
 
 /// kvm_intel has gone live, after its own initialisation wrote KVM's static calls, or goes away.
 #[no_mangle]
 extern "C" fn vmx_vpid_kvm_intel_state(live: bool) {
-    let mut handover = HANDOVER.lock();
-    handover.live = live;
+    let mut attach = ATTACH.lock();
+    attach.live = live;
     if live {
         // SAFETY: The notifier runs before the loading of kvm_intel ends, so it is live and stays.
         // Were it unloaded all the same, livepatch's callbacks would wait for the mutex, and find
         // the calls armed or the phase changed.
-        unsafe { handover.arm() };
+        unsafe { attach.arm() };
     }
 }
 
@@ -271,17 +272,17 @@ pub(crate) struct Status {
 
 /// Returns what the handover looks like now.
 pub(crate) fn status() -> Status {
-    let handover = HANDOVER.lock();
+    let attach = ATTACH.lock();
     Status {
-        backend: handover.registry.label().unwrap_or("none"),
-        phase: handover.phase,
-        live: handover.live,
-        static_calls: (handover.static_calls, static_calls::SITES),
-        exits: (handover.exits, exit_handlers::EXITS),
-        vpids: (handover.phase != Phase::Detached).then(|| {
+        backend: attach.registry.label().unwrap_or("none"),
+        phase: attach.phase,
+        live: attach.live,
+        static_calls: (attach.static_calls, static_calls::SITES),
+        exits: (attach.exits, exit_handlers::EXITS),
+        vpids: (attach.phase != Phase::Detached).then(|| {
             // SAFETY: By the invariant the symbols are resolved, and they stay so while the mutex
             // is held: livepatch's last callback waits for it, and they are cleared after that.
-            unsafe { Vpids::new() }.locked(|sides| sides.usage())
+            unsafe { Vpids::new() }.locked(|allocators| allocators.usage())
         }),
     }
 }
@@ -292,9 +293,9 @@ pub(crate) fn status() -> Status {
 ///
 /// [`ENOMEM`].
 pub(crate) fn vpid_list() -> Result<VpidList> {
-    let handover = HANDOVER.lock();
-    if handover.phase == Phase::Detached {
-        return Ok(VpidList::unknown(handover.live));
+    let attach = ATTACH.lock();
+    if attach.phase == Phase::Detached {
+        return Ok(VpidList::unknown(attach.live));
     }
     // SAFETY: As in `status()`.
     let lines = unsafe { vpid_holders::lines() }?;
@@ -310,9 +311,9 @@ pub(crate) fn vpid_list() -> Result<VpidList> {
 ///
 /// [`ENOMEM`].
 pub(crate) fn mmus() -> Result<Result<Lines, bool>> {
-    let handover = HANDOVER.lock();
-    if handover.phase == Phase::Detached {
-        return Ok(Err(handover.live));
+    let attach = ATTACH.lock();
+    if attach.phase == Phase::Detached {
+        return Ok(Err(attach.live));
     }
     // SAFETY: As in `status()`.
     unsafe { mmus::lines() }.map(Ok)
@@ -325,10 +326,10 @@ pub(crate) fn mmus() -> Result<Result<Lines, bool>> {
 /// # Errors
 ///
 /// What is said of kvm_intel if they are not; nothing was called then.
-pub(crate) fn resolved<R>(function: impl FnOnce() -> R) -> Result<R, &'static str> {
-    let handover = HANDOVER.lock();
-    if handover.phase == Phase::Detached {
-        return Err(symbols::absence(handover.live));
+pub(super) fn resolved<R>(function: impl FnOnce() -> R) -> Result<R, &'static str> {
+    let attach = ATTACH.lock();
+    if attach.phase == Phase::Detached {
+        return Err(symbols::absence(attach.live));
     }
     // By the invariant the symbols are resolved, and they stay so as in `status()`.
     Ok(function())
@@ -338,7 +339,7 @@ pub(crate) fn resolved<R>(function: impl FnOnce() -> R) -> Result<R, &'static st
 ///
 /// Livepatch pins the module while it is enabled, so this is dropped only when C serves again.
 pub(crate) struct Attachment<B: Backend<Vcpu = Vcpu>> {
-    _record: Record,
+    _record: FlushedCpusMemory,
     _backend: PhantomData<B>,
 }
 
@@ -353,13 +354,13 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
         if INITIALISED.xchg(true, Relaxed) {
             return Err(EEXIST);
         }
-        let record = Record::new()?;
+        let record = FlushedCpusMemory::new()?;
         // SAFETY: The flag lets one caller come here, once.
-        unsafe { HANDOVER.init() };
+        unsafe { ATTACH.init() };
         {
-            let mut handover = HANDOVER.lock();
-            handover.registry.register::<B>()?;
-            handover.ops = Some(ops::table::<B>());
+            let mut attach = ATTACH.lock();
+            attach.registry.register::<B>()?;
+            attach.ops = Some(ops::table::<B>());
         }
         // From here on, dropping the value undoes all.
         let this = Self {
@@ -379,7 +380,7 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
     pub(crate) fn enable(&self) -> Result {
         // The very table that the static calls are pointed at: livepatch looks for its functions,
         // and no others, on every stack.
-        let ops = HANDOVER.lock().ops.ok_or(EINVAL)?;
+        let ops = ATTACH.lock().ops.ok_or(EINVAL)?;
         // SAFETY: `new()` refused an incomplete table, and this is the last step of the module's
         // initialisation.
         to_result(unsafe { bindings::vmx_vpid_klp_enable(&ops) }).inspect_err(|error| {
@@ -395,10 +396,10 @@ impl<B: Backend<Vcpu = Vcpu>> Drop for Attachment<B> {
     fn drop(&mut self) {
         // SAFETY: Registered in `new()`; to take out what is not there is harmless.
         unsafe { bindings::vmx_vpid_notifier_unregister() };
-        let mut handover = HANDOVER.lock();
+        let mut attach = ATTACH.lock();
         // Refused, with a line in the log, if livepatch let the module go while it serves.
-        if handover.registry.unregister().is_ok() {
-            handover.ops = None;
+        if attach.registry.unregister().is_ok() {
+            attach.ops = None;
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use crate::{
     bindings,
-    flush::Tags,
+    flush::tags::Tags,
     kvm::{
         vcpu::Vcpu,
         vpid_lock::Vpids, //
@@ -18,7 +18,7 @@ use crate::{
         Field, //
     },
     vpid::{
-        allocator::Shared,
+        allocator::VpidLock,
         vmcs::{
             TagError,
             Tagging,
@@ -123,7 +123,7 @@ pub(super) fn look(vcpu: &Vcpu) {
     let found = Tagging::of(&Current(()));
     let is_in_use = |vpid: Vpid| {
         // SAFETY: An operation runs, so kvm_intel is loaded and its symbols are resolved.
-        unsafe { Vpids::new() }.locked(|sides| sides.has(vpid))
+        unsafe { Vpids::new() }.locked(|allocators| allocators.has(vpid))
     };
     let look = Look {
         // SAFETY: The helper only reads a clock.

@@ -93,7 +93,7 @@ pub(super) fn current() -> u32 {
 }
 
 /// Calls a function during which the task stays on this CPU.
-pub(super) fn pinned<R>(function: impl FnOnce() -> R) -> R {
+pub(super) fn with_preemption_disabled<R>(function: impl FnOnce() -> R) -> R {
     // SAFETY: Undone below.
     unsafe { bindings::vmx_vpid_pin() };
     let result = function();
@@ -178,7 +178,7 @@ impl Recorder for Cpu {
     #[inline(always)]
     fn is_recorded(self, vpid: Option<Vpid>) -> bool {
         // SAFETY: By the type invariant.
-        unsafe { flushed_cpus::column() }.contains(vpid)
+        unsafe { flushed_cpus::on_this_cpu() }.contains(vpid)
     }
 
     fn record(self, vpid: Vpid) {
@@ -189,7 +189,7 @@ impl Recorder for Cpu {
     // A trace event that is on tells on the long way: what it needs would have to be kept over the
     // call of it.
     #[inline(always)]
-    fn issue_plainly(self, what: Invalidation) -> bool {
+    fn issue_fast(self, what: Invalidation) -> bool {
         let worked = match what {
             Invalidation::Invvpid(extent) => {
                 !trace::invvpid_is_on() && invvpid::invvpid(extent).is_ok()
@@ -202,8 +202,8 @@ impl Recorder for Cpu {
         worked
     }
 
-    fn pinned<R>(self, function: impl FnOnce() -> R) -> R {
-        pinned(function)
+    fn with_preemption_disabled<R>(self, function: impl FnOnce() -> R) -> R {
+        with_preemption_disabled(function)
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
     kvm::percpu,
     vpid::{
         flushed_cpus::{
-            Column,
-            Flushed,
+            FlushedCpus,
+            FlushedOnCpu,
             Plane,
             Word, //
         },
@@ -36,9 +36,9 @@ use kernel::{
 /// An atomic, but for the accesses that every flush and every VPID that is taken make: the kernel
 /// crate calls a function for each.
 #[repr(transparent)]
-pub(super) struct Shared(Atomic<u64>);
+pub(super) struct SharedWord(Atomic<u64>);
 
-impl Word for Shared {
+impl Word for SharedWord {
     #[inline(always)]
     fn read(&self) -> u64 {
         // SAFETY: An aligned live word.  One load of all of it: what a relaxed one is.
@@ -60,13 +60,13 @@ impl Word for Shared {
 ///
 /// # Invariants
 ///
-/// `vmx_vpid_state` has its words, those of every CPU and VPID, and each `vmx_vpid_column` those of
+/// `vmx_vpid_state` has its words, those of every CPU and VPID, and each `vmx_vpid_flushed_on_cpu` those of
 /// its CPU; nobody else writes these.
-pub(super) struct Record {
-    _words: KVVec<Shared>,
+pub(super) struct FlushedCpusMemory {
+    _words: KVVec<SharedWord>,
 }
 
-impl Record {
+impl FlushedCpusMemory {
     /// Makes the record of this machine: 512 KiB for every 64 CPUs.
     ///
     /// To be called once at a time, before an operation can be called.
@@ -75,12 +75,12 @@ impl Record {
     ///
     /// [`ENOMEM`].
     pub(super) fn new() -> Result<Self> {
-        let planes = Flushed::<Shared>::planes(nr_cpu_ids());
+        let planes = FlushedCpus::<SharedWord>::planes(nr_cpu_ids());
         let count = planes * Vpid::COUNT;
         let mut words = KVVec::with_capacity(count, GFP_KERNEL)?;
         for place in 0..count {
-            let word = Atomic::new(Flushed::<Shared>::initially(place));
-            words.push(Shared(word), GFP_KERNEL)?;
+            let word = Atomic::new(FlushedCpus::<SharedWord>::initially(place));
+            words.push(SharedWord(word), GFP_KERNEL)?;
         }
         Self::publish(words.as_mut_ptr().cast(), planes - 1);
         // INVARIANT: Pointer and number are the vector's, which does not grow from here on.
@@ -88,9 +88,9 @@ impl Record {
         // SAFETY: The record lives, and what is returned is given up before it is.
         let flushed = unsafe { flushed() };
         for cpu in 0..nr_cpu_ids() {
-            if let Some(column) = flushed.column(cpu) {
-                let (plane, bit) = column.parts();
-                Self::publish_column(cpu, plane.as_ptr().cast_mut().cast(), bit);
+            if let Some(on_cpu) = flushed.on_cpu(cpu) {
+                let (plane, bit) = on_cpu.parts();
+                Self::publish_on_cpu(cpu, plane.as_ptr().cast_mut().cast(), bit);
             }
         }
         Ok(record)
@@ -107,17 +107,17 @@ impl Record {
     }
 
     /// Tells a CPU where its words are, and which bit it has in them.
-    fn publish_column(cpu: u32, words: *mut u64, bit: u64) {
+    fn publish_on_cpu(cpu: u32, words: *mut u64, bit: u64) {
         // SAFETY: As above; the helper writes what is that CPU's, if the machine can have it.
-        unsafe { bindings::vmx_vpid_set_column(cpu, words, bit) };
+        unsafe { bindings::vmx_vpid_set_flushed_on_cpu(cpu, words, bit) };
     }
 }
 
-impl Drop for Record {
+impl Drop for FlushedCpusMemory {
     fn drop(&mut self) {
         Self::publish(ptr::null_mut(), 0);
         for cpu in 0..nr_cpu_ids() {
-            Self::publish_column(cpu, ptr::null_mut(), 0);
+            Self::publish_on_cpu(cpu, ptr::null_mut(), 0);
         }
     }
 }
@@ -132,12 +132,13 @@ impl Drop for Record {
 ///
 /// As that of [`flushed()`].
 #[inline(always)]
-pub(super) unsafe fn column() -> Column<'static, Shared> {
-    // SAFETY: By the contract a `Record` lives, which wrote these for each CPU that there can be:
+pub(super) unsafe fn on_this_cpu() -> FlushedOnCpu<'static, SharedWord> {
+    // SAFETY: By the contract a `FlushedCpusMemory` lives, which wrote these for each CPU that there can be:
     // each plane is one of its own, whose words are initialised and are accessed atomically only.
     unsafe {
-        let plane: *const Plane<Shared> = percpu::this_cpu_word!(vmx_vpid_column) as *const _;
-        Column::new(&*plane, percpu::this_cpu_word!(vmx_vpid_column, 8))
+        let plane: *const Plane<SharedWord> =
+            percpu::this_cpu_word!(vmx_vpid_flushed_on_cpu) as *const _;
+        FlushedOnCpu::new(&*plane, percpu::this_cpu_word!(vmx_vpid_flushed_on_cpu, 8))
     }
 }
 
@@ -145,15 +146,15 @@ pub(super) unsafe fn column() -> Column<'static, Shared> {
 ///
 /// # Safety
 ///
-/// A [`Record`] lives, and does as long as what is returned.  It does within an operation of the
+/// A [`FlushedCpusMemory`] lives, and does as long as what is returned.  It does within an operation of the
 /// backend, livepatch's callback, and a reading of debugfs.
 #[inline]
-pub(super) unsafe fn flushed() -> Flushed<'static, Shared> {
-    // SAFETY: By the contract a `Record` lives, and is dropped only after the value was given up;
+pub(super) unsafe fn flushed() -> FlushedCpus<'static, SharedWord> {
+    // SAFETY: By the contract a `FlushedCpusMemory` lives, and is dropped only after the value was given up;
     // these are its planes, which are initialised and are accessed atomically only.
     unsafe {
-        let first: *const Plane<Shared> = bindings::vmx_vpid_state.flushed.cast();
+        let first: *const Plane<SharedWord> = bindings::vmx_vpid_state.flushed.cast();
         let rest = slice::from_raw_parts(first.add(1), bindings::vmx_vpid_state.flushed_rest);
-        Flushed::new(&*first, rest)
+        FlushedCpus::new(&*first, rest)
     }
 }

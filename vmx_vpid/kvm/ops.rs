@@ -31,7 +31,7 @@ use crate::{
         vpid_lock::Vpids, //
     },
     vpid::{
-        owned::Lease,
+        owned::OwnedVpid,
         Vpid, //
     },
     x86::addr::{
@@ -51,20 +51,20 @@ use kernel::{
 fn flush(request: Request, vcpu: &Vcpu) {
     // SAFETY: There is a vCPU: an operation was called for it, which does not end before this.
     let cpu = unsafe { Cpu::new(request.into()) };
-    if switches::are_not_plain(request) || !flush::answer_plainly(request, vcpu, cpu) {
-        flush_at_length(vcpu, request);
+    if switches::needs_slow_path(request) || !flush::flush_fast(request, vcpu, cpu) {
+        flush_slow(vcpu, request);
     }
 }
 
 /// Issues what answers a request, where there is more to it.
 #[cold]
 #[inline(never)]
-fn flush_at_length(vcpu: &Vcpu, request: Request) {
+fn flush_slow(vcpu: &Vcpu, request: Request) {
     // SAFETY: As in `flush()`, the one that calls this.
     let cpu = unsafe { Cpu::new(request.into()) };
     let policy = switches::policy();
     // A flush that is lost was reported and counted; KVM cannot be told.
-    let _ = flush::answer(request, vcpu, policy, cpu);
+    let _ = flush::flush_slow(request, vcpu, policy, cpu);
     if policy.check_vmcs() {
         check_vmcs::look(vcpu);
     }
@@ -72,7 +72,7 @@ fn flush_at_length(vcpu: &Vcpu, request: Request) {
 
 /// Tells that a vCPU has to do without a VPID.
 #[cold]
-fn exhausted() {
+fn no_vpid_left() {
     count!(VpidExhausted);
     trace::acquire(None);
     pr_warn_once!("all VPIDs are in use: a vCPU runs without one, and is flushed more\n");
@@ -104,11 +104,11 @@ impl Backend for Native {
         }
         // SAFETY: As above, and KVM does not go away before this returns.
         let source = unsafe { Vpids::new() };
-        let Some(lease) = Lease::take(&source) else {
-            exhausted();
+        let Some(owned) = OwnedVpid::alloc(&source) else {
+            no_vpid_left();
             return None;
         };
-        let vpid = lease.lend();
+        let vpid = owned.into_foreign();
         count!(VpidAcquired);
         trace::acquire(Some(vpid));
         Some(vpid)
@@ -118,7 +118,7 @@ impl Backend for Native {
     fn free_vpid(vpid: Vpid) {
         // SAFETY: As in `allocate_vpid()`.
         let source = unsafe { Vpids::new() };
-        let held = Lease::redeem(&source, vpid).end().is_ok();
+        let held = OwnedVpid::from_foreign(&source, vpid).free().is_ok();
         trace::release(vpid, held);
         if held {
             count!(VpidReleased);

@@ -85,8 +85,8 @@ fn set(change: impl FnOnce(&mut Switches)) -> Result {
     let policy = switches.policy(cpu::caps());
     // SAFETY: A live word, which is written here alone, with the lock held.
     unsafe { (&raw mut bindings::vmx_vpid_state.policy).write_volatile(policy.into_raw()) };
-    // One stands for all others: `is_plain()` says the same of each.
-    let not_plain = |request| !flush::is_plain(request, policy);
+    // One stands for all others: `takes_fast_path()` says the same of each.
+    let not_plain = |request| !flush::takes_fast_path(request, policy);
     // SAFETY: The helper may wait, as this function may.
     unsafe {
         bindings::vmx_vpid_set_not_plain(not_plain(Request::All), not_plain(Request::Guest));
@@ -105,11 +105,11 @@ extern "C" {
     static vmx_vpid_keys: Keys;
 }
 
-/// Whether a request cannot be answered as most are: the opposite of [`flush::is_plain()`].
+/// Whether a request cannot be answered as most are: the opposite of [`flush::takes_fast_path()`].
 ///
 /// While it can, this is a NOP.  While a switch changes, it is as [`policy()`].
 #[inline(always)]
-pub(super) fn are_not_plain(request: Request) -> bool {
+pub(super) fn needs_slow_path(request: Request) -> bool {
     // SAFETY: The keys are defined in C, by a structure of this form.
     unsafe {
         match request {

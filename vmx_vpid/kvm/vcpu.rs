@@ -5,7 +5,7 @@
 use crate::{
     bindings,
     ept::Levels,
-    flush::{
+    flush::tags::{
         Root,
         Tags,
         ROOTS, //

@@ -12,7 +12,7 @@ use crate::{
     flush::{
         execute::Invalidation,
         policy::Policy,
-        Tags, //
+        tags::Tags, //
     },
     kvm::{
         cpu::{
@@ -86,11 +86,11 @@ impl Nested for Exit<'_> {
     fn issue(&mut self, what: Invalidation) {
         // A flush that is lost was reported and counted; L1 cannot be told.
         // SAFETY: There is an exit: its handler is an operation, which does not end before this.
-        let _ = what.carry_out(unsafe { Cpu::new(Reason::L1) });
+        let _ = what.execute(unsafe { Cpu::new(Reason::L1) });
     }
 
-    fn pinned(&mut self, function: impl FnOnce(&mut Self)) {
-        cpu::pinned(|| function(self));
+    fn with_preemption_disabled(&mut self, function: impl FnOnce(&mut Self)) {
+        cpu::with_preemption_disabled(|| function(self));
     }
 
     fn vmcs02_is_here(&self) -> bool {

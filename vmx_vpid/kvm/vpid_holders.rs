@@ -9,7 +9,7 @@ use crate::{
         vpid_lock::Vpids, //
     },
     vpid::{
-        allocator::Shared,
+        allocator::VpidLock,
         bitmap::Words,
         holders::{
             self,
@@ -45,10 +45,10 @@ pub(super) unsafe fn lines() -> Result<KVVec<Line>> {
         let mut in_use = KBox::<Words>::zeroed(GFP_KERNEL)?;
         // Once before the claims and once after: a vCPU that came or went meanwhile held its VPID
         // at one of the two.
-        vpids.locked(|sides| sides.add_to(&mut in_use));
+        vpids.locked(|allocators| allocators.add_to(&mut in_use));
         // SAFETY: The contract of this function.
         let claims = unsafe { claims() }?;
-        vpids.locked(|sides| sides.add_to(&mut in_use));
+        vpids.locked(|allocators| allocators.add_to(&mut in_use));
         let lines = holders::compare(&in_use, &claims)?;
         let is_fault = |line: &Line| matches!(line.verdict, Verdict::Double | Verdict::Free);
         if tries == TRIES || !lines.iter().any(is_fault) {

@@ -7,12 +7,12 @@ use crate::{
     kvm::flushed_cpus,
     vpid::{
         allocator::{
-            Owners,
-            Shared,
-            Sides, //
+            Allocators, //
+            VpidAllocator,
+            VpidLock,
         },
         bitmap::Words,
-        flushed_cpus::Flushed,
+        flushed_cpus::FlushedCpus,
         Vpid, //
     }, //
 };
@@ -20,17 +20,17 @@ use core::cell::UnsafeCell;
 
 kernel::static_assert!(bindings::VMX_NR_VPIDS as usize == Vpid::COUNT);
 
-/// A cell for [`Owners`].
+/// A cell for [`VpidAllocator`].
 ///
 /// # Invariants
 ///
 /// The content is accessed under kvm_intel's `vmx_vpid_lock` only.
-struct OwnersCell(UnsafeCell<Owners>);
+struct OwnersCell(UnsafeCell<VpidAllocator>);
 
-// SAFETY: By the type invariant a lock serialises every access, and `Owners` is plain data.
+// SAFETY: By the type invariant a lock serialises every access, and `VpidAllocator` is plain data.
 unsafe impl Sync for OwnersCell {}
 
-static OWNERS: OwnersCell = OwnersCell(UnsafeCell::new(Owners::new()));
+static ALLOCATOR: OwnersCell = OwnersCell(UnsafeCell::new(VpidAllocator::new()));
 
 /// KVM's VPIDs, and the lock that C takes for its bitmap too.
 ///
@@ -53,22 +53,22 @@ impl Vpids {
     }
 }
 
-impl Shared for Vpids {
-    type Word = flushed_cpus::Shared;
+impl VpidLock for Vpids {
+    type Word = flushed_cpus::SharedWord;
 
     // Not the kernel crate's guard, which asks lockdep once more for each lock taken.
     #[inline]
-    fn locked<R>(&self, function: impl FnOnce(Sides<'_>) -> R) -> R {
+    fn locked<R>(&self, function: impl FnOnce(Allocators<'_>) -> R) -> R {
         // SAFETY: By the type invariant.
         unsafe { bindings::vmx_vpid_lock_vpids() };
-        let result = function(Sides {
+        let result = function(Allocators {
             // SAFETY: The lock of the cell's invariant is held, and the reference does not outlive
             // the call.
-            owners: unsafe { &mut *OWNERS.0.get() },
+            allocator: unsafe { &mut *ALLOCATOR.0.get() },
             // SAFETY: The import points to `DECLARE_BITMAP(, VMX_NR_VPIDS)`, an array of that many
             // bits in 64-bit words.  The lock that guards it is held, as above; what kvm_intel does
             // without is to set bit 0 in its initialisation, before there is a vCPU, and nothing
-            // here depends on that bit.  It is kvm_intel's, hence no part of this module's owners.
+            // here depends on that bit.  It is kvm_intel's, hence no part of this module's allocator.
             bitmap: unsafe { &mut *bindings::vmx_vpid_import_vmx_vpid_bitmap.cast::<Words>() },
         });
         // SAFETY: By the type invariant; taken above.
@@ -77,7 +77,7 @@ impl Shared for Vpids {
     }
 
     #[inline]
-    fn flushed(&self) -> Flushed<'_, flushed_cpus::Shared> {
+    fn flushed(&self) -> FlushedCpus<'_, flushed_cpus::SharedWord> {
         // SAFETY: By the contract of `new()` this is within one of those.
         unsafe { flushed_cpus::flushed() }
     }

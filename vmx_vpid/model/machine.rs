@@ -34,18 +34,18 @@ use super::{
 };
 use crate::{
     flush::{
-        execute::Lost,
+        execute::FlushFailed,
         policy::{
             Policy,
             Switches, //
         },
-        Tags, //
+        tags::Tags, //
     },
     vmx::caps::EptVpidCap,
     vpid::{
-        bitmap::NotHeld,
-        flushed_cpus::Flushed,
-        owned::Lease,
+        bitmap::NotAllocated,
+        flushed_cpus::FlushedCpus,
+        owned::OwnedVpid,
         Vpid, //
     }, //
 };
@@ -158,9 +158,9 @@ pub(crate) enum Wrong {
     /// Two vCPUs have the same VPID.
     Double(Vpid),
     /// Every form of an invalidation failed.
-    Lost,
+    FlushFailed,
     /// A VPID was freed that nobody held.
-    NotHeld,
+    NotAllocated,
     /// VPIDs in use that no vCPU holds.
     Leaked,
     /// The two walks through a guest's tables do not agree.
@@ -184,15 +184,15 @@ pub(crate) enum Stale {
     Nested,
 }
 
-impl From<Lost> for Wrong {
-    fn from(_: Lost) -> Self {
-        Self::Lost
+impl From<FlushFailed> for Wrong {
+    fn from(_: FlushFailed) -> Self {
+        Self::FlushFailed
     }
 }
 
-impl From<NotHeld> for Wrong {
-    fn from(_: NotHeld) -> Self {
-        Self::NotHeld
+impl From<NotAllocated> for Wrong {
+    fn from(_: NotAllocated) -> Self {
+        Self::NotAllocated
     }
 }
 
@@ -337,7 +337,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Returns the record.
-    pub(super) fn flushed(&self) -> &'a Flushed<'a, core::cell::Cell<u64>> {
+    pub(super) fn flushed(&self) -> &'a FlushedCpus<'a, core::cell::Cell<u64>> {
         &self.vpids.flushed
     }
 
@@ -369,14 +369,14 @@ impl<'a> Machine<'a> {
         if self.backend == Backend::Generations {
             return None;
         }
-        let lease = self.config.vpid.then(|| Lease::take(self.vpids))??;
-        Some(lease.lend())
+        let owned = self.config.vpid.then(|| OwnedVpid::alloc(self.vpids))??;
+        Some(owned.into_foreign())
     }
 
     /// Gives one back by its number: `free_vpid()`.
-    pub(super) fn give_back(&self, vpid: Option<Vpid>) -> Result<(), Wrong> {
+    pub(super) fn free(&self, vpid: Option<Vpid>) -> Result<(), Wrong> {
         if let Some(vpid) = vpid.filter(|_| self.backend != Backend::Generations) {
-            Lease::redeem(self.vpids, vpid).end()?;
+            OwnedVpid::from_foreign(self.vpids, vpid).free()?;
         }
         Ok(())
     }

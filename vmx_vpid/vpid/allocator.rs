@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VPIDs in use, in KVM's bitmap or in the pool, and how they change sides.
+//! The VPIDs in use, in KVM's bitmap or in the pool, and how they change allocators.
 //!
 //! One of the two is the truth at any time, for tasks that still run C as for those that run Rust.
 //! C takes a lock for its bitmap, and here the same lock is taken for all: the bitmap, the pool and
 //! which of them is the truth change together.
 //!
-//! What runs under that lock is here; the lock itself is somebody else's, see [`Shared`].  In the
+//! What runs under that lock is here; the lock itself is somebody else's, see [`VpidLock`].  In the
 //! kernel it is kvm_intel's.  On the host it is one that tries every order of the threads that
 //! take it, see Documentation/testing-userspace.rst.
 
@@ -15,15 +15,15 @@ use crate::{
     vpid::{
         bitmap::{
             self,
-            NotHeld,
-            Taken,
+            NotAllocated,
+            UnflushedVpid,
             Words, //
         },
         flushed_cpus::{
-            Flushed,
+            FlushedCpus,
             Word, //
         },
-        owned::Source,
+        owned::VpidSource,
         pool::Pool,
         Vpid, //
     }, //
@@ -34,17 +34,17 @@ use kernel::prelude::*;
 ///
 /// At first it is KVM's bitmap.
 #[derive(Zeroable)]
-pub(crate) struct Owners {
+pub(crate) struct VpidAllocator {
     /// The pool is the truth; otherwise KVM's bitmap is.
-    pool_is_truth: bool,
+    pool_active: bool,
     pool: Pool,
 }
 
-impl Owners {
+impl VpidAllocator {
     /// Creates them, with a pool that has nothing to give out before it is the truth.
     pub(crate) const fn new() -> Self {
         Self {
-            pool_is_truth: false,
+            pool_active: false,
             pool: Pool::new(),
         }
     }
@@ -52,30 +52,30 @@ impl Owners {
     /// Makes them what others are; for the model, which goes back to where it was.
     #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
     pub(crate) fn assign(&mut self, other: &Self) {
-        self.pool_is_truth = other.pool_is_truth;
+        self.pool_active = other.pool_active;
         self.pool.assign(&other.pool);
     }
 }
 
-/// What changed sides.
+/// What changed allocators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Moved {
+pub(crate) struct Handover {
     /// How many VPIDs are in use.
     pub(crate) count: u32,
     /// How many C took back behind the pool's back; 0 unless `free_vpid()` was inlined.
-    pub(crate) strays: u32,
+    pub(crate) freed_by_c: u32,
 }
 
-/// Both sides, while their lock is held.
-pub(crate) struct Sides<'a> {
+/// Both allocators, while their lock is held.
+pub(crate) struct Allocators<'a> {
     /// The side of Rust, and which of the two is the truth.
-    pub(crate) owners: &'a mut Owners,
+    pub(crate) allocator: &'a mut VpidAllocator,
     /// The side of C.
     pub(crate) bitmap: &'a mut Words,
 }
 
-impl Sides<'_> {
-    /// Has the VPIDs change sides, as a step of the handover asks for.
+impl Allocators<'_> {
+    /// Has the VPIDs change allocators, as a step of the handover asks for.
     ///
     /// From an import on, the pool gives out no VPID above `max`, and no CPU counts as one on which
     /// a VPID in use is clean: where C's are is C's to know, until their holders flush them again.
@@ -83,10 +83,10 @@ impl Sides<'_> {
         &mut self,
         transfer: Transfer,
         max: u16,
-        flushed: &Flushed<'_, W>,
-    ) -> Moved {
+        flushed: &FlushedCpus<'_, W>,
+    ) -> Handover {
         match transfer {
-            Transfer::None => Moved::default(),
+            Transfer::None => Handover::default(),
             Transfer::Import => self.import(max, |vpid| flushed.clear(vpid)),
             Transfer::Export => self.export(),
         }
@@ -96,46 +96,40 @@ impl Sides<'_> {
     ///
     /// KVM's bitmap is left full: should C allocate from it all the same (see
     /// [`Pool::reconcile()`]), it gets no VPID rather than one that the pool gives out too.
-    fn import(&mut self, max: u16, clear: impl Fn(Vpid)) -> Moved {
-        let Owners {
-            pool,
-            pool_is_truth,
-        } = &mut *self.owners;
+    fn import(&mut self, max: u16, clear: impl Fn(Vpid)) -> Handover {
+        let VpidAllocator { pool, pool_active } = &mut *self.allocator;
         pool.import(self.bitmap, max, clear);
-        *pool_is_truth = true;
+        *pool_active = true;
         self.bitmap.fill(u64::MAX);
-        Moved {
+        Handover {
             count: pool.in_use(),
-            strays: 0,
+            freed_by_c: 0,
         }
     }
 
     /// Makes KVM's bitmap the truth, with what the pool holds.
-    fn export(&mut self) -> Moved {
-        let Owners {
-            pool,
-            pool_is_truth,
-        } = &mut *self.owners;
-        *pool_is_truth = false;
-        let strays = pool.reconcile(self.bitmap);
+    fn export(&mut self) -> Handover {
+        let VpidAllocator { pool, pool_active } = &mut *self.allocator;
+        *pool_active = false;
+        let freed_by_c = pool.reconcile(self.bitmap);
         pool.export(self.bitmap);
-        Moved {
+        Handover {
             count: pool.in_use(),
-            strays,
+            freed_by_c,
         }
     }
 
     /// Whether the pool is the truth.
     #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-    pub(crate) fn pool_is_truth(&self) -> bool {
-        self.owners.pool_is_truth
+    pub(crate) fn pool_active(&self) -> bool {
+        self.allocator.pool_active
     }
 
     /// Returns whether a VPID is in use.
     pub(crate) fn has(&self, vpid: Vpid) -> bool {
         let (index, bit) = bitmap::place(vpid);
-        let in_use = if self.owners.pool_is_truth {
-            self.owners.pool.words()
+        let in_use = if self.allocator.pool_active {
+            self.allocator.pool.words()
         } else {
             &*self.bitmap
         };
@@ -144,8 +138,8 @@ impl Sides<'_> {
 
     /// Adds the VPIDs in use to some others.
     pub(crate) fn add_to(&self, others: &mut Words) {
-        let in_use = if self.owners.pool_is_truth {
-            self.owners.pool.words()
+        let in_use = if self.allocator.pool_active {
+            self.allocator.pool.words()
         } else {
             &*self.bitmap
         };
@@ -156,9 +150,9 @@ impl Sides<'_> {
 
     /// Returns how many VPIDs are in use, and the most that were since the pool took over.
     pub(crate) fn usage(&self) -> (u32, u32) {
-        let pool = &self.owners.pool;
+        let pool = &self.allocator.pool;
         let high_water = pool.high_water();
-        if self.owners.pool_is_truth {
+        if self.allocator.pool_active {
             return (pool.in_use(), high_water);
         }
         // Bit 0 is the host's, not a guest's.
@@ -169,11 +163,11 @@ impl Sides<'_> {
 
     /// Takes a free VPID: the pool's next, or KVM's first.
     #[inline]
-    fn acquire(&mut self) -> Option<Taken> {
-        if self.owners.pool_is_truth {
-            self.owners.pool.acquire()
+    fn acquire(&mut self) -> Option<UnflushedVpid> {
+        if self.allocator.pool_active {
+            self.allocator.pool.acquire()
         } else {
-            bitmap::take_first(self.bitmap)
+            bitmap::alloc_first(self.bitmap)
         }
     }
 
@@ -181,48 +175,48 @@ impl Sides<'_> {
     ///
     /// # Errors
     ///
-    /// [`NotHeld`] when it was not in use; nothing was changed then.
+    /// [`NotAllocated`] when it was not in use; nothing was changed then.
     #[inline]
-    fn release(&mut self, vpid: Vpid) -> Result<(), NotHeld> {
-        if self.owners.pool_is_truth {
-            self.owners.pool.release(vpid)
+    fn release(&mut self, vpid: Vpid) -> Result<(), NotAllocated> {
+        if self.allocator.pool_active {
+            self.allocator.pool.release(vpid)
         } else {
-            bitmap::give_back(self.bitmap, vpid)
+            bitmap::free(self.bitmap, vpid)
         }
     }
 }
 
 /// Both sides with their lock, and the record.
-pub(crate) trait Shared {
+pub(crate) trait VpidLock {
     /// A word of the record.
     type Word: Word;
 
     /// Takes the lock, calls a function, drops the lock.
-    fn locked<R>(&self, function: impl FnOnce(Sides<'_>) -> R) -> R;
+    fn locked<R>(&self, function: impl FnOnce(Allocators<'_>) -> R) -> R;
 
     /// Returns the record of where VPIDs were flushed.
-    fn flushed(&self) -> Flushed<'_, Self::Word>;
+    fn flushed(&self) -> FlushedCpus<'_, Self::Word>;
 }
 
-impl<S: Shared> Source for S {
+impl<S: VpidLock> VpidSource for S {
     #[inline]
-    fn take(&self) -> Option<Vpid> {
+    fn alloc(&self) -> Option<Vpid> {
         // The record forgets before the lock is dropped: nobody else has the VPID then.  It is
         // looked for when there is one, so that no register keeps it until then.
-        self.locked(|mut sides| {
-            let taken = sides.acquire()?;
-            Some(self.flushed().forget(taken))
+        self.locked(|mut allocators| {
+            let taken = allocators.acquire()?;
+            Some(self.flushed().reset(taken))
         })
     }
 
     #[inline]
-    fn give_back(&self, vpid: Vpid) -> Result<(), NotHeld> {
-        self.locked(|mut sides| sides.release(vpid))
+    fn free(&self, vpid: Vpid) -> Result<(), NotAllocated> {
+        self.locked(|mut allocators| allocators.release(vpid))
     }
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_truth)]
+#[kernel::macros::kunit_tests(vmx_vpid_allocator)]
 mod tests {
     use super::*;
     use crate::vpid::flushed_cpus::Plane;
@@ -233,23 +227,23 @@ mod tests {
 
     /// One CPU, which needs no lock.
     struct Alone<'a> {
-        owners: RefCell<KVBox<Owners>>,
+        allocator: RefCell<KVBox<VpidAllocator>>,
         bitmap: RefCell<KBox<Words>>,
         plane: &'a Plane<Cell<u64>>,
     }
 
-    impl Shared for Alone<'_> {
+    impl VpidLock for Alone<'_> {
         type Word = Cell<u64>;
 
-        fn locked<R>(&self, function: impl FnOnce(Sides<'_>) -> R) -> R {
-            function(Sides {
-                owners: &mut self.owners.borrow_mut(),
+        fn locked<R>(&self, function: impl FnOnce(Allocators<'_>) -> R) -> R {
+            function(Allocators {
+                allocator: &mut self.allocator.borrow_mut(),
                 bitmap: &mut self.bitmap.borrow_mut(),
             })
         }
 
-        fn flushed(&self) -> Flushed<'_, Cell<u64>> {
-            Flushed::new(self.plane, &[])
+        fn flushed(&self) -> FlushedCpus<'_, Cell<u64>> {
+            FlushedCpus::new(self.plane, &[])
         }
     }
 
@@ -260,32 +254,32 @@ mod tests {
             let mut bitmap = KBox::<Words>::zeroed(GFP_KERNEL)?;
             bitmap[0] = in_use;
             function(&Alone {
-                owners: RefCell::new(KVBox::zeroed(GFP_KERNEL)?),
+                allocator: RefCell::new(KVBox::zeroed(GFP_KERNEL)?),
                 bitmap: RefCell::new(bitmap),
                 plane: words.as_chunks().0.first().ok_or(EINVAL)?,
             })
         }
 
-        /// Has the VPIDs change sides, of which Rust may give out 3.
-        fn transfer(&self, transfer: Transfer) -> Moved {
-            self.locked(|mut sides| sides.transfer(transfer, 3, &self.flushed()))
+        /// Has the VPIDs change allocators, of which Rust may give out 3.
+        fn transfer(&self, transfer: Transfer) -> Handover {
+            self.locked(|mut allocators| allocators.transfer(transfer, 3, &self.flushed()))
         }
 
         /// Takes a VPID; 0 when there is none.
         fn take_raw(&self) -> u16 {
-            self.take().map_or(0, Vpid::into_raw)
+            self.alloc().map_or(0, Vpid::into_raw)
         }
 
         /// Returns the first word of the truth, as C has it.
         fn in_use(&self) -> Result<u64> {
             let mut words = KBox::<Words>::zeroed(GFP_KERNEL)?;
-            self.locked(|sides| sides.add_to(&mut words));
+            self.locked(|allocators| allocators.add_to(&mut words));
             Ok(words[0] | 1)
         }
     }
 
-    fn moved(count: u32, strays: u32) -> Moved {
-        Moved { count, strays }
+    fn moved(count: u32, freed_by_c: u32) -> Handover {
+        Handover { count, freed_by_c }
     }
 
     #[test]
@@ -298,13 +292,13 @@ mod tests {
             assert_eq!((alone.take_raw(), alone.take_raw()), (3, 0));
             for id in [1, 3] {
                 let vpid = Vpid::new(id).ok_or(EINVAL)?;
-                assert_eq!(alone.give_back(vpid), Ok(()));
+                assert_eq!(alone.free(vpid), Ok(()));
             }
-            assert_eq!(alone.locked(|sides| sides.usage()), (1, 3));
+            assert_eq!(alone.locked(|allocators| allocators.usage()), (1, 3));
             assert_eq!(alone.transfer(Transfer::Export), moved(1, 0));
             assert_eq!(alone.in_use()?, 0b101);
-            assert_eq!(alone.locked(|sides| sides.usage()), (1, 3));
-            assert_eq!(alone.transfer(Transfer::None), Moved::default());
+            assert_eq!(alone.locked(|allocators| allocators.usage()), (1, 3));
+            assert_eq!(alone.transfer(Transfer::None), Handover::default());
             assert_eq!(alone.take_raw(), 1);
             Ok(())
         })
@@ -314,16 +308,16 @@ mod tests {
     fn c_finds_nothing_to_take_where_rust_serves() -> Result {
         Alone::with(1, |alone| {
             alone.transfer(Transfer::Import);
-            assert!(alone.locked(|sides| bitmap::take_first(sides.bitmap).is_none()));
+            assert!(alone.locked(|allocators| bitmap::alloc_first(allocators.bitmap).is_none()));
             assert_eq!(alone.take_raw(), 1);
             // What it gives back all the same is found when it serves again.
             let vpid = Vpid::new(1).ok_or(EINVAL)?;
             assert_eq!(
-                alone.locked(|sides| bitmap::give_back(sides.bitmap, vpid)),
+                alone.locked(|allocators| bitmap::free(allocators.bitmap, vpid)),
                 Ok(())
             );
             assert_eq!(alone.transfer(Transfer::Export), moved(0, 1));
-            assert!(!alone.locked(|sides| sides.pool_is_truth()));
+            assert!(!alone.locked(|allocators| allocators.pool_active()));
             assert_eq!(alone.in_use()?, 1);
             Ok(())
         })
@@ -343,10 +337,10 @@ mod tests {
                 }
                 assert_eq!(flushed.contains(held, 5), !pool);
                 assert!(flushed.contains(free, 5));
-                assert_eq!(alone.take(), Some(free));
+                assert_eq!(alone.alloc(), Some(free));
                 assert!(!flushed.contains(free, 5));
-                assert_eq!(alone.give_back(free), Ok(()));
-                assert_eq!(alone.give_back(free), Err(NotHeld));
+                assert_eq!(alone.free(free), Ok(()));
+                assert_eq!(alone.free(free), Err(NotAllocated));
             }
             Ok(())
         })

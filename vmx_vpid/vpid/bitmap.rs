@@ -19,17 +19,17 @@ pub(crate) type Words = [u64; WORDS];
 
 /// A VPID was released that was not in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotHeld;
+pub(crate) struct NotAllocated;
 
 /// A VPID that was just taken: on any CPU its last holder may have left mappings.
 ///
-/// It is not a [`Vpid`] yet.  [`crate::vpid::flushed_cpus::Flushed::forget()`] makes it one, and has the record
+/// It is not a [`Vpid`] yet.  [`crate::vpid::flushed_cpus::FlushedCpus::reset()`] makes it one, and has the record
 /// say that it is clean nowhere: so that cannot be left out.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "it is in use from now on"]
-pub(crate) struct Taken(Vpid);
+pub(crate) struct UnflushedVpid(Vpid);
 
-impl Taken {
+impl UnflushedVpid {
     /// Says of a VPID that it was just taken.
     #[inline]
     pub(crate) fn new(vpid: Vpid) -> Self {
@@ -38,7 +38,7 @@ impl Taken {
 
     /// Returns the VPID; for the record alone, which has to forget it, and for tests.
     #[inline]
-    pub(crate) fn unrecorded(self) -> Vpid {
+    pub(crate) fn into_unflushed(self) -> Vpid {
         self.0
     }
 }
@@ -66,7 +66,7 @@ pub(crate) fn members(index: usize, word: u64) -> impl Iterator<Item = Vpid> {
 ///
 /// None either if bit 0 is clear: kvm_intel sets it in its initialisation, before there are vCPUs.
 #[cold]
-pub(crate) fn take_first(words: &mut Words) -> Option<Taken> {
+pub(crate) fn alloc_first(words: &mut Words) -> Option<UnflushedVpid> {
     let (index, word) = words
         .iter_mut()
         .enumerate()
@@ -74,19 +74,19 @@ pub(crate) fn take_first(words: &mut Words) -> Option<Taken> {
     let bit = word.trailing_ones();
     let vpid = Vpid::new(u16::try_from(index * BITS + bit as usize).ok()?)?;
     *word |= 1 << bit;
-    Some(Taken(vpid))
+    Some(UnflushedVpid(vpid))
 }
 
 /// Gives a VPID back.
 ///
 /// # Errors
 ///
-/// [`NotHeld`] when it was not in use; nothing was changed then.
+/// [`NotAllocated`] when it was not in use; nothing was changed then.
 #[cold]
-pub(crate) fn give_back(words: &mut Words, vpid: Vpid) -> Result<(), NotHeld> {
+pub(crate) fn free(words: &mut Words, vpid: Vpid) -> Result<(), NotAllocated> {
     let (index, bit) = place(vpid);
     if words[index] & bit == 0 {
-        return Err(NotHeld);
+        return Err(NotAllocated);
     }
     words[index] &= !bit;
     Ok(())
@@ -99,7 +99,7 @@ mod tests {
     use kernel::prelude::*;
 
     fn take(words: &mut Words) -> Option<u16> {
-        take_first(words).map(|taken| taken.unrecorded().into_raw())
+        alloc_first(words).map(|taken| taken.into_unflushed().into_raw())
     }
 
     #[test]
@@ -115,8 +115,8 @@ mod tests {
         assert_eq!(take(&mut words), None);
         for id in [65535, 64, 63] {
             let vpid = Vpid::new(id).ok_or(EINVAL)?;
-            assert_eq!(give_back(&mut words, vpid), Ok(()));
-            assert_eq!(give_back(&mut words, vpid), Err(NotHeld));
+            assert_eq!(free(&mut words, vpid), Ok(()));
+            assert_eq!(free(&mut words, vpid), Err(NotAllocated));
         }
         assert!(members(1, !words[1]).eq(Vpid::new(64)));
         assert_eq!(take(&mut words), Some(63));

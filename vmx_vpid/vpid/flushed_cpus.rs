@@ -3,14 +3,14 @@
 //! The record of flushed CPUs: on which CPUs each VPID was flushed since it was taken.
 //!
 //! A VPID that was just taken is clean nowhere: on every CPU its last holder may have left
-//! mappings.  It comes as [`Taken`], of which only the record makes a VPID.  [`Flushed`] is the
+//! mappings.  It comes as [`UnflushedVpid`], of which only the record makes a VPID.  [`FlushedCpus`] is the
 //! record of where its holder has flushed it since, a mask of CPUs for each VPID.  It decides
 //! nothing: KVM asks for a flush whenever a vCPU comes to a CPU (see "When a VPID is safe to reuse"
 //! in Documentation/design.rst), and the record shows that it did.  The model in [`crate::model`]
 //! enters no guest with a VPID that is not recorded as clean.
 
 use crate::vpid::{
-    bitmap::Taken,
+    bitmap::UnflushedVpid,
     Vpid, //
 };
 use core::hint::cold_path;
@@ -64,7 +64,7 @@ impl Word for core::cell::Cell<u64> {
 /// Every 64 CPUs have a plane of one word for each VPID.  A CPU's own bit is set by that CPU alone,
 /// once for each holder; from then on a flush only reads the word, so that no cache line is passed
 /// around.
-pub(crate) struct Flushed<'a, W> {
+pub(crate) struct FlushedCpus<'a, W> {
     first: &'a Plane<W>,
     rest: &'a [Plane<W>],
 }
@@ -73,12 +73,12 @@ pub(crate) struct Flushed<'a, W> {
 pub(crate) type Plane<W> = [W; Vpid::COUNT];
 
 /// What is recorded for one CPU: a bit of each word of a plane.
-pub(crate) struct Column<'a, W> {
+pub(crate) struct FlushedOnCpu<'a, W> {
     plane: &'a Plane<W>,
     bit: u64,
 }
 
-impl<'a, W: Word> Column<'a, W> {
+impl<'a, W: Word> FlushedOnCpu<'a, W> {
     /// Takes the column of a CPU, by the plane that has it and its bit there.
     #[inline]
     pub(crate) const fn new(plane: &'a Plane<W>, bit: u64) -> Self {
@@ -107,7 +107,7 @@ impl<'a, W: Word> Column<'a, W> {
     }
 }
 
-impl<'a, W: Word> Flushed<'a, W> {
+impl<'a, W: Word> FlushedCpus<'a, W> {
     /// CPUs in a plane.
     const CPUS: u32 = u64::BITS;
 
@@ -136,25 +136,25 @@ impl<'a, W: Word> Flushed<'a, W> {
     }
 
     /// Returns what is recorded for a CPU; `None` for one that there is no place for.
-    pub(crate) fn column(&self, cpu: u32) -> Option<Column<'a, W>> {
+    pub(crate) fn on_cpu(&self, cpu: u32) -> Option<FlushedOnCpu<'a, W>> {
         let plane = if cpu < Self::CPUS {
             self.first
         } else {
             self.rest.get((cpu / Self::CPUS - 1) as usize)?
         };
-        Some(Column::new(plane, 1 << (cpu % Self::CPUS)))
+        Some(FlushedOnCpu::new(plane, 1 << (cpu % Self::CPUS)))
     }
 
     /// Whether its holder has flushed a VPID on a CPU.
     pub(crate) fn contains(&self, vpid: Vpid, cpu: u32) -> bool {
-        self.column(cpu)
-            .is_some_and(|column| column.contains(Some(vpid)))
+        self.on_cpu(cpu)
+            .is_some_and(|on_cpu| on_cpu.contains(Some(vpid)))
     }
 
-    /// Records that the holder of a VPID has flushed it on a CPU; see [`Column::insert()`].
+    /// Records that the holder of a VPID has flushed it on a CPU; see [`FlushedOnCpu::insert()`].
     pub(crate) fn insert(&self, vpid: Vpid, cpu: u32) {
-        if let Some(column) = self.column(cpu) {
-            column.insert(vpid);
+        if let Some(on_cpu) = self.on_cpu(cpu) {
+            on_cpu.insert(vpid);
         }
     }
 
@@ -163,8 +163,8 @@ impl<'a, W: Word> Flushed<'a, W> {
     /// Nothing else makes a VPID of what was taken ("make test" looks for that): so nobody knows it
     /// before this is recorded.
     #[inline]
-    pub(crate) fn forget(&self, taken: Taken) -> Vpid {
-        let vpid = taken.unrecorded();
+    pub(crate) fn reset(&self, taken: UnflushedVpid) -> Vpid {
+        let vpid = taken.into_unflushed();
         self.clear(vpid);
         vpid
     }
@@ -196,20 +196,20 @@ mod tests {
 
     #[test]
     fn a_vpid_is_clean_where_it_was_flushed() -> Result {
-        let count = Flushed::<Cell<u64>>::planes(70) * Vpid::COUNT;
+        let count = FlushedCpus::<Cell<u64>>::planes(70) * Vpid::COUNT;
         let mut words = KVVec::with_capacity(count, GFP_KERNEL)?;
         for place in 0..count {
-            let word = Cell::new(Flushed::<Cell<u64>>::initially(place));
+            let word = Cell::new(FlushedCpus::<Cell<u64>>::initially(place));
             words.push(word, GFP_KERNEL)?;
         }
         let (first, rest) = words.as_chunks().0.split_first().ok_or(EINVAL)?;
-        let flushed = Flushed::new(first, rest);
+        let flushed = FlushedCpus::new(first, rest);
         let (one, last) = (Vpid::new(1), Vpid::new(65535));
         let (one, last) = (one.ok_or(EINVAL)?, last.ok_or(EINVAL)?);
         // Without a VPID there is nothing to be recorded.
         assert!([0, 63, 64, 69].iter().all(|&cpu| {
-            let column = flushed.column(cpu);
-            column.is_some_and(|column| column.contains(None) && !column.contains(Some(one)))
+            let on_cpu = flushed.on_cpu(cpu);
+            on_cpu.is_some_and(|on_cpu| on_cpu.contains(None) && !on_cpu.contains(Some(one)))
         }));
         for vpid in [one, last] {
             assert_eq!(flushed.cpus(vpid).count(), 0);
@@ -219,7 +219,7 @@ mod tests {
             }
             assert!(flushed.cpus(vpid).eq([0, 63, 64, 69]));
         }
-        assert_eq!(flushed.forget(Taken::new(one)), one);
+        assert_eq!(flushed.reset(UnflushedVpid::new(one)), one);
         assert_eq!(flushed.cpus(one).count(), 0);
         assert_eq!(flushed.cpus(last).count(), 4);
         // Beyond the machine nothing is recorded, and nothing breaks.

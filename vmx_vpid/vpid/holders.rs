@@ -111,7 +111,7 @@ fn add(lines: &mut KVVec<Line>, vpid: Vpid, claim: Option<Claim>, verdict: Verdi
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_ownership)]
+#[kernel::macros::kunit_tests(vmx_vpid_holders)]
 mod tests {
     use super::*;
 

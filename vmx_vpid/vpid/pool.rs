@@ -15,8 +15,8 @@ use crate::vpid::{
     bitmap::{
         members,
         place,
-        NotHeld,
-        Taken,
+        NotAllocated,
+        UnflushedVpid,
         Words,
         BITS,
         WORDS, //
@@ -66,7 +66,7 @@ impl Pool {
     ///
     /// Returns `None` when all that it may give out are in use.
     #[inline]
-    pub(crate) fn acquire(&mut self) -> Option<Taken> {
+    pub(crate) fn acquire(&mut self) -> Option<UnflushedVpid> {
         let first = &mut self.queue[usize::from(self.head)];
         // Where the queue is empty, or has no first, there is 0.
         let vpid = Vpid::new(*first)?;
@@ -78,20 +78,20 @@ impl Pool {
         if self.free() < self.low_water {
             self.low_water = self.free();
         }
-        Some(Taken::new(vpid))
+        Some(UnflushedVpid::new(vpid))
     }
 
     /// Gives a VPID back.
     ///
     /// # Errors
     ///
-    /// [`NotHeld`] when it was not in use (a double release, or an id from elsewhere); the pool is
+    /// [`NotAllocated`] when it was not in use (a double release, or an id from elsewhere); the pool is
     /// as it was then.
     #[inline]
-    pub(crate) fn release(&mut self, vpid: Vpid) -> Result<(), NotHeld> {
+    pub(crate) fn release(&mut self, vpid: Vpid) -> Result<(), NotAllocated> {
         let (word, bit) = place(vpid);
         if self.used[word] & bit == 0 {
-            return Err(NotHeld);
+            return Err(NotAllocated);
         }
         // INVARIANT: The bit was set, so the VPID does not stand in the queue.  One above `max`, of
         // those that C gave out, is not given out again.
@@ -237,7 +237,7 @@ mod tests {
     }
 
     fn next(pool: &mut Pool) -> Option<Vpid> {
-        pool.acquire().map(Taken::unrecorded)
+        pool.acquire().map(UnflushedVpid::into_unflushed)
     }
 
     fn vpid(id: u16) -> Result<Vpid> {
@@ -271,7 +271,7 @@ mod tests {
         let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
         assert!(consistent(&pool)?);
         assert_eq!(next(&mut pool), None);
-        assert_eq!(pool.release(vpid(1)?), Err(NotHeld));
+        assert_eq!(pool.release(vpid(1)?), Err(NotAllocated));
         Ok(())
     }
 
@@ -310,10 +310,10 @@ mod tests {
     #[test]
     fn a_double_release_is_told_and_changes_nothing() -> Result {
         let mut pool = pool(u16::MAX)?;
-        assert_eq!(pool.release(vpid(7)?), Err(NotHeld));
+        assert_eq!(pool.release(vpid(7)?), Err(NotAllocated));
         let one = next(&mut pool).ok_or(ENOSPC)?;
         assert_eq!(pool.release(one), Ok(()));
-        assert_eq!(pool.release(one), Err(NotHeld));
+        assert_eq!(pool.release(one), Err(NotAllocated));
         assert_eq!(pool.in_use(), 0);
         assert!(consistent(&pool)?);
         Ok(())
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(next(&mut pool), None);
         // It comes back, once, and is not given out again.
         assert_eq!(pool.release(vpid(100)?), Ok(()));
-        assert_eq!(pool.release(vpid(100)?), Err(NotHeld));
+        assert_eq!(pool.release(vpid(100)?), Err(NotAllocated));
         assert_eq!(next(&mut pool), None);
         assert!(consistent(&pool)?);
         Ok(())
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(pool.reconcile(&bitmap), 3);
         assert_eq!(pool.in_use(), 127);
         assert!(consistent(&pool)?);
-        assert_eq!(pool.release(vpid(64)?), Err(NotHeld));
+        assert_eq!(pool.release(vpid(64)?), Err(NotAllocated));
         Ok(())
     }
 

@@ -19,21 +19,21 @@ use crate::{
     },
     vpid::{
         allocator::{
-            Moved,
-            Owners,
-            Shared,
-            Sides, //
+            Allocators, //
+            Handover,
+            VpidAllocator,
+            VpidLock,
         },
         bitmap::{
             self,
-            NotHeld,
+            NotAllocated,
             Words, //
         },
         flushed_cpus::{
-            Flushed,
+            FlushedCpus,
             Plane, //
         },
-        owned::Lease,
+        owned::OwnedVpid,
         Vpid, //
     }, //
 };
@@ -88,7 +88,7 @@ pub(super) fn run(scenario: &'static Scenario, fault: Option<Fault>) -> usize {
 
 /// What the lock guards.
 struct Guarded {
-    owners: KVBox<Owners>,
+    allocator: KVBox<VpidAllocator>,
     bitmap: KBox<Words>,
 }
 
@@ -101,17 +101,17 @@ struct Machine {
     oracle: Mutex<Oracle>,
 }
 
-impl Shared for Machine {
+impl VpidLock for Machine {
     type Word = Slot;
 
-    fn locked<R>(&self, function: impl FnOnce(Sides<'_>) -> R) -> R {
+    fn locked<R>(&self, function: impl FnOnce(Allocators<'_>) -> R) -> R {
         let mut guarded = self.guarded.lock().unwrap();
-        let Guarded { owners, bitmap } = &mut *guarded;
-        function(Sides { owners, bitmap })
+        let Guarded { allocator, bitmap } = &mut *guarded;
+        function(Allocators { allocator, bitmap })
     }
 
-    fn flushed(&self) -> Flushed<'_, Slot> {
-        Flushed::new(&self.plane, &[])
+    fn flushed(&self) -> FlushedCpus<'_, Slot> {
+        FlushedCpus::new(&self.plane, &[])
     }
 }
 
@@ -123,7 +123,7 @@ impl Machine {
             fault,
             handover: Mutex::new(Phase::Detached),
             guarded: Mutex::new(Guarded {
-                owners: KVBox::zeroed(GFP_KERNEL).unwrap(),
+                allocator: KVBox::zeroed(GFP_KERNEL).unwrap(),
                 bitmap,
             }),
             plane,
@@ -160,11 +160,11 @@ impl Machine {
             task.join().unwrap();
         }
         let phase = *this.handover.lock().unwrap();
-        let words = this.locked(|sides| {
-            assert_eq!(sides.pool_is_truth(), phase == Phase::Attached);
-            let full = sides.bitmap.iter().all(|&word| word == u64::MAX);
+        let words = this.locked(|allocators| {
+            assert_eq!(allocators.pool_active(), phase == Phase::Attached);
+            let full = allocators.bitmap.iter().all(|&word| word == u64::MAX);
             assert!(full || phase != Phase::Attached, "C may take VPIDs");
-            in_use(&sides)
+            in_use(&allocators)
         });
         assert_eq!(words, this.oracle(|oracle| oracle.held()), "VPIDs are lost");
     }
@@ -199,26 +199,26 @@ impl Machine {
         *phase = next;
     }
 
-    /// Has the VPIDs change sides.
+    /// Has the VPIDs change allocators.
     fn transfer(&self, transfer: Transfer) {
         let copied = self.breaks(Fault::CopiedBeforeLock);
-        let copy = copied.then(|| self.locked(|sides| in_use(&sides) | 1));
+        let copy = copied.then(|| self.locked(|allocators| in_use(&allocators) | 1));
         let import = transfer == Transfer::Import;
         if import {
             self.oracle(|oracle| oracle.import_begins());
         }
-        self.locked(|mut sides| {
-            let before = sides.bitmap[0];
+        self.locked(|mut allocators| {
+            let before = allocators.bitmap[0];
             if import {
-                sides.bitmap[0] = copy.unwrap_or(before);
+                allocators.bitmap[0] = copy.unwrap_or(before);
             }
-            let Moved { strays, .. } = sides.transfer(transfer, MAX, &self.flushed());
-            assert!(strays <= 1);
+            let Handover { freed_by_c, .. } = allocators.transfer(transfer, MAX, &self.flushed());
+            assert!(freed_by_c <= 1);
             if !import {
-                sides.bitmap[0] = copy.unwrap_or(sides.bitmap[0]);
+                allocators.bitmap[0] = copy.unwrap_or(allocators.bitmap[0]);
             } else if self.breaks(Fault::BitmapNotFilled) {
-                sides.bitmap.fill(0);
-                sides.bitmap[0] = before;
+                allocators.bitmap.fill(0);
+                allocators.bitmap[0] = before;
             }
         });
         if import {
@@ -248,11 +248,11 @@ impl Machine {
                 Act::Late => self.flush(side, had.unwrap(), number as u32),
                 Act::GiveForeign => {
                     let told = self.give_on(Side::Rust, Vpid::new(FOREIGN).unwrap());
-                    assert_eq!(told, Err(NotHeld), "nobody held it");
+                    assert_eq!(told, Err(NotAllocated), "nobody held it");
                 }
                 Act::Look => {
                     let mine = has.map_or(0, |vpid: Vpid| 1 << vpid.into_raw());
-                    let all = self.locked(|sides| in_use(&sides));
+                    let all = self.locked(|allocators| in_use(&allocators));
                     let held = mine | 1 << Oracle::FIRST;
                     assert_eq!(all & held, held, "what is held is not in use");
                 }
@@ -275,31 +275,31 @@ impl Machine {
     fn take_on(&self, side: Side) -> Option<Vpid> {
         match side {
             Side::C => self.c_allocate(),
-            Side::Rust if self.asks_c_too_early() => self.locked(|sides| {
-                bitmap::take_first(sides.bitmap).map(|taken| self.flushed().forget(taken))
+            Side::Rust if self.asks_c_too_early() => self.locked(|allocators| {
+                bitmap::alloc_first(allocators.bitmap).map(|taken| self.flushed().reset(taken))
             }),
-            Side::Rust => Lease::take(self).map(Lease::lend),
+            Side::Rust => OwnedVpid::alloc(self).map(OwnedVpid::into_foreign),
         }
     }
 
     /// Gives a VPID back by the function of a side; C's tells nothing.
-    fn give_on(&self, side: Side, vpid: Vpid) -> Result<(), NotHeld> {
+    fn give_on(&self, side: Side, vpid: Vpid) -> Result<(), NotAllocated> {
         match side {
             Side::C => {
                 let (word, bit) = bitmap::place(vpid);
-                self.locked(|sides| sides.bitmap[word] &= !bit);
+                self.locked(|allocators| allocators.bitmap[word] &= !bit);
                 Ok(())
             }
             Side::Rust if self.asks_c_too_early() => {
-                self.locked(|sides| bitmap::give_back(sides.bitmap, vpid))
+                self.locked(|allocators| bitmap::free(allocators.bitmap, vpid))
             }
-            Side::Rust => Lease::redeem(self, vpid).end(),
+            Side::Rust => OwnedVpid::from_foreign(self, vpid).free(),
         }
     }
 
     /// Whether C is the truth, asked before the lock is taken to act by it.
     fn asks_c_too_early(&self) -> bool {
-        self.breaks(Fault::AskedBeforeLock) && !self.locked(|sides| sides.pool_is_truth())
+        self.breaks(Fault::AskedBeforeLock) && !self.locked(|allocators| allocators.pool_active())
     }
 
     /// Takes a VPID as KVM's `allocate_vpid()`: the first whose bit is clear.
@@ -307,11 +307,11 @@ impl Machine {
         let first = |words: &Words| words[0].trailing_ones();
         let mut found = None;
         if self.breaks(Fault::DroppedBeforeTake) {
-            found = Some(self.locked(|sides| first(sides.bitmap)));
+            found = Some(self.locked(|allocators| first(allocators.bitmap)));
         }
-        self.locked(|sides| {
-            let bit = found.unwrap_or_else(|| first(sides.bitmap));
-            sides.bitmap[0] |= 1u64.checked_shl(bit)?;
+        self.locked(|allocators| {
+            let bit = found.unwrap_or_else(|| first(allocators.bitmap));
+            allocators.bitmap[0] |= 1u64.checked_shl(bit)?;
             Vpid::new(u16::try_from(bit).ok()?)
         })
     }
@@ -346,9 +346,9 @@ impl Machine {
 }
 
 /// The VPIDs in use by the truth; in a scenario, none is beyond the first word.
-fn in_use(sides: &Sides<'_>) -> u64 {
+fn in_use(allocators: &Allocators<'_>) -> u64 {
     let mut words = KBox::<Words>::zeroed(GFP_KERNEL).unwrap();
-    sides.add_to(&mut words);
+    allocators.add_to(&mut words);
     assert!(words.iter().skip(1).all(|&word| word == 0));
     words[0] & !1
 }

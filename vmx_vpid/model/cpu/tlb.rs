@@ -28,7 +28,7 @@ use crate::{
         insn::InsnError, //
     },
     vpid::{
-        flushed_cpus::Flushed,
+        flushed_cpus::FlushedCpus,
         Vpid, //
     }, //
 };
@@ -190,11 +190,11 @@ pub(crate) fn address_of(page: u16) -> u64 {
 }
 
 /// Where a task is, and where the scheduler moves it to: sometimes, between two accesses, unless
-/// it is pinned.
+/// it is with_preemption_disabled.
 #[derive(Clone)]
 pub(crate) struct Task {
     cpu: Cell<usize>,
-    pinned: Cell<bool>,
+    with_preemption_disabled: Cell<bool>,
     moved: Cell<bool>,
     /// Occasions until it is moved; 0 if it stays.
     patience: Cell<u8>,
@@ -205,7 +205,7 @@ impl Task {
     pub(crate) fn new() -> Self {
         Self {
             cpu: Cell::new(0),
-            pinned: Cell::new(false),
+            with_preemption_disabled: Cell::new(false),
             moved: Cell::new(false),
             patience: Cell::new(0),
         }
@@ -236,7 +236,7 @@ impl Task {
     fn preempt(&self) {
         match self.patience.get() {
             0 => {}
-            _ if self.pinned.get() => {}
+            _ if self.with_preemption_disabled.get() => {}
             1 => {
                 self.patience.set(0);
                 self.cpu.set(1 - self.cpu.get());
@@ -247,15 +247,16 @@ impl Task {
     }
 
     /// Keeps it where it is, or lets it go; returns what was before.
-    pub(crate) fn pin(&self, pinned: bool) -> bool {
-        self.pinned.replace(pinned)
+    pub(crate) fn pin(&self, with_preemption_disabled: bool) -> bool {
+        self.with_preemption_disabled
+            .replace(with_preemption_disabled)
     }
 
     /// Runs a function during which it stays where it is.
-    pub(crate) fn pinned<R>(&self, function: impl FnOnce() -> R) -> R {
-        let before = self.pinned.replace(true);
+    pub(crate) fn with_preemption_disabled<R>(&self, function: impl FnOnce() -> R) -> R {
+        let before = self.with_preemption_disabled.replace(true);
         let result = function();
-        self.pinned.set(before);
+        self.with_preemption_disabled.set(before);
         result
     }
 }
@@ -268,7 +269,7 @@ pub(crate) struct Here<'a> {
     /// The task.
     pub(crate) task: &'a Task,
     /// The record.
-    pub(crate) flushed: &'a Flushed<'a, Cell<u64>>,
+    pub(crate) flushed: &'a FlushedCpus<'a, Cell<u64>>,
     /// What is broken.
     pub(crate) faults: Faults,
 }
@@ -352,11 +353,11 @@ impl Invalidate for Here<'_> {
 
 impl Recorder for Here<'_> {
     fn is_recorded(self, vpid: Option<Vpid>) -> bool {
-        let column = self.flushed.column(self.cpu().1);
-        column.is_some_and(|column| column.contains(vpid))
+        let flushed = self.flushed.on_cpu(self.cpu().1);
+        flushed.is_some_and(|flushed| flushed.contains(vpid))
     }
 
-    fn issue_plainly(self, what: Invalidation) -> bool {
+    fn issue_fast(self, what: Invalidation) -> bool {
         what.issue(self).is_ok()
     }
 
@@ -364,10 +365,10 @@ impl Recorder for Here<'_> {
         self.flushed.insert(vpid, self.cpu().1);
     }
 
-    fn pinned<R>(self, function: impl FnOnce() -> R) -> R {
+    fn with_preemption_disabled<R>(self, function: impl FnOnce() -> R) -> R {
         if self.faults.has(Fault::RecordsUnpinned) {
             return function();
         }
-        self.task.pinned(function)
+        self.task.with_preemption_disabled(function)
     }
 }

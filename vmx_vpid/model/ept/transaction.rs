@@ -272,7 +272,7 @@ impl<'a, M: Memory> Draft<'a, M> {
             self.memory.invalidate(context);
         }
         for edit in &*edits {
-            self.carry_out(edit);
+            self.execute(edit);
         }
         Ok(if self.stale {
             Change::owing(context, self.unlinked)
@@ -284,7 +284,7 @@ impl<'a, M: Memory> Draft<'a, M> {
     /// Replaces an entry, and loses no flag that a CPU has set in it since the draft was made.
     ///
     /// Nothing but flags changes meanwhile, and each is set once: this comes to an end.
-    fn carry_out(&mut self, edit: &Edit) {
+    fn execute(&mut self, edit: &Edit) {
         let table = match self.ept.slot(edit.level, edit.new) {
             Slot::Table(table) => edit.level.below().map(|below| (table, below)),
             _ => None,

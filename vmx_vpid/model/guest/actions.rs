@@ -161,7 +161,7 @@ impl Machine<'_> {
     ///
     /// # Errors
     ///
-    /// [`Wrong::Lost`], when every form of an invalidation that it needs failed.
+    /// [`Wrong::FlushFailed`], when every form of an invalidation that it needs failed.
     fn exit(
         &mut self,
         id: usize,

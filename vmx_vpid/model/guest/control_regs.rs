@@ -225,7 +225,7 @@ impl Machine<'_> {
         // vmx_vcpu_reset() has an INVVPID of its own.
         let vpid01 = c_flush::context(self.vcpus[id].vpid01, self.config.switches.caps_mask);
         if let Some(invvpid) = vpid01.filter(|_| !ignored) {
-            invvpid.carry_out(self.here())?;
+            invvpid.execute(self.here())?;
             self.follow(id);
         }
         let vcpu = &mut self.vcpus[id];

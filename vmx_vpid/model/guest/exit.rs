@@ -19,10 +19,12 @@ use crate::{
     flush::{
         execute::Invalidation,
         policy::Policy,
-        Request,
-        Root,
-        Tags,
-        ROOTS, //
+        tags::{
+            Root,
+            Tags,
+            ROOTS, //
+        },
+        Request, //
     },
     model::{
         cpu::tlb::page_of,
@@ -342,11 +344,11 @@ impl Nested for Exited<'_, '_> {
     }
     fn issue(&mut self, what: Invalidation) {
         if !self.machine.faults.has(Fault::InvvpidOfL1NotIssued) {
-            let issued = what.carry_out(self.machine.here());
+            let issued = what.execute(self.machine.here());
             self.wrong = self.wrong.or(issued.err().map(Wrong::from));
         }
     }
-    fn pinned(&mut self, function: impl FnOnce(&mut Self)) {
+    fn with_preemption_disabled(&mut self, function: impl FnOnce(&mut Self)) {
         let pin = !self.machine.faults.has(Fault::InvvpidOfL1Unpinned);
         let before = self.machine.task.pin(pin);
         function(self);

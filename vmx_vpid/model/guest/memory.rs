@@ -209,7 +209,7 @@ impl Tables {
     }
 
     /// Gives one back.
-    pub(crate) fn give_back(&mut self, table: Table) {
+    pub(crate) fn free(&mut self, table: Table) {
         self.free |= 1 << table.0;
     }
 

@@ -15,7 +15,7 @@ use crate::{
         Translations,
         Vcpu, //
     },
-    flush::Tags,
+    flush::tags::Tags,
     model::guest::exit::{
         Exited,
         Instruction, //
@@ -100,7 +100,7 @@ impl Exited<'_, '_> {
         }
         let lacking = self.machine.config.switches.caps_mask;
         let address = self.canonical(self.operand[1]).filter(|_| self.kind == 0);
-        self.pinned(|vcpu| {
+        self.with_preemption_disabled(|vcpu| {
             if !vcpu.vmcs02_is_here() {
                 vcpu.forget_vpid12();
                 return;

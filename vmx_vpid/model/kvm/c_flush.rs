@@ -9,15 +9,17 @@ use crate::{
     ept,
     flush::{
         execute::{
+            FlushFailed,
             Invalidate,
             Invalidation,
-            Lost,
             Plan, //
         },
         policy::Switches,
-        Request,
-        Root,
-        Tags, //
+        tags::{
+            Root,
+            Tags, //
+        },
+        Request, //
     },
     invvpid,
     vpid::Vpid,
@@ -95,11 +97,11 @@ fn plan(request: Request, tags: &impl Tags, lacking: u64) -> [Option<Invalidatio
 }
 
 /// Answers a request as C does.
-pub(crate) fn answer(
+pub(crate) fn flush(
     request: Request,
     tags: &impl Tags,
     switches: Switches,
     cpu: impl Invalidate,
-) -> Result<(), Lost> {
-    Plan::several(plan(request, tags, switches.caps_mask)).carry_out(cpu)
+) -> Result<(), FlushFailed> {
+    Plan::several(plan(request, tags, switches.caps_mask)).execute(cpu)
 }

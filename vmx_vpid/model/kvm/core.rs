@@ -20,10 +20,10 @@ use super::{
 };
 use crate::{
     flush::{
-        answer,
-        answer_plainly,
-        execute::Lost,
-        is_plain,
+        execute::FlushFailed,
+        flush_fast,
+        flush_slow,
+        takes_fast_path,
         Request, //
     },
     model::{
@@ -76,8 +76,8 @@ impl Machine<'_> {
         }
         let (vpid01, vpid02) = (vcpu.vpid01, vcpu.vpid02.filter(|_| vcpu.vmxon));
         self.vcpus[id] = Vcpu::default();
-        self.give_back(vpid01)?;
-        self.give_back(vpid02)?;
+        self.free(vpid01)?;
+        self.free(vpid02)?;
         self.sweep();
         if !self.vcpus[id ^ 1].alive {
             // Nothing is flushed: there is nobody left who could use it.
@@ -124,19 +124,19 @@ impl Machine<'_> {
     /// Answers it by the code of the module.
     // Each has a stack frame of its own, which is large.
     #[inline(never)]
-    fn flush_by_rust(&self, id: usize, request: Request) -> Result<(), Lost> {
+    fn flush_by_rust(&self, id: usize, request: Request) -> Result<(), FlushFailed> {
         let seen = self.seen(&self.vcpus[id]);
-        if is_plain(request, self.policy) && answer_plainly(request, &seen, self.here()) {
+        if takes_fast_path(request, self.policy) && flush_fast(request, &seen, self.here()) {
             return Ok(());
         }
-        answer(request, &seen, self.policy, self.here())
+        flush_slow(request, &seen, self.policy, self.here())
     }
 
     /// Answers it by KVM's policy.
     #[inline(never)]
-    fn flush_by_c(&self, id: usize, request: Request) -> Result<(), Lost> {
+    fn flush_by_c(&self, id: usize, request: Request) -> Result<(), FlushFailed> {
         let seen = self.seen(&self.vcpus[id]);
-        c_flush::answer(request, &seen, self.config.switches, self.here())
+        c_flush::flush(request, &seen, self.config.switches, self.here())
     }
 
     /// Loads a vCPU wherever its task was moved to: KVM's preempt notifier.

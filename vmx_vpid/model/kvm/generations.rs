@@ -26,8 +26,8 @@ use crate::{
     ept,
     flush::{
         execute::Invalidation,
-        Request,
-        ROOTS, //
+        tags::ROOTS,
+        Request, //
     },
     invvpid,
     model::{
@@ -145,7 +145,7 @@ impl Machine<'_> {
                 Some(tag) => Some(tag),
                 None => {
                     if !self.faults.has(Fault::RolloverKeeps) {
-                        Invalidation::Invvpid(invvpid::Extent::All).carry_out(self.here())?;
+                        Invalidation::Invvpid(invvpid::Extent::All).execute(self.here())?;
                     }
                     self.generations.begin(cpu);
                     self.generations.take(cpu, max)
@@ -199,7 +199,7 @@ impl Machine<'_> {
             Request::Gva(gva) => {
                 if let Some(vpid) = self.entered_with(vcpu) {
                     let extent = invvpid::Extent::Address(vpid, gva);
-                    Invalidation::Invvpid(extent).carry_out(self.here())?;
+                    Invalidation::Invvpid(extent).execute(self.here())?;
                 }
             }
         }
@@ -210,7 +210,7 @@ impl Machine<'_> {
     fn drop_tree(&mut self, cpu: usize, id: TreeId) -> Result<(), Wrong> {
         if let Some(tree) = self.tree(id) {
             let eptp = tree.root.eptp(self.config.accessed_dirty);
-            Invalidation::Invept(ept::Extent::Context(eptp)).carry_out(self.here())?;
+            Invalidation::Invept(ept::Extent::Context(eptp)).execute(self.here())?;
             self.generations.dropped[cpu][usize::from(id.0)] = self.generations.clock;
         }
         Ok(())

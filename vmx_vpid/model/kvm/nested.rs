@@ -40,7 +40,7 @@ impl Machine<'_> {
             vcpu.mmus[1] = Roots::default();
             let vpid02 = vcpu.vpid02;
             if !self.faults.has(Fault::Vpid02Leaked) {
-                self.give_back(vpid02)?;
+                self.free(vpid02)?;
             }
         }
         Ok(())

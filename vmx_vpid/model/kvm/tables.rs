@@ -260,7 +260,7 @@ impl Tree {
                 self.free_table(tables, Table::of_entry(entry), level - 1);
             }
         }
-        tables.give_back(table);
+        tables.free(table);
     }
 
     /// Clears an entry, and gives back what is below it.

@@ -15,7 +15,7 @@ use crate::{
         Eptp,
         Levels, //
     },
-    flush::{
+    flush::tags::{
         Root,
         Tags,
         ROOTS, //

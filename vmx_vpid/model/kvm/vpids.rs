@@ -6,13 +6,13 @@ use crate::{
     phase::Transfer,
     vpid::{
         allocator::{
-            Owners,
-            Shared,
-            Sides, //
+            Allocators, //
+            VpidAllocator,
+            VpidLock,
         },
         bitmap::Words,
         flushed_cpus::{
-            Flushed,
+            FlushedCpus,
             Plane, //
         },
         Vpid, //
@@ -28,7 +28,7 @@ const FEW: u16 = 16;
 pub(crate) struct Vpids<'a> {
     /// There whenever nobody works on it, as if it had a lock.
     inside: Cell<Option<Inside>>,
-    pub(crate) flushed: Flushed<'a, Cell<u64>>,
+    pub(crate) flushed: FlushedCpus<'a, Cell<u64>>,
     planes: &'a [Plane<Cell<u64>>],
     /// How many VPIDs the pool may give out.
     max: Cell<u16>,
@@ -38,7 +38,7 @@ pub(crate) struct Vpids<'a> {
 
 /// What the lock of the kernel protects.
 struct Inside {
-    owners: KVBox<Owners>,
+    allocator: KVBox<VpidAllocator>,
     bitmap: KVBox<Words>,
 }
 
@@ -52,10 +52,10 @@ impl<'a> Vpids<'a> {
         let (first, rest) = record.as_chunks().0.split_first().ok_or(EINVAL)?;
         Ok(Self {
             inside: Cell::new(Some(Inside {
-                owners: KVBox::zeroed(GFP_KERNEL)?,
+                allocator: KVBox::zeroed(GFP_KERNEL)?,
                 bitmap: KVBox::zeroed(GFP_KERNEL)?,
             })),
-            flushed: Flushed::new(first, rest),
+            flushed: FlushedCpus::new(first, rest),
             planes: record.as_chunks().0,
             max: Cell::new(0),
             mixed: Cell::new(false),
@@ -91,7 +91,7 @@ impl<'a> Vpids<'a> {
     pub(crate) fn assign(&self, other: &Self) {
         self.with(|inside| {
             other.with(|from| {
-                inside.owners.assign(&from.owners);
+                inside.allocator.assign(&from.allocator);
                 inside.bitmap.copy_from_slice(&from.bitmap[..]);
             })
         });
@@ -105,14 +105,14 @@ impl<'a> Vpids<'a> {
         }
     }
 
-    /// Has the VPIDs change sides.
+    /// Has the VPIDs change allocators.
     fn transfer(&self, transfer: Transfer) {
-        self.locked(|mut sides| sides.transfer(transfer, self.max.get(), &self.flushed));
+        self.locked(|mut allocators| allocators.transfer(transfer, self.max.get(), &self.flushed));
     }
 
     /// Makes the pool the truth, or KVM's bitmap, unless it is.
     pub(crate) fn hand_over(&self, pool: bool) {
-        match (self.locked(|sides| sides.pool_is_truth()), pool) {
+        match (self.locked(|allocators| allocators.pool_active()), pool) {
             (false, true) => self.transfer(Transfer::Import),
             (true, false) => self.transfer(Transfer::Export),
             _ => {}
@@ -127,22 +127,22 @@ impl<'a> Vpids<'a> {
 
     /// Returns whether Rust alone serves.
     pub(crate) fn is_rust(&self) -> bool {
-        self.locked(|sides| sides.pool_is_truth())
+        self.locked(|allocators| allocators.pool_active())
     }
 
     /// Returns how many are in use.
     pub(crate) fn in_use(&self) -> u32 {
-        self.locked(|sides| sides.usage().0)
+        self.locked(|allocators| allocators.usage().0)
     }
 }
 
-impl Shared for Vpids<'_> {
+impl VpidLock for Vpids<'_> {
     type Word = Cell<u64>;
 
-    fn locked<R>(&self, function: impl FnOnce(Sides<'_>) -> R) -> R {
+    fn locked<R>(&self, function: impl FnOnce(Allocators<'_>) -> R) -> R {
         let result = self.with(|inside| {
-            function(Sides {
-                owners: &mut inside.owners,
+            function(Allocators {
+                allocator: &mut inside.allocator,
                 bitmap: &mut inside.bitmap,
             })
         });
@@ -153,7 +153,7 @@ impl Shared for Vpids<'_> {
         }
     }
 
-    fn flushed(&self) -> Flushed<'_, Cell<u64>> {
-        Flushed::new(&self.planes[0], &self.planes[1..])
+    fn flushed(&self) -> FlushedCpus<'_, Cell<u64>> {
+        FlushedCpus::new(&self.planes[0], &self.planes[1..])
     }
 }

@@ -233,8 +233,8 @@ impl fmt::Display for Wrong {
                 vpid.into_raw()
             ),
             Self::Double(vpid) => write!(f, "two vCPUs have VPID {}", vpid.into_raw()),
-            Self::Lost => write!(f, "every form of an invalidation failed"),
-            Self::NotHeld => write!(f, "a VPID was given back that nobody held"),
+            Self::FlushFailed => write!(f, "every form of an invalidation failed"),
+            Self::NotAllocated => write!(f, "a VPID was given back that nobody held"),
             Self::Leaked => write!(f, "a VPID is in use that nobody holds"),
             Self::WalksDiffer => write!(f, "the two walks through a guest's tables differ"),
             Self::Stuck => write!(f, "a vCPU does not come to run"),

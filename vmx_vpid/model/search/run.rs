@@ -22,7 +22,7 @@ use crate::{
         step::Step, //
     },
     vpid::{
-        flushed_cpus::Flushed,
+        flushed_cpus::FlushedCpus,
         Vpid, //
     }, //
 };
@@ -36,7 +36,7 @@ pub(crate) const LENGTH: u64 = 200;
 pub(crate) fn record() -> Result<KVVec<Cell<u64>>> {
     let record = KVVec::from_elem(Cell::new(0), Vpid::COUNT, GFP_KERNEL)?;
     for (place, word) in record.iter().enumerate() {
-        word.set(Flushed::<Cell<u64>>::initially(place));
+        word.set(FlushedCpus::<Cell<u64>>::initially(place));
     }
     Ok(record)
 }
