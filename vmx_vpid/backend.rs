@@ -7,7 +7,7 @@
 //! function pointers that KVM is given is made from it, in the manner of `kvm_x86_ops`.
 
 use crate::{
-    exits::Next,
+    exits::ExitResult,
     vpid::Vpid,
     x86::addr::CanonicalGva, //
 };
@@ -68,32 +68,32 @@ pub(crate) trait Backend {
     }
 
     /// Handles an exit for INVLPG.
-    fn handle_invlpg(_vcpu: &Self::Vcpu) -> Next {
+    fn handle_invlpg(_vcpu: &Self::Vcpu) -> ExitResult {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Handles an exit for INVPCID.
-    fn handle_invpcid(_vcpu: &Self::Vcpu) -> Next {
+    fn handle_invpcid(_vcpu: &Self::Vcpu) -> ExitResult {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Handles an exit for INVVPID.
-    fn handle_invvpid(_vcpu: &Self::Vcpu) -> Next {
+    fn handle_invvpid(_vcpu: &Self::Vcpu) -> ExitResult {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Handles an exit for INVEPT.
-    fn handle_invept(_vcpu: &Self::Vcpu) -> Next {
+    fn handle_invept(_vcpu: &Self::Vcpu) -> ExitResult {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Handles an exit for an EPT violation.
-    fn handle_ept_violation(_vcpu: &Self::Vcpu) -> Next {
+    fn handle_ept_violation(_vcpu: &Self::Vcpu) -> ExitResult {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Handles an exit for an EPT misconfiguration.
-    fn handle_ept_misconfig(_vcpu: &Self::Vcpu) -> Next {
+    fn handle_ept_misconfig(_vcpu: &Self::Vcpu) -> ExitResult {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
@@ -205,23 +205,23 @@ mod tests {
         fn flush_tlb_current((): &()) {}
         fn flush_tlb_gva((): &(), _: CanonicalGva) {}
         fn flush_tlb_guest((): &()) {}
-        fn handle_invlpg((): &()) -> Next {
-            Next::Guest
+        fn handle_invlpg((): &()) -> ExitResult {
+            ExitResult::Resume
         }
-        fn handle_invpcid((): &()) -> Next {
-            Next::Guest
+        fn handle_invpcid((): &()) -> ExitResult {
+            ExitResult::Resume
         }
-        fn handle_invvpid((): &()) -> Next {
-            Next::Guest
+        fn handle_invvpid((): &()) -> ExitResult {
+            ExitResult::Resume
         }
-        fn handle_invept((): &()) -> Next {
-            Next::Guest
+        fn handle_invept((): &()) -> ExitResult {
+            ExitResult::Resume
         }
-        fn handle_ept_violation((): &()) -> Next {
-            Next::Guest
+        fn handle_ept_violation((): &()) -> ExitResult {
+            ExitResult::Resume
         }
-        fn handle_ept_misconfig((): &()) -> Next {
-            Next::Guest
+        fn handle_ept_misconfig((): &()) -> ExitResult {
+            ExitResult::Resume
         }
     }
 

@@ -61,31 +61,31 @@ use crate::{
             MaxPhyAddr, //
         },
         control_regs::Rflags,
-        exception::Fault,
+        exception::Exception,
         invpcid::Pcid,
         mode::{
-            Machine,
+            GuestRegs,
             Mode, //
         }, //
     }, //
 };
 
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+impl From<Exception> for Stop {
+    fn from(fault: Exception) -> Self {
+        Self::Exception(fault)
     }
 }
 
-/// Who runs next.
+/// The result of an exit handler, as KVM's handlers return it in an `int`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// The guest.
-    Guest,
-    /// User space: it is debugging the guest, or the guest's memory cannot be read.
+pub(crate) enum ExitResult {
+    /// Resume the guest: 1.
+    Resume,
+    /// Exit to user space: 0.  User space debugs the guest, or the guest's memory cannot be read.
     UserSpace,
-    /// Whoever a function of KVM's said: 1 and above is the guest, 0 user space; below 0 it is an
-    /// errno that KVM_RUN fails with.
-    Kvm(i32),
+    /// The return value of a KVM function: above 0 resume the guest, 0 exit to user space, below 0
+    /// an errno that KVM_RUN fails with.
+    Raw(i32),
 }
 
 /// Some of the tables that KVM keeps for a vCPU: the one in use, and those cached for a return to
@@ -134,7 +134,7 @@ impl Roots {
 }
 
 /// A vCPU that exited for an instruction.
-pub(crate) trait Vcpu: Machine + Memory {
+pub(crate) trait Vcpu: GuestRegs + Memory {
     /// How the guest's addresses are translated.
     fn paging(&self) -> Paging;
     /// The privilege level, 0 to 3; 3 in virtual-8086 mode.
@@ -148,11 +148,11 @@ pub(crate) trait Vcpu: Machine + Memory {
     /// Counts something.
     fn count(&mut self, what: Counter);
     /// Lets the guest go on behind the instruction.
-    fn skip(&mut self) -> Next;
+    fn skip(&mut self) -> ExitResult;
     /// Raises a fault, at the instruction.
-    fn raise(&mut self, fault: Fault);
+    fn raise(&mut self, fault: Exception);
     /// Tells user space that the instruction could not be executed.
-    fn give_up(&mut self) -> Next;
+    fn give_up(&mut self) -> ExitResult;
 }
 
 /// The tables that KVM runs a guest on in place of the guest's own (shadow paging), and the cached
@@ -249,11 +249,11 @@ pub(crate) trait GuestPhysical: Copy {
     /// Tells a device that it was written to, if there is one that asks for no more.
     fn tell_device(self, address: Gpa) -> bool;
     /// Lets the guest go on behind the instruction.
-    fn skip(self) -> Next;
+    fn skip(self) -> ExitResult;
     /// Has KVM's MMU make the access possible, or carry it out.
-    fn resolve(self, address: Gpa, code: ErrorCode) -> Next;
+    fn resolve(self, address: Gpa, code: ErrorCode) -> ExitResult;
     /// Has KVM emulate the instruction.
-    fn emulate(self) -> Next;
+    fn emulate(self) -> ExitResult;
     /// Ends an instruction that may not be emulated where it is.
     fn refuse_emulation(self);
 }
@@ -267,11 +267,11 @@ pub(crate) trait GuestPhysical: Copy {
 ///
 /// #GP(0).
 #[inline]
-fn check_cpl(vcpu: &impl Vcpu) -> Result<(), Fault> {
+fn check_cpl(vcpu: &impl Vcpu) -> Result<(), Exception> {
     if vcpu.cpl() == 0 {
         Ok(())
     } else {
-        Err(Fault::GeneralProtection)
+        Err(Exception::GeneralProtection)
     }
 }
 
@@ -280,10 +280,10 @@ fn check_cpl(vcpu: &impl Vcpu) -> Result<(), Fault> {
 /// # Errors
 ///
 /// #UD outside VMX operation, protected mode or 64-bit mode; then #GP(0) by privilege.
-fn check_vmx_permission(vcpu: &impl Nested, mode: Mode) -> Result<(), Fault> {
+fn check_vmx_permission(vcpu: &impl Nested, mode: Mode) -> Result<(), Exception> {
     match mode {
         Mode::Protected | Mode::Bits64 if vcpu.is_in_vmx_operation() => check_cpl(vcpu),
-        _ => Err(Fault::InvalidOpcode),
+        _ => Err(Exception::InvalidOpcode),
     }
 }
 
@@ -321,7 +321,7 @@ fn execute_vmx<V: Nested, K>(
     execute: impl FnOnce(&mut V, K, [u64; 2]) -> VmxResult,
 ) -> Result<VmxResult, Stop> {
     if !exists {
-        return Err(Fault::InvalidOpcode.into());
+        return Err(Exception::InvalidOpcode.into());
     }
     let mode = vcpu.mode();
     check_vmx_permission(vcpu, mode)?;
@@ -336,7 +336,7 @@ fn execute_vmx<V: Nested, K>(
 
 /// Ends an instruction.
 #[inline]
-fn end(vcpu: &mut impl Vcpu, result: Result<(), Stop>) -> Next {
+fn end(vcpu: &mut impl Vcpu, result: Result<(), Stop>) -> ExitResult {
     match result {
         Ok(()) => vcpu.skip(),
         Err(stop) => interrupt(vcpu, stop),
@@ -345,12 +345,12 @@ fn end(vcpu: &mut impl Vcpu, result: Result<(), Stop>) -> Next {
 
 /// Ends an instruction that had no effect.
 #[cold]
-fn interrupt(vcpu: &mut impl Vcpu, stop: Stop) -> Next {
+fn interrupt(vcpu: &mut impl Vcpu, stop: Stop) -> ExitResult {
     let fault = match stop {
-        Stop::Fault(fault) => fault,
+        Stop::Exception(fault) => fault,
         Stop::Retry => {
             vcpu.count(Counter::ExitRetry);
-            return Next::Guest;
+            return ExitResult::Resume;
         }
         Stop::HostFailure => {
             vcpu.count(Counter::ExitHostFailure);
@@ -358,20 +358,20 @@ fn interrupt(vcpu: &mut impl Vcpu, stop: Stop) -> Next {
         }
     };
     vcpu.count(match fault {
-        Fault::InvalidOpcode => Counter::FaultInvalidOpcode,
-        Fault::GeneralProtection => Counter::FaultGeneralProtection,
-        Fault::Stack => Counter::FaultStack,
-        Fault::Page { .. } => Counter::FaultPage,
+        Exception::InvalidOpcode => Counter::FaultInvalidOpcode,
+        Exception::GeneralProtection => Counter::FaultGeneralProtection,
+        Exception::Stack => Counter::FaultStack,
+        Exception::Page { .. } => Counter::FaultPage,
     });
     vcpu.raise(fault);
-    Next::Guest
+    ExitResult::Resume
 }
 
 /// Ends a VMX instruction: the flags tell success from the two forms of VM-fail.
 ///
 /// Source: the manual's chapter on VMX instructions, "Conventions"; answers to
 /// `nested_vmx_succeed()` and `nested_vmx_fail()`.
-fn end_vmx(vcpu: &mut impl Nested, result: Result<VmxResult, Stop>) -> Next {
+fn end_vmx(vcpu: &mut impl Nested, result: Result<VmxResult, Stop>) -> ExitResult {
     let vmx_result = match result {
         Ok(vmx_result) => vmx_result,
         Err(stop) => return interrupt(vcpu, stop),

@@ -21,7 +21,7 @@ use crate::x86::exception;
 
 /// An exception that a guest gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum Exception {
     /// #UD.
     InvalidOpcode,
     /// #GP(0).
@@ -37,13 +37,13 @@ pub enum Fault {
     },
 }
 
-impl From<exception::Fault> for Fault {
-    fn from(fault: exception::Fault) -> Self {
+impl From<exception::Exception> for Exception {
+    fn from(fault: exception::Exception) -> Self {
         match fault {
-            exception::Fault::InvalidOpcode => Self::InvalidOpcode,
-            exception::Fault::GeneralProtection => Self::GeneralProtection,
-            exception::Fault::Stack => Self::Stack,
-            exception::Fault::Page { address, code } => Self::Page {
+            exception::Exception::InvalidOpcode => Self::InvalidOpcode,
+            exception::Exception::GeneralProtection => Self::GeneralProtection,
+            exception::Exception::Stack => Self::Stack,
+            exception::Exception::Page { address, code } => Self::Page {
                 address: address.into_raw(),
                 code: code.into_raw(),
             },

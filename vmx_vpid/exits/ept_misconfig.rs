@@ -9,8 +9,8 @@
 //! answers to `handle_ept_misconfig()`.
 
 use super::{
+    ExitResult, //
     GuestPhysical,
-    Next, //
 };
 use crate::{
     ept::violation::ErrorCode,
@@ -19,7 +19,7 @@ use crate::{
 
 /// Handles an exit for an EPT misconfiguration.
 #[inline]
-pub(crate) fn handle(exit: impl GuestPhysical) -> Next {
+pub(crate) fn handle(exit: impl GuestPhysical) -> ExitResult {
     if exit.is_in_enclave() || exit.is_delivering_event() {
         return refuse(exit);
     }
@@ -37,14 +37,14 @@ pub(crate) fn handle(exit: impl GuestPhysical) -> Next {
 /// Ends an instruction that may not be emulated: in an enclave it cannot be read, and while an
 /// event is delivered it is not what accesses the device.
 #[cold]
-fn refuse(exit: impl GuestPhysical) -> Next {
+fn refuse(exit: impl GuestPhysical) -> ExitResult {
     exit.count(Counter::MmioRefused);
     exit.refuse_emulation();
-    Next::Guest
+    ExitResult::Resume
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_emulate_ept_misconfig)]
+#[kernel::macros::kunit_tests(vmx_vpid_exits_ept_misconfig)]
 mod tests {
     use super::*;
     use crate::exits::mock_ept::{
@@ -59,7 +59,7 @@ mod tests {
     fn a_device_that_wants_no_more_is_told() {
         let mut exit = Fake::new(DEVICE);
         exit.has_device = true;
-        assert_eq!(handle(&exit), Next::Guest);
+        assert_eq!(handle(&exit), ExitResult::Resume);
         let expected = [ToldDevice(DEVICE), TracedTold(DEVICE), Skipped];
         assert_eq!(exit.events(), done(expected));
         assert_eq!(exit.counted(), Some(Counter::MmioFast));
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn others_are_kvms_fault_handlers() {
-        for next in [1, 0, -14].map(Next::Kvm) {
+        for next in [1, 0, -14].map(ExitResult::Raw) {
             let mut exit = Fake::new(DEVICE);
             exit.next = next;
             assert_eq!(handle(&exit), next);
@@ -93,7 +93,7 @@ mod tests {
             exit.has_device = true;
             exit.is_in_enclave = enclave;
             exit.is_delivering_event = delivering;
-            assert_eq!(handle(&exit), Next::Guest);
+            assert_eq!(handle(&exit), ExitResult::Resume);
             assert_eq!(exit.events(), done([Refused]));
             assert_eq!(exit.counted(), Some(Counter::MmioRefused));
         }

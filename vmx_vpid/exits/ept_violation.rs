@@ -9,8 +9,8 @@
 //! `handle_ept_violation()`.
 
 use super::{
+    ExitResult, //
     GuestPhysical,
-    Next, //
 };
 use crate::{
     ept::violation::{
@@ -26,7 +26,7 @@ use crate::{
 
 /// Handles an exit for an EPT violation.
 #[inline]
-pub(crate) fn handle(exit: impl GuestPhysical) -> Next {
+pub(crate) fn handle(exit: impl GuestPhysical) -> ExitResult {
     let found = exit.qualification();
     if found.nmi_unblocking() {
         end_iret(exit);
@@ -57,7 +57,7 @@ fn end_iret(exit: impl GuestPhysical) {
 /// guest.  Which access of the instruction it was is not known to the last detail, so KVM's
 /// emulator is to find out.
 #[cold]
-fn beyond(exit: impl GuestPhysical, address: Gpa, code: ErrorCode) -> Next {
+fn beyond(exit: impl GuestPhysical, address: Gpa, code: ErrorCode) -> ExitResult {
     if exit.allows_narrow_guests() {
         exit.emulate()
     } else {
@@ -90,7 +90,7 @@ fn cause_beside(found: Qualification) -> usize {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_emulate_ept_violation)]
+#[kernel::macros::kunit_tests(vmx_vpid_exits_ept_violation)]
 mod tests {
     use super::*;
     use crate::exits::mock_ept::{
@@ -124,7 +124,7 @@ mod tests {
         ] {
             let mut exit = exited(qualification);
             exit.tells_user_fetches = mbec;
-            assert_eq!(handle(&exit), Next::Kvm(1));
+            assert_eq!(handle(&exit), ExitResult::Raw(1));
             let expected = [
                 Traced(0x1234_5678, qualification),
                 Resolved(0x1234_5678, code),
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_kvms_fault_handler_says_is_passed_on() {
-        for next in [1, 0, -14].map(Next::Kvm) {
+        for next in [1, 0, -14].map(ExitResult::Raw) {
             let mut exit = exited(WRITE);
             exit.next = next;
             assert_eq!(handle(&exit), next);
@@ -165,14 +165,14 @@ mod tests {
     fn an_address_that_the_guests_cpu_does_not_have_is_emulated() {
         let mut exit = exited(WRITE);
         exit.is_beyond_guest = true;
-        assert_eq!(handle(&exit), Next::Kvm(1));
+        assert_eq!(handle(&exit), ExitResult::Raw(1));
         let traced = Traced(0x1234_5678, WRITE);
         assert_eq!(exit.events(), done([traced, Resolved(0x1234_5678, CODE)]));
         // If KVM goes to such lengths.
         let mut exit = exited(WRITE);
         exit.is_beyond_guest = true;
         exit.allows_narrow_guests = true;
-        assert_eq!(handle(&exit), Next::Kvm(1));
+        assert_eq!(handle(&exit), ExitResult::Raw(1));
         assert_eq!(exit.events(), done([traced, Emulated]));
         assert_eq!(exit.counted(), Some(Counter::ViolationWriteNotPresent));
         let mut exit = exited(WRITE);

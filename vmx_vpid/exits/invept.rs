@@ -11,8 +11,8 @@
 use super::{
     end_vmx,
     execute_vmx,
+    ExitResult,
     Nested,
-    Next,
     Roots, //
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Handles an exit for INVEPT.
-pub(crate) fn handle(vcpu: &mut impl Nested) -> Next {
+pub(crate) fn handle(vcpu: &mut impl Nested) -> ExitResult {
     vcpu.count(Counter::ExitInvept);
     let exists = vcpu.l1_has_ept() && vcpu.l1_caps().invept();
     let result = execute_vmx(vcpu, exists, Kind::from_register, |vcpu, kind, operand| {
@@ -52,7 +52,7 @@ fn execute(vcpu: &mut impl Nested, request: Request) {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_emulate_invept)]
+#[kernel::macros::kunit_tests(vmx_vpid_exits_invept)]
 mod tests {
     use super::*;
     use crate::{
@@ -71,7 +71,7 @@ mod tests {
         vmx::insn::VmInsnError,
         x86::{
             addr::Hpa,
-            exception::Fault, //
+            exception::Exception, //
         }, //
     };
 
@@ -140,17 +140,17 @@ mod tests {
                 1 => vcpu.l1_caps = vcpu.l1_caps.with_invept(false),
                 _ => vcpu.vmxon = false,
             }
-            assert_eq!(events(vcpu), done([Raised(Fault::InvalidOpcode)]));
+            assert_eq!(events(vcpu), done([Raised(Exception::InvalidOpcode)]));
         }
         let mut vcpu = fake(0, 0);
         vcpu.cpl = 3;
-        assert_eq!(events(vcpu), done([Raised(Fault::GeneralProtection)]));
+        assert_eq!(events(vcpu), done([Raised(Exception::GeneralProtection)]));
         // The type is looked at before memory, and then memory even if it is not needed.
         let mut vcpu = fake(0, 0);
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([Skipped]));
         let mut vcpu = fake(2, 0);
         vcpu.address = 1 << 47;
-        assert_eq!(events(vcpu), done([Raised(Fault::GeneralProtection)]));
+        assert_eq!(events(vcpu), done([Raised(Exception::GeneralProtection)]));
     }
 }

@@ -8,7 +8,7 @@
 //! Source: the manual's instruction reference, INVLPG; answers to `handle_invlpg()`.
 
 use super::{
-    Next,
+    ExitResult,
     Roots,
     Translations, //
 };
@@ -19,7 +19,7 @@ use crate::{
 
 /// Handles an exit for INVLPG.
 #[inline]
-pub(crate) fn handle(vcpu: &mut impl Translations) -> Next {
+pub(crate) fn handle(vcpu: &mut impl Translations) -> ExitResult {
     vcpu.count(Counter::ExitInvlpg);
     let address = Gva::new(vcpu.exit_qualification());
     if let Some(address) = address.canonical(vcpu.linear_width()) {
@@ -32,7 +32,7 @@ pub(crate) fn handle(vcpu: &mut impl Translations) -> Next {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_emulate_invlpg)]
+#[kernel::macros::kunit_tests(vmx_vpid_exits_invlpg)]
 mod tests {
     use super::*;
     use crate::exits::mock::{
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn an_address_goes_in_every_root() {
         let mut vcpu = Fake::new();
-        assert_eq!(handle(&mut vcpu), Next::Guest);
+        assert_eq!(handle(&mut vcpu), ExitResult::Resume);
         assert_eq!(
             vcpu.events,
             done([Invalidated(0x1000, Roots::ALL), Skipped])

@@ -14,7 +14,7 @@ use super::{
     check_cpl,
     end,
     read_operand,
-    Next,
+    ExitResult,
     Roots,
     Translations, //
 };
@@ -22,7 +22,7 @@ use crate::{
     paging::walk::Stop,
     stats::Counter,
     x86::{
-        exception::Fault,
+        exception::Exception,
         invpcid::{
             self,
             Descriptor,
@@ -33,7 +33,7 @@ use crate::{
 
 /// Handles an exit for INVPCID.
 #[inline]
-pub(crate) fn handle(vcpu: &mut impl Translations) -> Next {
+pub(crate) fn handle(vcpu: &mut impl Translations) -> ExitResult {
     vcpu.count(Counter::ExitInvpcid);
     let result = execute(vcpu);
     end(vcpu, result)
@@ -43,7 +43,7 @@ pub(crate) fn handle(vcpu: &mut impl Translations) -> Next {
 #[inline]
 fn execute(vcpu: &mut impl Translations) -> Result<(), Stop> {
     if !vcpu.has_invpcid() {
-        return Err(Fault::InvalidOpcode.into());
+        return Err(Exception::InvalidOpcode.into());
     }
     check_cpl(vcpu)?;
     let info = vcpu.instruction_information();
@@ -55,7 +55,7 @@ fn execute(vcpu: &mut impl Translations) -> Result<(), Stop> {
         vcpu.cr4(),
         vcpu.linear_width(),
     )
-    .ok_or(Fault::GeneralProtection)?;
+    .ok_or(Exception::GeneralProtection)?;
     vcpu.count(match request {
         Request::Address(..) => Counter::GuestInvpcidAddress,
         Request::Context(_) => Counter::GuestInvpcidContext,
@@ -100,7 +100,7 @@ fn invalidate(vcpu: &mut impl Translations, request: Request) {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_emulate_invpcid)]
+#[kernel::macros::kunit_tests(vmx_vpid_exits_invpcid)]
 mod tests {
     use super::*;
     use crate::{
@@ -140,7 +140,7 @@ mod tests {
         Roots::matching(which.map(Some), |meant| meant)
     }
 
-    const GP: Event = Raised(Fault::GeneralProtection);
+    const GP: Event = Raised(Exception::GeneralProtection);
 
     #[test]
     fn an_address_goes_in_the_roots_of_its_pcid() {
@@ -209,7 +209,7 @@ mod tests {
         wrong.address = 1 << 47;
         let mut vcpu = wrong;
         handle(&mut vcpu);
-        assert_eq!(vcpu.events, done([Raised(Fault::InvalidOpcode)]));
+        assert_eq!(vcpu.events, done([Raised(Exception::InvalidOpcode)]));
         vcpu = fake(4, 1 << 12);
         vcpu.cpl = 3;
         vcpu.address = 1 << 47;

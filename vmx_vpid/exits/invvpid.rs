@@ -10,8 +10,8 @@
 use super::{
     end_vmx,
     execute_vmx,
+    ExitResult, //
     Nested,
-    Next, //
 };
 use crate::{
     flush::{
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Handles an exit for INVVPID.
-pub(crate) fn handle(vcpu: &mut impl Nested) -> Next {
+pub(crate) fn handle(vcpu: &mut impl Nested) -> ExitResult {
     vcpu.count(Counter::ExitInvvpid);
     let exists = vcpu.l1_has_vpid() && vcpu.l1_caps().invvpid();
     let result = execute_vmx(vcpu, exists, Kind::from_register, |vcpu, kind, operand| {
@@ -78,7 +78,7 @@ fn effective_vpid02(tags: &impl Tags) -> Option<Vpid> {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_emulate_invvpid)]
+#[kernel::macros::kunit_tests(vmx_vpid_exits_invvpid)]
 mod tests {
     use super::*;
     use crate::{
@@ -97,7 +97,7 @@ mod tests {
         invvpid::Extent,
         vmx::insn::VmInsnError,
         x86::{
-            exception::Fault,
+            exception::Exception,
             mode::Mode, //
         }, //
     };
@@ -201,13 +201,13 @@ mod tests {
         let mut vcpu = fake(1);
         vcpu.address = 1 << 47;
         handle(&mut vcpu);
-        assert_eq!(vcpu.events, done([Raised(Fault::GeneralProtection)]));
+        assert_eq!(vcpu.events, done([Raised(Exception::GeneralProtection)]));
         assert_eq!(vcpu.rflags, FLAGS);
     }
 
     #[test]
     fn faults_come_in_the_order_of_the_cpu() {
-        let undefined = done([Raised(Fault::InvalidOpcode)]);
+        let undefined = done([Raised(Exception::InvalidOpcode)]);
         for hidden in 0..4 {
             // At CPL 3, with a bad type at a bad address: #UD comes first all the same.
             let mut vcpu = fake(4);
@@ -224,7 +224,7 @@ mod tests {
         let mut vcpu = fake(4);
         vcpu.cpl = 3;
         vcpu.address = 1 << 47;
-        assert_eq!(events(vcpu), done([Raised(Fault::GeneralProtection)]));
+        assert_eq!(events(vcpu), done([Raised(Exception::GeneralProtection)]));
         // The type is looked at before memory.
         let mut vcpu = fake(4);
         vcpu.address = 1 << 47;
@@ -235,7 +235,7 @@ mod tests {
     fn broken_memory_is_user_spaces_affair() {
         let mut vcpu = fake(2);
         vcpu.address = BROKEN_MEMORY;
-        assert_eq!(handle(&mut vcpu), Next::UserSpace);
+        assert_eq!(handle(&mut vcpu), ExitResult::UserSpace);
         assert_eq!(vcpu.events, done([GaveUp]));
         assert_eq!(vcpu.rflags, FLAGS);
         assert!(vcpu.has_counted(Counter::ExitHostFailure));

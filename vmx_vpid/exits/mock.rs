@@ -4,8 +4,8 @@
 //! done to it.
 
 use super::{
+    ExitResult,
     Nested,
-    Next,
     Roots,
     Translations,
     Vcpu, //
@@ -59,11 +59,11 @@ use crate::{
             Efer,
             Rflags, //
         },
-        exception::Fault,
+        exception::Exception,
         invpcid::Pcid,
         mode::{
             Gpr,
-            Machine,
+            GuestRegs,
             Mode, //
         },
         segment::{
@@ -81,7 +81,7 @@ pub(super) enum Event {
     /// Let the guest go on behind the instruction.
     Skipped,
     /// Raised a fault.
-    Raised(Fault),
+    Raised(Exception),
     /// Told user space that memory cannot be read.
     GaveUp,
     /// Invalidated an address in some roots.
@@ -191,7 +191,7 @@ pub(super) fn done<const N: usize>(events: [Event; N]) -> [Option<Event>; 4] {
     core::array::from_fn(|_| all.next())
 }
 
-impl Machine for Fake {
+impl GuestRegs for Fake {
     fn mode(&self) -> Mode {
         self.mode
     }
@@ -280,16 +280,16 @@ impl Vcpu for Fake {
     fn count(&mut self, what: Counter) {
         self.counted |= 1 << what as usize;
     }
-    fn skip(&mut self) -> Next {
+    fn skip(&mut self) -> ExitResult {
         self.note(Event::Skipped);
-        Next::Guest
+        ExitResult::Resume
     }
-    fn raise(&mut self, fault: Fault) {
+    fn raise(&mut self, fault: Exception) {
         self.note(Event::Raised(fault));
     }
-    fn give_up(&mut self) -> Next {
+    fn give_up(&mut self) -> ExitResult {
         self.note(Event::GaveUp);
-        Next::UserSpace
+        ExitResult::UserSpace
     }
 }
 

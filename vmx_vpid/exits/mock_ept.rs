@@ -4,8 +4,8 @@
 //! told to, and keeps what was done to it.
 
 use super::{
+    ExitResult, //
     GuestPhysical,
-    Next, //
 };
 use crate::{
     ept::violation::{
@@ -51,7 +51,7 @@ pub(super) struct Fake {
     /// A device asks for no more than to be told of a write.
     pub(super) has_device: bool,
     /// What KVM's MMU says.
-    pub(super) next: Next,
+    pub(super) next: ExitResult,
     /// What was done, in its order.
     events: [Cell<Option<Event>>; 4],
     /// What was counted last.
@@ -71,7 +71,7 @@ impl Fake {
             is_beyond_guest: false,
             allows_narrow_guests: false,
             has_device: false,
-            next: Next::Kvm(1),
+            next: ExitResult::Raw(1),
             events: Default::default(),
             counted: Cell::new(None),
         }
@@ -145,15 +145,15 @@ impl GuestPhysical for &Fake {
         self.note(Event::ToldDevice(address.into_raw()));
         self.has_device
     }
-    fn skip(self) -> Next {
+    fn skip(self) -> ExitResult {
         self.note(Event::Skipped);
-        Next::Guest
+        ExitResult::Resume
     }
-    fn resolve(self, address: Gpa, code: ErrorCode) -> Next {
+    fn resolve(self, address: Gpa, code: ErrorCode) -> ExitResult {
         self.note(Event::Resolved(address.into_raw(), code.into_raw()));
         self.next
     }
-    fn emulate(self) -> Next {
+    fn emulate(self) -> ExitResult {
         self.note(Event::Emulated);
         self.next
     }

@@ -3,7 +3,7 @@
 //! Where an operand is, for programs of the host.
 
 use super::{
-    Fault,
+    Exception,
     Registers, //
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         },
         mode::{
             Gpr,
-            Machine,
+            GuestRegs,
             Mode, //
         },
         segment::{
@@ -50,7 +50,7 @@ pub struct Cpu {
     pub segments: [Segment; 6],
 }
 
-impl Machine for Cpu {
+impl GuestRegs for Cpu {
     fn mode(&self) -> Mode {
         let Registers {
             cr0,
@@ -103,7 +103,7 @@ pub fn register(info: u32, cpu: &Cpu) -> u64 {
 /// # Errors
 ///
 /// The guest's fault.
-pub fn locate(info: u32, displacement: u64, len: u32, cpu: &Cpu) -> Result<(u64, bool), Fault> {
+pub fn locate(info: u32, displacement: u64, len: u32, cpu: &Cpu) -> Result<(u64, bool), Exception> {
     let Place { address, is_64_bit } =
         InsnInfo::from(info).locate(cpu.mode(), displacement, len, cpu)?;
     Ok((address.into_raw(), is_64_bit))

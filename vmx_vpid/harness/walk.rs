@@ -3,7 +3,7 @@
 //! The walk through a guest's page tables, for programs of the host.
 
 use super::{
-    Fault,
+    Exception,
     Registers, //
 };
 use crate::{
@@ -90,7 +90,7 @@ pub trait Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The guest gets a fault.
-    Fault(Fault),
+    Exception(Exception),
     /// The guest has to try again.
     Retry,
     /// The host cannot read the guest's memory.
@@ -158,7 +158,7 @@ impl From<Access> for permission::Access {
 impl From<walk::Stop> for Stop {
     fn from(stop: walk::Stop) -> Self {
         match stop {
-            walk::Stop::Fault(fault) => Self::Fault(fault.into()),
+            walk::Stop::Exception(fault) => Self::Exception(fault.into()),
             walk::Stop::Retry => Self::Retry,
             walk::Stop::HostFailure => Self::HostFailure,
         }

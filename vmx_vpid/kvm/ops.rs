@@ -9,7 +9,7 @@ use crate::{
     bindings,
     exits::{
         self,
-        Next, //
+        ExitResult, //
     },
     flush::{
         self,
@@ -152,37 +152,37 @@ impl Backend for Native {
     }
 
     #[inline]
-    fn handle_invlpg(vcpu: &Vcpu) -> Next {
+    fn handle_invlpg(vcpu: &Vcpu) -> ExitResult {
         // SAFETY: The operation is called in a handler of an exit, and this is done once in each.
         exits::invlpg::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
-    fn handle_invpcid(vcpu: &Vcpu) -> Next {
+    fn handle_invpcid(vcpu: &Vcpu) -> ExitResult {
         // SAFETY: As above.
         exits::invpcid::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
-    fn handle_invvpid(vcpu: &Vcpu) -> Next {
+    fn handle_invvpid(vcpu: &Vcpu) -> ExitResult {
         // SAFETY: As above.
         exits::invvpid::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
-    fn handle_invept(vcpu: &Vcpu) -> Next {
+    fn handle_invept(vcpu: &Vcpu) -> ExitResult {
         // SAFETY: As above.
         exits::invept::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
-    fn handle_ept_violation(vcpu: &Vcpu) -> Next {
+    fn handle_ept_violation(vcpu: &Vcpu) -> ExitResult {
         // SAFETY: As above.
         exits::ept_violation::handle(unsafe { EptExit::new(vcpu) })
     }
 
     #[inline]
-    fn handle_ept_misconfig(vcpu: &Vcpu) -> Next {
+    fn handle_ept_misconfig(vcpu: &Vcpu) -> ExitResult {
         // SAFETY: As above.
         exits::ept_misconfig::handle(unsafe { EptExit::new(vcpu) })
     }
@@ -295,9 +295,9 @@ macro_rules! handlers {
             unsafe extern "C" fn $name(vcpu: *mut bindings::kvm_vcpu) -> c_int {
                 // SAFETY: The contract of this function.
                 let ret = match B::$name(unsafe { Vcpu::from_raw(vcpu) }) {
-                    Next::Guest => 1,
-                    Next::UserSpace => 0,
-                    Next::Kvm(ret) => ret,
+                    ExitResult::Resume => 1,
+                    ExitResult::UserSpace => 0,
+                    ExitResult::Raw(ret) => ret,
                 };
                 stay_on_stack();
                 ret

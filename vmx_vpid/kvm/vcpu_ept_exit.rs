@@ -10,8 +10,8 @@ use crate::{
         Qualification, //
     },
     exits::{
+        ExitResult, //
         GuestPhysical,
-        Next, //
     },
     kvm::{
         percpu,
@@ -178,16 +178,18 @@ impl GuestPhysical for EptExit<'_> {
     }
 
     #[inline]
-    fn skip(self) -> Next {
+    fn skip(self) -> ExitResult {
         // SAFETY: An exit for an instruction is handled, and this is the last step of it.
-        Next::Kvm(unsafe { bindings::vmx_vpid_call_kvm_skip_emulated_instruction(self.raw()) })
+        ExitResult::Raw(unsafe {
+            bindings::vmx_vpid_call_kvm_skip_emulated_instruction(self.raw())
+        })
     }
 
     #[inline]
-    fn resolve(self, address: Gpa, code: ErrorCode) -> Next {
+    fn resolve(self, address: Gpa, code: ErrorCode) -> ExitResult {
         // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held; KVM reads the
         // instruction itself if it needs it.
-        Next::Kvm(unsafe {
+        ExitResult::Raw(unsafe {
             bindings::vmx_vpid_call_kvm_mmu_page_fault(
                 self.raw(),
                 address.into_raw(),
@@ -198,9 +200,9 @@ impl GuestPhysical for EptExit<'_> {
         })
     }
 
-    fn emulate(self) -> Next {
+    fn emulate(self) -> ExitResult {
         // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held.
-        Next::Kvm(unsafe { bindings::vmx_vpid_call_kvm_emulate_instruction(self.raw(), 0) })
+        ExitResult::Raw(unsafe { bindings::vmx_vpid_call_kvm_emulate_instruction(self.raw(), 0) })
     }
 
     fn refuse_emulation(self) {

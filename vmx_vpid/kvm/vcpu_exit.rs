@@ -6,7 +6,7 @@ use crate::{
     bindings,
     exits::{
         self,
-        Next,
+        ExitResult,
         Roots,
         Translations, //
     },
@@ -35,9 +35,9 @@ use crate::{
             LinearWidth, //
         },
         control_regs::Cr3,
-        exception::Fault,
+        exception::Exception,
         invpcid::Pcid,
-        mode::Machine,
+        mode::GuestRegs,
         segment::{
             Rights,
             SegmentRegister, //
@@ -93,17 +93,19 @@ impl exits::Vcpu for Exit<'_> {
     }
 
     #[inline]
-    fn skip(&mut self) -> Next {
+    fn skip(&mut self) -> ExitResult {
         // SAFETY: An exit for an instruction is handled, and this is the last step of it.
-        Next::Kvm(unsafe { bindings::vmx_vpid_call_kvm_skip_emulated_instruction(self.raw()) })
+        ExitResult::Raw(unsafe {
+            bindings::vmx_vpid_call_kvm_skip_emulated_instruction(self.raw())
+        })
     }
 
-    fn raise(&mut self, fault: Fault) {
+    fn raise(&mut self, fault: Exception) {
         let vector = match fault {
-            Fault::InvalidOpcode => bindings::VMX_VPID_UD_VECTOR,
-            Fault::GeneralProtection => bindings::VMX_VPID_GP_VECTOR,
-            Fault::Stack => bindings::VMX_VPID_SS_VECTOR,
-            Fault::Page { address, code } => {
+            Exception::InvalidOpcode => bindings::VMX_VPID_UD_VECTOR,
+            Exception::GeneralProtection => bindings::VMX_VPID_GP_VECTOR,
+            Exception::Stack => bindings::VMX_VPID_SS_VECTOR,
+            Exception::Page { address, code } => {
                 // SAFETY: The vCPU is loaded, and its exit handled.
                 return unsafe {
                     bindings::vmx_vpid_raise_page_fault(
@@ -120,10 +122,10 @@ impl exits::Vcpu for Exit<'_> {
     }
 
     #[cold]
-    fn give_up(&mut self) -> Next {
+    fn give_up(&mut self) -> ExitResult {
         // SAFETY: The vCPU is loaded, and its exit handled; user space runs next.
         unsafe { bindings::vmx_vpid_call_kvm_prepare_emulation_failure_exit(self.raw()) };
-        Next::UserSpace
+        ExitResult::UserSpace
     }
 }
 

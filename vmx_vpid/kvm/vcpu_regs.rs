@@ -33,7 +33,7 @@ use crate::{
         },
         mode::{
             Gpr,
-            Machine,
+            GuestRegs,
             Mode, //
         },
         segment::{
@@ -216,7 +216,7 @@ impl Exit<'_> {
     }
 }
 
-impl Machine for Exit<'_> {
+impl GuestRegs for Exit<'_> {
     #[inline]
     fn mode(&self) -> Mode {
         let efer = self.efer();

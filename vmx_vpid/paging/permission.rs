@@ -5,7 +5,7 @@
 //! Decided once the way is known to its end, from what all of its entries have in common, from
 //! control registers, and from two registers that are asked for only where they matter: RFLAGS.AC
 //! and PKRU.
-//! Source: the manual's chapter on paging, "Access Rights" and "Page-Fault Exceptions".
+//! Source: the manual's chapter on paging, "Access Rights" and "Page-Exception Exceptions".
 
 use crate::{
     paging::entry::Entry,
@@ -17,7 +17,7 @@ use crate::{
             Efer, //
         },
         exception::{
-            Fault,
+            Exception,
             PageFaultCode, //
         }, //
     }, //
@@ -155,7 +155,7 @@ impl Control {
 
     /// Builds the page fault of an access that has no translation.
     #[cold]
-    pub(crate) fn fault(&self, address: Gva, access: Access, cause: Cause) -> Fault {
+    pub(crate) fn fault(&self, address: Gva, access: Access, cause: Cause) -> Exception {
         // Where fetches cannot fault for being fetches, they are told as reads.
         let tells_fetch =
             self.cr4.smep() || self.efer.no_execute() && self.cr4.physical_address_extension();
@@ -168,7 +168,7 @@ impl Control {
                 .with_present(true)
                 .with_protection_key(key),
         };
-        Fault::Page {
+        Exception::Page {
             address,
             code: code
                 .with_write(access.kind == AccessKind::Write)
@@ -417,7 +417,7 @@ mod tests {
                     for (user, user_bit) in [(false, 0), (true, 1 << 2)] {
                         let code = PageFaultCode::from(base | bit | user_bit);
                         let found = control.fault(address, Access { kind, user }, cause);
-                        assert_eq!(found, Fault::Page { address, code });
+                        assert_eq!(found, Exception::Page { address, code });
                     }
                 }
             }

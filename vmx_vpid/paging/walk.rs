@@ -32,7 +32,7 @@ use crate::{
             Gpa,
             Gva, //
         },
-        exception::Fault, //
+        exception::Exception, //
     }, //
 };
 
@@ -92,7 +92,7 @@ pub(crate) trait Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// The guest gets this fault.
-    Fault(Fault),
+    Exception(Exception),
     /// Entries changed again and again between being read and being marked as accessed.
     ///
     /// The guest is to be resumed where it is: it executes its instruction once more, which it
@@ -216,7 +216,7 @@ fn attempt(
     gva: Gva,
     access: Access,
 ) -> Result<Gpa, Stop> {
-    let stop = |cause| Stop::Fault(paging.control().fault(gva, access, cause));
+    let stop = |cause| Stop::Exception(paging.control().fault(gva, access, cause));
     let top = match paging.root(gva) {
         Root::Physical(gpa) => return Ok(gpa),
         Root::Pdpte(index) => paging

@@ -204,5 +204,5 @@ pub(crate) fn five(cr0: u64, cr4: u64) -> Paging {
 
 pub(crate) fn fault<T>(address: Gva, code: u32) -> Result<T, Stop> {
     let code = PageFaultCode::from(code);
-    Err(Stop::Fault(Fault::Page { address, code }))
+    Err(Stop::Exception(Exception::Page { address, code }))
 }

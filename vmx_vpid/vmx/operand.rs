@@ -14,10 +14,10 @@
 
 use crate::x86::{
     addr::Gva,
-    exception::Fault,
+    exception::Exception,
     mode::{
         untag,
-        Machine,
+        GuestRegs,
         Mode, //
     },
     segment::SegmentRegister, //
@@ -107,7 +107,7 @@ pub(crate) struct Place {
 impl InsnInfo {
     /// Returns the value of the register operand; outside 64-bit mode it has 32 bits.
     #[inline]
-    pub(crate) fn register_operand(self, mode: Mode, cpu: &impl Machine) -> u64 {
+    pub(crate) fn register_operand(self, mode: Mode, cpu: &impl GuestRegs) -> u64 {
         let value = cpu.gpr(self.register());
         if mode.is_64_bit() {
             value
@@ -121,7 +121,7 @@ impl InsnInfo {
     /// Since the sum is cut down to the address size, neither the bits above it in a register nor
     /// those in a displacement, which are undefined, can be seen.
     #[inline]
-    fn effective_address(self, size: AddressSize, displacement: u64, cpu: &impl Machine) -> u64 {
+    fn effective_address(self, size: AddressSize, displacement: u64, cpu: &impl GuestRegs) -> u64 {
         let mut sum = displacement;
         if !self.no_base() {
             sum = sum.wrapping_add(cpu.gpr(self.base()));
@@ -145,13 +145,13 @@ impl InsnInfo {
         mode: Mode,
         displacement: u64,
         len: u32,
-        cpu: &impl Machine,
-    ) -> Result<Place, Fault> {
+        cpu: &impl GuestRegs,
+    ) -> Result<Place, Exception> {
         // The CPU raises #UD for a register itself, before it exits; it names no others.
         let (false, Ok(register), Ok(size)) =
             (self.register_form(), self.segment(), self.address_size())
         else {
-            return Err(Fault::InvalidOpcode);
+            return Err(Exception::InvalidOpcode);
         };
         let offset = self.effective_address(size, displacement, cpu);
         if mode.is_64_bit() {
@@ -189,8 +189,8 @@ fn locate_64(
     register: SegmentRegister,
     offset: u64,
     len: u32,
-    cpu: &impl Machine,
-) -> Result<Place, Fault> {
+    cpu: &impl GuestRegs,
+) -> Result<Place, Exception> {
     let linear = if register.has_base_in_64_bit_mode() {
         offset.wrapping_add(cpu.segment_base(register))
     } else {
@@ -260,7 +260,7 @@ mod tests {
         0xffff_8000_0000_1000 + u64::from(n) * 0x1_0010
     }
 
-    impl Machine for Cpu {
+    impl GuestRegs for Cpu {
         fn mode(&self) -> Mode {
             self.mode
         }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     /// The address of an operand of 16 bytes.
-    fn address(info: InsnInfo, displacement: u64, cpu: &Cpu) -> Result<u64, Fault> {
+    fn address(info: InsnInfo, displacement: u64, cpu: &Cpu) -> Result<u64, Exception> {
         let place = info.locate(cpu.mode, displacement, 16, cpu)?;
         Ok(place.address.into_raw())
     }
@@ -314,7 +314,7 @@ mod tests {
                 let wanted = if Gva::new(sum).is_canonical(LinearWidth::Bits48) {
                     Ok(sum)
                 } else {
-                    Err(Fault::GeneralProtection)
+                    Err(Exception::GeneralProtection)
                 };
                 assert_eq!(address(info, 0u64.wrapping_sub(8), &cpu), wanted);
             }
@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn every_byte_has_to_be_canonical() {
         let mut cpu = Cpu::new(Mode::Bits64);
-        for (register, fault) in [(Ds, Fault::GeneralProtection), (Ss, Fault::Stack)] {
+        for (register, fault) in [(Ds, Exception::GeneralProtection), (Ss, Exception::Stack)] {
             let info = plain(AddressSize::Bits64).with_segment(register);
             for (last, good) in [
                 (0x7fff_ffff_ffff, true),
@@ -399,9 +399,12 @@ mod tests {
             let info = plain(AddressSize::Bits32);
             assert_eq!(address(info, 0x1230, &cpu), Ok(0x10_1230));
             cpu.segment.limit = 0x123e;
-            assert_eq!(address(info, 0x1230, &cpu), Err(Fault::GeneralProtection));
+            assert_eq!(
+                address(info, 0x1230, &cpu),
+                Err(Exception::GeneralProtection)
+            );
             let stack = info.with_segment(Ss);
-            assert_eq!(address(stack, 0x1230, &cpu), Err(Fault::Stack));
+            assert_eq!(address(stack, 0x1230, &cpu), Err(Exception::Stack));
         }
     }
 
@@ -413,7 +416,10 @@ mod tests {
             cpu.segment.rights = Rights::from(8);
             let info = plain(AddressSize::Bits16);
             assert_eq!(address(info, 0xfff0, &cpu), Ok(0x10_fff0));
-            assert_eq!(address(info, 0xfff1, &cpu), Err(Fault::GeneralProtection));
+            assert_eq!(
+                address(info, 0xfff1, &cpu),
+                Err(Exception::GeneralProtection)
+            );
         }
     }
 
@@ -421,11 +427,11 @@ mod tests {
     fn a_register_is_no_place() {
         let cpu = Cpu::new(Mode::Bits64);
         let info = plain(AddressSize::Bits64).with_register_form(true);
-        assert_eq!(address(info, 0, &cpu), Err(Fault::InvalidOpcode));
+        assert_eq!(address(info, 0, &cpu), Err(Exception::InvalidOpcode));
         // Numbers that no CPU gives.
         for raw in [3 << 7, 2 << 7 | 6 << 15] {
             let info = InsnInfo::from(raw);
-            assert_eq!(address(info, 0, &cpu), Err(Fault::InvalidOpcode));
+            assert_eq!(address(info, 0, &cpu), Err(Exception::InvalidOpcode));
         }
     }
 

@@ -28,7 +28,7 @@ bitfield! {
 
 /// An exception to be raised in the guest, instead of the instruction's effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum Exception {
     /// #UD, invalid opcode.
     InvalidOpcode,
     /// #GP(0), general protection.

@@ -60,7 +60,7 @@ impl Mode {
 pub(crate) type Gpr = Bounded<u32, 4>;
 
 /// A guest's CPU, as far as addresses depend on it.
-pub(crate) trait Machine {
+pub(crate) trait GuestRegs {
     /// The mode.
     fn mode(&self) -> Mode;
     /// A general-purpose register, all 64 bits.

@@ -6,7 +6,7 @@
 //! kind and limit.  Source: the manual's chapter on protection, "Limit Checking" and "Type
 //! Checking", and the VMX chapter on guest-state fields, "Guest Register State".
 
-use crate::x86::exception::Fault;
+use crate::x86::exception::Exception;
 use kernel::{
     bitfield,
     num::Bounded, //
@@ -46,10 +46,10 @@ impl SegmentRegister {
 
     /// Returns the fault that an access beyond the segment's bounds raises.
     #[inline]
-    pub(crate) const fn fault(self) -> Fault {
+    pub(crate) const fn fault(self) -> Exception {
         match self {
-            Self::Ss => Fault::Stack,
-            _ => Fault::GeneralProtection,
+            Self::Ss => Exception::Stack,
+            _ => Exception::GeneralProtection,
         }
     }
 }
@@ -153,11 +153,11 @@ impl Segment {
         register: SegmentRegister,
         offset: u32,
         len: u32,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Exception> {
         if self.rights.unusable() {
             Err(register.fault())
         } else if !self.rights.is_readable() {
-            Err(Fault::GeneralProtection)
+            Err(Exception::GeneralProtection)
         } else if !self.contains(offset, len) {
             Err(register.fault())
         } else {
@@ -247,9 +247,9 @@ mod tests {
         };
         for register in [Es, Cs, Ss, Ds, Fs, Gs] {
             let fault = if register == Ss {
-                Fault::Stack
+                Exception::Stack
             } else {
-                Fault::GeneralProtection
+                Exception::GeneralProtection
             };
             assert_eq!(short.check_read(register, 0, 16), Ok(()));
             assert_eq!(short.check_read(register, 1, 16), Err(fault));
@@ -261,7 +261,7 @@ mod tests {
     fn code_is_read_if_it_is_readable() {
         let [readable, not] = CODE.map(|kind| segment(kind, 0xffff));
         assert_eq!(readable.check_read(Cs, 0, 16), Ok(()));
-        let fault = Err(Fault::GeneralProtection);
+        let fault = Err(Exception::GeneralProtection);
         assert_eq!(not.check_read(Cs, 0, 16), fault);
         // Conforming code has the bit that means expand-down for data.
         let conforming = segment(CODE[0] | 4, 0xffff);

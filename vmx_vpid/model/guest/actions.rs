@@ -116,7 +116,7 @@ impl Machine<'_> {
                 self.promise(context, Dropped::Page(index, page));
             }
             Op::EmulatedInvlpg(page) => {
-                self.emulate_invlpg(id, page)?;
+                self.exits_invlpg(id, page)?;
                 self.promise(context, Dropped::PageAlone(index, page));
             }
             Op::Invpcid { kind, pcid, page } => self.invpcid(context, kind, pcid, page)?,
@@ -189,7 +189,7 @@ impl Machine<'_> {
     }
 
     /// Has KVM's emulator execute INVLPG for a guest.
-    fn emulate_invlpg(&mut self, id: usize, page: u16) -> Result<(), Wrong> {
+    fn exits_invlpg(&mut self, id: usize, page: u16) -> Result<(), Wrong> {
         let mut vcpu = Exited {
             machine: self,
             id,

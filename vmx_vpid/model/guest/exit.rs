@@ -10,8 +10,8 @@ use crate::{
     ept::Eptp,
     exits::{
         self,
+        ExitResult,
         Nested,
-        Next,
         Roots,
         Translations,
         Vcpu, //
@@ -121,7 +121,7 @@ pub(crate) struct Exited<'m, 'a> {
     pub(crate) wrong: Option<Wrong>,
 }
 
-impl crate::x86::mode::Machine for Exited<'_, '_> {
+impl crate::x86::mode::GuestRegs for Exited<'_, '_> {
     fn mode(&self) -> Mode {
         Mode::Bits64
     }
@@ -198,13 +198,13 @@ impl Vcpu for Exited<'_, '_> {
         LinearWidth::Bits48
     }
     fn count(&mut self, _: Counter) {}
-    fn skip(&mut self) -> Next {
+    fn skip(&mut self) -> ExitResult {
         self.done = true;
-        Next::Guest
+        ExitResult::Resume
     }
-    fn raise(&mut self, _: exception::Fault) {}
-    fn give_up(&mut self) -> Next {
-        Next::UserSpace
+    fn raise(&mut self, _: exception::Exception) {}
+    fn give_up(&mut self) -> ExitResult {
+        ExitResult::UserSpace
     }
 }
 
@@ -298,7 +298,7 @@ impl Exited<'_, '_> {
     /// Has the handlers of the kernel module handle the exit.
     // Each has a stack frame of its own, which is large.
     #[inline(never)]
-    pub(crate) fn handled_by_rust(&mut self, instruction: Instruction) -> Next {
+    pub(crate) fn handled_by_rust(&mut self, instruction: Instruction) -> ExitResult {
         match instruction {
             Instruction::Invlpg => exits::invlpg::handle(self),
             Instruction::Invpcid => exits::invpcid::handle(self),

@@ -9,8 +9,8 @@ use super::c_flush;
 use crate::{
     ept::Eptp,
     exits::{
+        ExitResult,
         Nested,
-        Next,
         Roots,
         Translations,
         Vcpu, //
@@ -26,14 +26,14 @@ use crate::{
             Gva, //
         },
         invpcid::Pcid,
-        mode::Machine, //
+        mode::GuestRegs, //
     }, //
 };
 
 impl Exited<'_, '_> {
     /// Has KVM's own code handle the exit.
     #[inline(never)]
-    pub(crate) fn handled_by_c(&mut self, instruction: Instruction) -> Next {
+    pub(crate) fn handled_by_c(&mut self, instruction: Instruction) -> ExitResult {
         match instruction {
             Instruction::Invlpg => self.invlpg_by_c(),
             Instruction::Invpcid => self.invpcid_by_c(),
@@ -43,7 +43,7 @@ impl Exited<'_, '_> {
     }
 
     /// INVLPG.
-    fn invlpg_by_c(&mut self) -> Next {
+    fn invlpg_by_c(&mut self) -> ExitResult {
         self.mmu_invlpg();
         self.skip()
     }
@@ -64,7 +64,7 @@ impl Exited<'_, '_> {
     }
 
     /// INVPCID: `kvm_handle_invpcid()`.
-    fn invpcid_by_c(&mut self) -> Next {
+    fn invpcid_by_c(&mut self) -> ExitResult {
         let [pcid, address] = self.operand;
         let pcid = Pcid::of(pcid.into(), self.cr4());
         let in_use = self.machine.vcpus[self.id].registers().pcid(self.cr4());
@@ -93,10 +93,10 @@ impl Exited<'_, '_> {
     }
 
     /// INVVPID: `handle_invvpid()`.
-    fn invvpid_by_c(&mut self) -> Next {
+    fn invvpid_by_c(&mut self) -> ExitResult {
         if !self.l1_has_vpid() {
             // #UD.
-            return Next::Guest;
+            return ExitResult::Resume;
         }
         let lacking = self.machine.config.switches.caps_mask;
         let address = self.canonical(self.operand[1]).filter(|_| self.kind == 0);
@@ -122,7 +122,7 @@ impl Exited<'_, '_> {
     }
 
     /// INVEPT: `handle_invept()`.
-    fn invept_by_c(&mut self) -> Next {
+    fn invept_by_c(&mut self) -> ExitResult {
         let tag = Eptp::from(self.operand[0]).ep4ta();
         let roots = match self.kind {
             1 => Roots::matching(self.ept12_roots(), |eptp| eptp.ep4ta() == tag),

@@ -14,7 +14,7 @@ use vmx_vpid::harness::{
         Cpu,
         Segment, //
     },
-    Fault, //
+    Exception, //
 };
 
 /// Segment register SS.
@@ -47,23 +47,23 @@ pub fn register(info: u32, cpu: &Cpu) -> u64 {
 /// # Errors
 ///
 /// The guest's fault.
-pub fn locate(info: u32, displacement: u64, len: u32, cpu: &Cpu) -> Result<(u64, bool), Fault> {
+pub fn locate(info: u32, displacement: u64, len: u32, cpu: &Cpu) -> Result<(u64, bool), Exception> {
     let info = u64::from(info);
     let number = bits(info, 17, 15);
     let size = match bits(info, 9, 7) {
         0 => 16,
         1 => 32,
         2 => 64,
-        _ => return Err(Fault::InvalidOpcode),
+        _ => return Err(Exception::InvalidOpcode),
     };
     if bit(info, 10) || number > 5 {
-        return Err(Fault::InvalidOpcode);
+        return Err(Exception::InvalidOpcode);
     }
     let segment = &cpu.segments[number as usize];
     let fault = if number == SS {
-        Fault::Stack
+        Exception::Stack
     } else {
-        Fault::GeneralProtection
+        Exception::GeneralProtection
     };
 
     // With more bits than any sum needs, from which those of the address size are taken.
@@ -104,7 +104,12 @@ pub fn locate(info: u32, displacement: u64, len: u32, cpu: &Cpu) -> Result<(u64,
 }
 
 /// Checks a read of some offsets by the kind and the limit of a segment.
-fn protected(segment: &Segment, fault: Fault, is_flat: bool, offsets: &[u64]) -> Result<(), Fault> {
+fn protected(
+    segment: &Segment,
+    fault: Exception,
+    is_flat: bool,
+    offsets: &[u64],
+) -> Result<(), Exception> {
     let rights = u64::from(segment.rights);
     let limit = u64::from(segment.limit);
     let (code, big, unusable) = (bit(rights, 3), bit(rights, 14), bit(rights, 16));
@@ -112,7 +117,7 @@ fn protected(segment: &Segment, fault: Fault, is_flat: bool, offsets: &[u64]) ->
         return Err(fault);
     }
     if code && !bit(rights, 1) {
-        return Err(Fault::GeneralProtection);
+        return Err(Exception::GeneralProtection);
     }
     let good = if !code && bit(rights, 2) {
         let end = if big { 0xffff_ffff } else { 0xffff };

@@ -16,7 +16,7 @@ use vmx_vpid::harness::{
         Memory,
         Stop, //
     },
-    Fault,
+    Exception,
     Registers, //
 };
 
@@ -95,7 +95,7 @@ fn fault(registers: &Registers, address: u64, access: Access, error: Error) -> S
         error.key,
     ];
     let code = (0..).zip(bits).map(|(n, bit)| u32::from(bit) << n).sum();
-    Stop::Fault(Fault::Page { address, code })
+    Stop::Exception(Exception::Page { address, code })
 }
 
 /// Translates a linear address.
