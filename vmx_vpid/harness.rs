@@ -38,8 +38,8 @@ pub enum Exception {
 }
 
 impl From<exception::Exception> for Exception {
-    fn from(fault: exception::Exception) -> Self {
-        match fault {
+    fn from(bug: exception::Exception) -> Self {
+        match bug {
             exception::Exception::InvalidOpcode => Self::InvalidOpcode,
             exception::Exception::GeneralProtection => Self::GeneralProtection,
             exception::Exception::Stack => Self::Stack,

@@ -11,7 +11,7 @@
 //!
 //! Whenever a guest is entered, nothing may be left that it could use and must not:
 //! [`oracle`] says what that is.  The tests also break what is relied on, one thing at a time
-//! ([`fault`]), and want each of these faults found.
+//! ([`bug`]), and want each of these faults found.
 //!
 //! What each file is about:
 //!
@@ -30,9 +30,9 @@
 //! [`host`] is another model, of the host's own processes and their ASIDs; [`shadow`] one of shadow
 //! pages.
 
+pub(crate) mod bug;
 pub(crate) mod cpu;
 pub(crate) mod ept;
-pub(crate) mod fault;
 pub(crate) mod guest;
 pub(crate) mod host_mm;
 pub(crate) mod kvm;
@@ -48,9 +48,9 @@ pub(crate) mod step;
 #[kernel::macros::kunit_tests(vmx_vpid_model)]
 mod tests {
     use super::{
-        fault::{
-            Fault,
-            Faults, //
+        bug::{
+            Bug,
+            Bugs, //
         },
         kvm::vpids::Vpids,
         machine::{
@@ -86,7 +86,7 @@ mod tests {
     fn sound(config: Config) -> Result {
         let record = run::record()?;
         let vpids = Vpids::new(&record)?;
-        let mut machine = Machine::new(config, Faults::NONE, &vpids)?;
+        let mut machine = Machine::new(config, Bugs::NONE, &vpids)?;
         let found = run::at_random(&mut machine, 1, STEPS);
         if let Some(found) = found {
             pr_err!("{:?}: {:?}\n", config, found);
@@ -184,34 +184,34 @@ mod tests {
     /// Those that show after many steps only are left to `make mutants`.
     #[test]
     fn faults_that_show_soon_are_found() -> Result {
-        for fault in [
-            Fault::NoFlushOnLoad,
-            Fault::NoFlushOnLoadOfVmcs02,
-            Fault::NoRemoteFlush,
-            Fault::NoFlushOnRootLoad,
-            Fault::CurrentIgnored,
-            Fault::Vpid02Leaked,
-            Fault::PendingAtEntry,
-            Fault::HiddenVpid01,
-            Fault::HiddenVpid02,
-            Fault::InvalidatesElsewhere,
-            Fault::InveptAllLost,
-            Fault::InvvpidAllLost,
-            Fault::InvvpidForInvept,
-            Fault::RolloverKeeps,
-            Fault::TagKeptOnRequest,
-            Fault::ChangedEptTakenAsClean,
+        for bug in [
+            Bug::NoFlushOnLoad,
+            Bug::NoFlushOnLoadOfVmcs02,
+            Bug::NoRemoteFlush,
+            Bug::NoFlushOnRootLoad,
+            Bug::CurrentIgnored,
+            Bug::Vpid02Leaked,
+            Bug::PendingAtEntry,
+            Bug::HiddenVpid01,
+            Bug::HiddenVpid02,
+            Bug::InvalidatesElsewhere,
+            Bug::InveptAllLost,
+            Bug::InvvpidAllLost,
+            Bug::InvvpidForInvept,
+            Bug::RolloverKeeps,
+            Bug::TagKeptOnRequest,
+            Bug::ChangedEptTakenAsClean,
         ] {
-            for config in run::machines_for(fault) {
-                let found = run::with_fault(config, fault, 1, 3_000)?;
+            for config in run::machines_for(bug) {
+                let found = run::with_bug(config, bug, 1, 3_000)?;
                 match found {
                     Some(found) => pr_info!(
                         "ept={}: {} found in step {}\n",
                         config.ept,
-                        fault.name(),
+                        bug.name(),
                         found.total
                     ),
-                    None => pr_err!("ept={}: {} was not found\n", config.ept, fault.name()),
+                    None => pr_err!("ept={}: {} was not found\n", config.ept, bug.name()),
                 }
                 assert!(found.is_some());
             }
@@ -223,7 +223,7 @@ mod tests {
     fn left(config: Config) -> Result<usize> {
         let record = run::record()?;
         let vpids = Vpids::new(&record)?;
-        let mut machine = Machine::new(config, Faults::NONE, &vpids)?;
+        let mut machine = Machine::new(config, Bugs::NONE, &vpids)?;
         let guest = |vcpu| Step::Guest {
             vcpu,
             cpu: 0,

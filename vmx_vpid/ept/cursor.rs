@@ -44,7 +44,7 @@ pub(crate) trait Entries {
 
 /// What is wrong with an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum EntryError {
     /// The CPU finds it misconfigured, and it is no marker of device registers.
     Misconfigured(Misconfig),
     /// It refers to a table, and there is none.
@@ -79,7 +79,7 @@ pub(crate) struct Seen {
     /// What it permits together with the entries that lead to it.
     pub(crate) rights: Rights,
     /// What it is there for, or what is wrong with it.
-    pub(crate) slot: Result<Slot, Fault>,
+    pub(crate) slot: Result<Slot, EntryError>,
 }
 
 /// How far a look has come.
@@ -211,9 +211,11 @@ impl Cursor {
     fn look(self, tree: Tree, table: Table, entries: &mut impl Entries) -> Seen {
         let gpa = Gpa::new(self.next);
         let entry = Entry::from(entries.read(table.level.locate(table.at, gpa)));
-        let slot = check(tree.rules, table.level, entry).map_err(Fault::Misconfigured);
+        let slot = check(tree.rules, table.level, entry).map_err(EntryError::Misconfigured);
         let slot = match (slot, table.level.below()) {
-            (Ok(Slot::Table(at)), Some(below)) if !entries.holds(at, below) => Err(Fault::NoTable),
+            (Ok(Slot::Table(at)), Some(below)) if !entries.holds(at, below) => {
+                Err(EntryError::NoTable)
+            }
             _ => slot,
         };
         Seen {

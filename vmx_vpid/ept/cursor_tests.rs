@@ -10,7 +10,7 @@ mod tests {
             check::Slot,
             cursor::{
                 Cursor,
-                Fault,
+                EntryError,
                 Progress,
                 Seen,
                 Tree, //
@@ -148,9 +148,9 @@ mod tests {
         let at = locate(ept, &mut arena, Level::Pd, MIB_2);
         // No table, one that no one has any more, one that is nowhere.
         for (entry, fault) in [
-            (0b010, Fault::Misconfigured(Misconfig::WriteOnly)),
-            (0x12_3400_f007, Fault::NoTable),
-            (0x7007, Fault::NoTable),
+            (0b010, EntryError::Misconfigured(Misconfig::WriteOnly)),
+            (0x12_3400_f007, EntryError::NoTable),
+            (0x7007, EntryError::NoTable),
         ] {
             arena.write(at, entry);
             let (shown, _) = look_at(tree(ept), &mut arena, 100, usize::MAX)?;

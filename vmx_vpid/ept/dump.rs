@@ -8,7 +8,7 @@
 use super::{
     check::Slot,
     cursor::{
-        Fault,
+        EntryError,
         Seen, //
     },
     entry::{
@@ -61,7 +61,7 @@ pub(crate) enum Attributes {
         /// The level of the entry.
         level: Level,
         /// What is wrong with it.
-        fault: Fault,
+        fault: EntryError,
         /// The entry.
         entry: Entry,
     },
@@ -158,7 +158,7 @@ impl MemoryType {
     }
 }
 
-impl Fault {
+impl EntryError {
     /// Returns what is wrong, in words.
     const fn name(self) -> &'static str {
         match self {
@@ -372,7 +372,7 @@ mod tests {
                 KIB_4,
                 Attributes::Bad {
                     level: Level::Pt,
-                    fault: Fault::Misconfigured(Misconfig::WriteOnly),
+                    fault: EntryError::Misconfigured(Misconfig::WriteOnly),
                     entry: Entry::from(0x123),
                 },
                 "0x0000000000000000-0x0000000000001000        4K 4K   misconfigured: \

@@ -39,10 +39,10 @@ impl Alphabet {
         std::format!("{:?}", self.0)
     }
 
-    /// Faults that the search has to find: the name of each, and that of the machine.
+    /// Bugs that the search has to find: the name of each, and that of the machine.
     pub fn finds(self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let faults = self.0.finds().iter();
-        faults.map(|&(fault, machine)| (fault.name(), machine))
+        let bugs = self.0.finds().iter();
+        bugs.map(|&(bug, machine)| (bug.name(), machine))
     }
 }
 
@@ -67,9 +67,9 @@ pub fn search(
     machine_type: MachineType,
     alphabet: Alphabet,
     length: usize,
-    fault: Option<&str>,
+    bug: Option<&str>,
 ) -> Result<Searched, String> {
-    let (config, faults) = (machine_type.0, by_name(fault)?);
+    let (config, bugs) = (machine_type.0, by_name(bug)?);
     let mut letters = Vec::new();
     alphabet
         .0
@@ -79,7 +79,7 @@ pub fn search(
     // One machine for each depth: that of a depth is where all longer sequences begin.
     let mut machines = Vec::new();
     for _ in 0..=length {
-        machines.push(lasting_machine(config, faults)?);
+        machines.push(lasting_machine(config, bugs)?);
     }
     machines[0].restart();
     let mut count = 0;

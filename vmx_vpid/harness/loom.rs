@@ -9,7 +9,7 @@
 //! `kvm/` promises them: the lock, the words of the record, C's two functions, and livepatch.
 //!
 //! At any time, in any order: no VPID has two holders; none is lost; a number that is not held is
-//! told; one side is the truth; and no CPU is recorded as clean that is not.  Each [`Fault`] breaks
+//! told; one side is the truth; and no CPU is recorded as clean that is not.  Each [`Bug`] breaks
 //! a promise, and some scenario has to find it.
 
 mod machine;
@@ -32,7 +32,7 @@ use Side::*;
 
 /// A promise that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum Bug {
     /// What changes sides is read before the lock is taken that it changes sides under.
     CopiedBeforeLock,
     /// C drops the lock between finding a free VPID and taking it.
@@ -52,15 +52,15 @@ enum Fault {
 }
 
 /// Each of them.
-const FAULTS: [Fault; 8] = [
-    Fault::CopiedBeforeLock,
-    Fault::DroppedBeforeTake,
-    Fault::AskedBeforeLock,
-    Fault::BitmapNotFilled,
-    Fault::ImportTooEarly,
-    Fault::ExportTooLate,
-    Fault::RecordKept,
-    Fault::BitSetInTwo,
+const BUGS: [Bug; 8] = [
+    Bug::CopiedBeforeLock,
+    Bug::DroppedBeforeTake,
+    Bug::AskedBeforeLock,
+    Bug::BitmapNotFilled,
+    Bug::ImportTooEarly,
+    Bug::ExportTooLate,
+    Bug::RecordKept,
+    Bug::BitSetInTwo,
 ];
 
 /// What livepatch does.
@@ -202,9 +202,9 @@ const SCENARIOS: [(&str, Scenario); 9] = [
 ];
 
 /// Runs a scenario; returns in how many orders, or `None` when something was wrong in one.
-fn run(scenario: &'static Scenario, fault: Option<Fault>) -> Option<usize> {
+fn run(scenario: &'static Scenario, bug: Option<Bug>) -> Option<usize> {
     // A thread of its own, since loom does not clean up after what panics.
-    thread::spawn(move || machine::run(scenario, fault))
+    thread::spawn(move || machine::run(scenario, bug))
         .join()
         .ok()
 }
@@ -219,9 +219,9 @@ fn every_order_keeps_every_promise() {
 
 #[test]
 fn every_fault_is_found() {
-    for fault in FAULTS {
+    for bug in BUGS {
         let mut scenarios = SCENARIOS.iter();
-        let found = scenarios.any(|(_, scenario)| run(scenario, Some(fault)).is_none());
-        assert!(found, "{fault:?}");
+        let found = scenarios.any(|(_, scenario)| run(scenario, Some(bug)).is_none());
+        assert!(found, "{bug:?}");
     }
 }

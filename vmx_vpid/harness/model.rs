@@ -5,9 +5,9 @@
 use crate::{
     flush::policy::Switches,
     model::{
-        fault::{
-            Fault,
-            Faults, //
+        bug::{
+            Bug,
+            Bugs, //
         },
         kvm::vpids::Vpids,
         machine::{
@@ -38,13 +38,13 @@ use std::{
 /// A machine with the memory it needs, for as long as a function works with it.
 pub(super) fn with_machine<R>(
     config: Config,
-    faults: Faults,
+    bugs: Bugs,
     work: impl FnOnce(&mut Machine<'_>) -> R,
 ) -> Result<R, String> {
     let no_memory = |_| String::from("no memory");
     let record = run::record().map_err(no_memory)?;
     let vpids = Vpids::new(&record).map_err(no_memory)?;
-    let mut machine = Machine::new(config, faults, &vpids).map_err(no_memory)?;
+    let mut machine = Machine::new(config, bugs, &vpids).map_err(no_memory)?;
     Ok(work(&mut machine))
 }
 
@@ -163,14 +163,14 @@ pub struct Report {
 }
 
 /// Returns what is broken, by the name of the one fault if there is one.
-pub(super) fn by_name(fault: Option<&str>) -> Result<Faults, String> {
-    let Some(name) = fault else {
-        return Ok(Faults::NONE);
+pub(super) fn by_name(bug: Option<&str>) -> Result<Bugs, String> {
+    let Some(name) = bug else {
+        return Ok(Bugs::NONE);
     };
-    let mut all = Fault::ALL.iter().copied();
-    all.find(|fault| fault.name() == name)
-        .map(Faults::one)
-        .ok_or_else(|| std::format!("there is no fault {name}"))
+    let mut all = Bug::ALL.iter().copied();
+    all.find(|bug| bug.name() == name)
+        .map(Bugs::one)
+        .ok_or_else(|| std::format!("there is no bug {name}"))
 }
 
 /// What a run at random came to.
@@ -188,11 +188,11 @@ pub struct Ran {
 /// A sentence, for a fault that there is not.
 pub fn at_random(
     machine_type: MachineType,
-    fault: Option<&str>,
+    bug: Option<&str>,
     seed: u64,
     count: u64,
 ) -> Result<Ran, String> {
-    with_machine(machine_type.0, by_name(fault)?, |machine| {
+    with_machine(machine_type.0, by_name(bug)?, |machine| {
         let found = run::at_random(machine, seed, count);
         let evicted = machine.evicted();
         let found = found.map(|found| {
@@ -260,12 +260,12 @@ pub(super) fn tell(machine: &mut Machine<'_>, steps: &[Step]) -> String {
 
 /// The faults that can be switched on: name, words, whether each is harmless, and the machines that
 /// it is tried on.
-pub fn faults() -> Vec<(&'static str, &'static str, bool, Vec<MachineType>)> {
-    Fault::ALL
+pub fn bugs() -> Vec<(&'static str, &'static str, bool, Vec<MachineType>)> {
+    Bug::ALL
         .iter()
-        .map(|&fault| {
-            let machines = run::machines_for(fault).map(MachineType).collect();
-            (fault.name(), fault.words(), fault.is_harmless(), machines)
+        .map(|&bug| {
+            let machines = run::machines_for(bug).map(MachineType).collect();
+            (bug.name(), bug.words(), bug.is_harmless(), machines)
         })
         .collect()
 }
@@ -275,7 +275,7 @@ pub struct Told {
     /// Its name.
     pub name: &'static str,
     /// The faults with which it has to go wrong.
-    pub faults: Vec<&'static str>,
+    pub bugs: Vec<&'static str>,
     /// Whether it does, and goes well with fewer.
     pub good: bool,
 }
@@ -289,13 +289,13 @@ pub fn stories() -> Result<Vec<Told>, String> {
     let mut told = Vec::new();
     for story in regressions::all() {
         let mut good = true;
-        for (faults, wanted) in story.combinations() {
-            let told = with_machine(story.config, faults, |machine| (story.tell)(machine))?;
+        for (bugs, wanted) in story.combinations() {
+            let told = with_machine(story.config, bugs, |machine| (story.tell)(machine))?;
             good &= told.is_err() == wanted;
         }
         told.push(Told {
             name: story.name,
-            faults: story.faults.iter().map(|fault| fault.name()).collect(),
+            bugs: story.bugs.iter().map(|bug| bug.name()).collect(),
             good,
         });
     }
@@ -303,11 +303,11 @@ pub fn stories() -> Result<Vec<Told>, String> {
 }
 
 /// A machine in memory of its own, which it borrows for as long as the program runs.
-pub(super) fn lasting_machine(config: Config, faults: Faults) -> Result<Machine<'static>, String> {
+pub(super) fn lasting_machine(config: Config, bugs: Bugs) -> Result<Machine<'static>, String> {
     let no_memory = |_| String::from("no memory");
     let record = std::boxed::Box::leak(std::boxed::Box::new(run::record().map_err(no_memory)?));
     let vpids = std::boxed::Box::leak(std::boxed::Box::new(Vpids::new(record).map_err(no_memory)?));
-    Machine::new(config, faults, vpids).map_err(no_memory)
+    Machine::new(config, bugs, vpids).map_err(no_memory)
 }
 
 /// Choices that are made by bytes; where these end, all are 0.
@@ -344,7 +344,7 @@ pub fn by_bytes(bytes: &[u8]) -> Result<(), String> {
         made.resize_with(types.len(), || None);
         let machine = match &mut made[which] {
             Some(machine) => machine,
-            empty => empty.insert(lasting_machine(types[which].1 .0, Faults::NONE)?),
+            empty => empty.insert(lasting_machine(types[which].1 .0, Bugs::NONE)?),
         };
         let mut course = Course::new(&mut choice);
         let mut steps = Vec::new();

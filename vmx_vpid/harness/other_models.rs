@@ -5,29 +5,29 @@
 use super::model::Report;
 use crate::model::{
     host_mm,
-    shadow_mmu::fault::Broken,
+    shadow_mmu::bug::Bug,
     shadow_run, //
 };
 use std::string::String;
 
 /// A fault of the model of the host: its name, and what finds it, as [`host_mm::Mutant`] says.
-pub type HostFault = (&'static str, fn(u32) -> Option<u32>);
+pub type HostBug = (&'static str, fn(u32) -> Option<u32>);
 
 /// The faults that can be switched on in the model of the host.
-pub fn host_faults() -> &'static [HostFault] {
+pub fn host_bugs() -> &'static [HostBug] {
     host_mm::mutants()
 }
 
 /// The names of the faults that can be switched on in the model of shadow pages.
-pub fn shadow_faults() -> impl Iterator<Item = &'static str> {
-    Broken::ALL.iter().map(|broken| broken.name())
+pub fn shadow_bugs() -> impl Iterator<Item = &'static str> {
+    Bug::ALL.iter().map(|broken| broken.name())
 }
 
 /// Returns something to break, by its name.
-fn broken(name: &str) -> Result<Broken, String> {
-    let mut all = Broken::ALL.iter().copied();
+fn broken(name: &str) -> Result<Bug, String> {
+    let mut all = Bug::ALL.iter().copied();
     all.find(|broken| broken.name() == name)
-        .ok_or_else(|| std::format!("there is no fault {name}"))
+        .ok_or_else(|| std::format!("there is no bug {name}"))
 }
 
 /// Goes steps at random on shadow pages; `fault` is the name of something to break.
@@ -37,8 +37,8 @@ fn broken(name: &str) -> Result<Broken, String> {
 /// # Errors
 ///
 /// A sentence, for a fault that there is not, and if there is no memory for the machine.
-pub fn shadow(fault: Option<&str>, seed: u64, count: u64) -> Result<Option<Report>, String> {
-    let broken = fault.map(broken).transpose()?;
+pub fn shadow(bug: Option<&str>, seed: u64, count: u64) -> Result<Option<Report>, String> {
+    let broken = bug.map(broken).transpose()?;
     let found = shadow_run::run(broken, seed, count).map_err(|_| String::from("no memory"))?;
     Ok(found.map(|found| Report {
         seed: found.seed,
@@ -53,8 +53,8 @@ mod tests {
 
     #[test]
     fn each_fault_is_known_by_its_name_and_no_other_is() {
-        for fault in Broken::ALL {
-            assert!(broken(fault.name()).is_ok_and(|found| found.name() == fault.name()));
+        for bug in Bug::ALL {
+            assert!(broken(bug.name()).is_ok_and(|found| found.name() == bug.name()));
         }
         assert!(shadow(Some("NoSuchFault"), 1, 1).is_err());
     }

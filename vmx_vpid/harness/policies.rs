@@ -10,8 +10,8 @@ use super::model::with_machine;
 use crate::{
     flush::policy::Switches,
     model::{
+        bug::Bugs,
         cpu::cost::Tally,
-        fault::Faults,
         guest::control_regs::Registers,
         machine::{
             Backend,
@@ -329,7 +329,7 @@ pub fn count(policy: &str, usage: Use) -> Result<Counted, String> {
         },
         ..Config::usual(true)
     };
-    let counted = with_machine(config, Faults::NONE, |machine| {
+    let counted = with_machine(config, Bugs::NONE, |machine| {
         Schedule::new(usage).run(machine)
     })?;
     counted.map_err(|wrong| std::format!("{policy}: {wrong}"))
@@ -353,7 +353,7 @@ pub fn unsound(seed: u64, steps: u64) -> Result<Vec<String>, String> {
                 },
                 ..Config::usual(ept)
             };
-            let found = with_machine(config, Faults::NONE, |machine| {
+            let found = with_machine(config, Bugs::NONE, |machine| {
                 run::at_random(machine, seed, steps)
             })?;
             if let Some(found) = found {

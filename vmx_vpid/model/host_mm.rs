@@ -31,7 +31,7 @@ struct Config {
     /// How the kernel uses the CPUs.
     features: Features,
     /// What is broken.
-    fault: Option<Fault>,
+    bug: Option<Bug>,
 }
 
 /// What must not be.
@@ -51,18 +51,18 @@ enum Wrong {
 pub(crate) type Mutant = (&'static str, fn(u32) -> Option<u32>);
 
 /// Makes the list of faults.
-macro_rules! faults {
-    ($($(#[$doc:meta])* $fault:ident: $pcid:literal, $pti:literal, $invpcid:literal;)*) => {
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $bug:ident: $pcid:literal, $pti:literal, $invpcid:literal;)*) => {
         /// Something that must not be done so, and is.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        enum Fault {
-            $($(#[$doc])* $fault,)*
+        enum Bug {
+            $($(#[$doc])* $bug,)*
         }
 
         /// The faults, and what finds each: it returns in which step, of so many.
         static MUTANTS: &[Mutant] = &[
-            $((stringify!($fault), |steps| find(
-                Fault::$fault,
+            $((stringify!($bug), |steps| find(
+                Bug::$bug,
                 Features { pcid: $pcid, pti: $pti, invpcid: $invpcid },
                 steps,
             )),)*
@@ -71,7 +71,7 @@ macro_rules! faults {
 }
 
 // With PCIDs, page-table isolation, INVPCID: where it can be found.
-faults! {
+bugs! {
     /// A slot is taken for a newcomer, and what is cached under its PCID is kept (XSA-292).
     SlotTakenAsItIs: true, false, true;
     /// A slot is used again although tables changed, and what is cached is kept.
@@ -145,9 +145,9 @@ fn run(config: Config, steps: u32) -> Result<Option<(u32, Wrong)>> {
 }
 
 /// Returns the step in which a fault is found.
-fn find(fault: Fault, features: Features, steps: u32) -> Option<u32> {
-    let fault = Some(fault);
-    let (step, _) = run(Config { features, fault }, steps).ok()??;
+fn find(bug: Bug, features: Features, steps: u32) -> Option<u32> {
+    let bug = Some(bug);
+    let (step, _) = run(Config { features, bug }, steps).ok()??;
     Some(step)
 }
 
@@ -183,8 +183,8 @@ mod tests {
         ] {
             let [pcid, pti, invpcid] = features;
             let features = Features { pcid, pti, invpcid };
-            let fault = None;
-            let wrong = run(Config { features, fault }, STEPS)?;
+            let bug = None;
+            let wrong = run(Config { features, bug }, STEPS)?;
             if let Some((step, wrong)) = wrong {
                 pr_err!("{:?}: {:?} in step {}\n", features, wrong, step);
             }

@@ -3,6 +3,7 @@
 //! All there is: CPUs, VMs with their memory and tables, vCPUs, VPIDs, and who answers requests.
 
 use super::{
+    bug::Bugs,
     cpu::{
         cost::Tally,
         tlb::{
@@ -12,7 +13,6 @@ use super::{
         },
         tlb_entry::STRANGER, //
     },
-    fault::Faults,
     guest::memory::{
         Memory,
         Tables, //
@@ -207,7 +207,7 @@ impl From<Error> for Wrong {
 /// The vCPUs 0 and 1 belong to VM 0, the vCPUs 2 and 3 to VM 1, and so on.
 pub(crate) struct Machine<'a> {
     pub(super) config: Config,
-    pub(super) faults: Faults,
+    pub(super) bugs: Bugs,
     pub(super) policy: Policy,
     pub(super) backend: Backend,
     /// Counts what is done while both serve, so that they take turns.
@@ -237,7 +237,7 @@ impl<'a> Machine<'a> {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new(config: Config, faults: Faults, vpids: &'a Vpids<'a>) -> Result<Self> {
+    pub(crate) fn new(config: Config, bugs: Bugs, vpids: &'a Vpids<'a>) -> Result<Self> {
         let full = EptVpidCap::from(u64::MAX);
         let caps = EptVpidCap::from(!config.switches.caps_mask);
         let room = usize::from(config.room);
@@ -250,7 +250,7 @@ impl<'a> Machine<'a> {
         vpids.hand_over(config.backend == Backend::Rust);
         Ok(Self {
             config,
-            faults,
+            bugs,
             policy: config.switches.policy(full),
             backend: config.backend,
             turn: 0,
@@ -332,7 +332,7 @@ impl<'a> Machine<'a> {
             cpus: &self.cpus,
             task: &self.task,
             flushed: self.flushed(),
-            faults: self.faults,
+            bugs: self.bugs,
         }
     }
 
@@ -347,7 +347,7 @@ impl<'a> Machine<'a> {
             vcpu,
             config: &self.config,
             trees: &self.trees,
-            faults: self.faults,
+            bugs: self.bugs,
         }
     }
 

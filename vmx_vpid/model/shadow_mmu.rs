@@ -17,7 +17,7 @@
 //!
 //! Source: `mmu/mmu.c`, `mmu/paging_tmpl.h` and `mmu/spte.c` of KVM.
 
-pub(crate) mod fault;
+pub(crate) mod bug;
 pub(crate) mod fetch;
 pub(crate) mod guest;
 mod page;
@@ -35,7 +35,7 @@ use crate::{
     },
     x86::addr::Hpa, //
 };
-use fault::Broken;
+use bug::Bug;
 use kernel::prelude::*;
 use page::{
     Page,
@@ -109,7 +109,7 @@ pub(crate) trait Vm {
     /// Returns the time.
     fn now(&self) -> u32;
     /// Whether something is broken.
-    fn has(&self, broken: Broken) -> bool;
+    fn has(&self, broken: Bug) -> bool;
 }
 
 /// No page is left.
@@ -205,29 +205,23 @@ impl Shadows {
         let mut one = one;
         for (broken, take) in [
             (
-                Broken::WpNotCompared,
+                Bug::WpNotCompared,
                 (|to, from| to.cr0_wp = from.cr0_wp) as fn(&mut Role, Role),
             ),
-            (Broken::SmepNotCompared, |to, from| {
-                to.cr4_smep = from.cr4_smep
-            }),
-            (Broken::SmapNotCompared, |to, from| {
+            (Bug::SmepNotCompared, |to, from| to.cr4_smep = from.cr4_smep),
+            (Bug::SmapNotCompared, |to, from| {
                 to.smap_andnot_wp = from.smap_andnot_wp
             }),
-            (Broken::AccessNotCompared, |to, from| {
-                to.access = from.access
-            }),
-            (Broken::LevelNotCompared, |to, from| to.level = from.level),
-            (Broken::QuadrantNotCompared, |to, from| {
+            (Bug::AccessNotCompared, |to, from| to.access = from.access),
+            (Bug::LevelNotCompared, |to, from| to.level = from.level),
+            (Bug::QuadrantNotCompared, |to, from| {
                 to.quadrant = from.quadrant
             }),
-            (Broken::DirectNotCompared, |to, from| {
-                to.direct = from.direct
-            }),
-            (Broken::WidthNotCompared, |to, from| {
+            (Bug::DirectNotCompared, |to, from| to.direct = from.direct),
+            (Bug::WidthNotCompared, |to, from| {
                 to.has_4_byte_gpte = from.has_4_byte_gpte
             }),
-            (Broken::RoleNotCompared, |to, from| *to = from),
+            (Bug::RoleNotCompared, |to, from| *to = from),
         ] {
             if vm.has(broken) {
                 take(&mut one, other);
@@ -268,7 +262,7 @@ impl Shadows {
                 }
                 continue;
             }
-            if self.page(id).unsync && !vm.has(Broken::FoundUnsync) {
+            if self.page(id).unsync && !vm.has(Bug::FoundUnsync) {
                 // It stays unsync: the guest may write on.
                 match self.sync_page(vm, id, context) {
                     None => {
@@ -297,9 +291,9 @@ impl Shadows {
         self.page_mut(id).start(table, role, generation, born);
         self.buckets[Self::bucket(table)] |= 1 << id.0;
         if role.has_gptes()
-            && !vm.has(Broken::NotProtected)
+            && !vm.has(Bug::NotProtected)
             && self.protect(table)
-            && !vm.has(Broken::NotProtectedAtOnce)
+            && !vm.has(Bug::NotProtectedAtOnce)
         {
             vm.flush_remote();
         }
@@ -355,7 +349,7 @@ impl Shadows {
         };
         self.page_mut(parent).set(index, slot);
         let page = self.page(child);
-        if (page.unsync || page.unsync_count != 0) && !vm.has(Broken::LinkedUnsync) {
+        if (page.unsync || page.unsync_count != 0) && !vm.has(Bug::LinkedUnsync) {
             self.mark_unsync(vm, parent, index);
         }
         Ok(())

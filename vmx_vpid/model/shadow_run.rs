@@ -9,7 +9,7 @@
 //! KVM.  It changes CR3, CR0.WP, CR4.SMEP, CR4.SMAP, and goes from four levels to two and to none.
 //!
 //! Before a guest is entered, all that its CPU has cached under its PCID is judged, and KVM's pages
-//! are ([`oracle`]).  [`Broken`] has what can be broken, and each has to be found.
+//! are ([`oracle`]).  [`Bug`] has what can be broken, and each has to be found.
 
 mod cpu;
 mod machine;
@@ -18,7 +18,7 @@ mod oracle;
 mod random;
 mod vcpu;
 
-use crate::model::shadow_mmu::fault::Broken;
+use crate::model::shadow_mmu::bug::Bug;
 use kernel::prelude::*;
 use machine::Machine;
 
@@ -67,7 +67,7 @@ pub(crate) struct Found {
 /// Makes a machine.
 // It goes through the stack, which has to be free of it again before it runs.
 #[inline(never)]
-fn machine(broken: Option<Broken>) -> Result<KBox<Machine>> {
+fn machine(broken: Option<Bug>) -> Result<KBox<Machine>> {
     Ok(KBox::new(Machine::new(broken)?, GFP_KERNEL)?)
 }
 
@@ -76,7 +76,7 @@ fn machine(broken: Option<Broken>) -> Result<KBox<Machine>> {
 /// # Errors
 ///
 /// [`ENOMEM`].
-pub(crate) fn run(broken: Option<Broken>, seed: u64, steps: u64) -> Result<Option<Found>> {
+pub(crate) fn run(broken: Option<Bug>, seed: u64, steps: u64) -> Result<Option<Found>> {
     let mut machine = machine(broken)?;
     let (mut step, mut part) = (0, seed);
     while step < steps {
@@ -113,18 +113,18 @@ mod tests {
         3_000
     };
     /// Those that show soon, for an emulated CPU.
-    const SOON: &[Broken] = &[
-        Broken::RoleNotCompared,
-        Broken::AccessNotCompared,
-        Broken::ParentsNotTold,
-        Broken::TrackedMadeWritable,
-        Broken::UnsyncForgotten,
-        Broken::NotProtected,
-        Broken::SyncedUnprotected,
-        Broken::WriteNotTracked,
-        Broken::UnmapForgotten,
-        Broken::PgdNotCompared,
-        Broken::RemoteIgnored,
+    const SOON: &[Bug] = &[
+        Bug::RoleNotCompared,
+        Bug::AccessNotCompared,
+        Bug::ParentsNotTold,
+        Bug::TrackedMadeWritable,
+        Bug::UnsyncForgotten,
+        Bug::NotProtected,
+        Bug::SyncedUnprotected,
+        Bug::WriteNotTracked,
+        Bug::UnmapForgotten,
+        Bug::PgdNotCompared,
+        Bug::RemoteIgnored,
     ];
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
     fn each_fault_is_found() -> Result {
         let mut missed = 0;
         let all = if cfg!(vmx_vpid_userspace) {
-            Broken::ALL
+            Bug::ALL
         } else {
             SOON
         };

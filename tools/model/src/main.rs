@@ -21,10 +21,10 @@ use vmx_vpid::harness::{
 };
 
 const USAGE: &str = "\
-usage: model random [--seed N] [--steps N] [--machine NAME] [--fault NAME] [--first]
-       model all [--length N] [--machine NAME] [--alphabet NAME] [--fault NAME]
-       model shadow [--seed N] [--steps N] [--fault NAME]
-       model faults [--seed N] [--steps N]
+usage: model random [--seed N] [--steps N] [--machine NAME] [--bug NAME] [--first]
+       model all [--length N] [--machine NAME] [--alphabet NAME] [--bug NAME]
+       model shadow [--seed N] [--steps N] [--bug NAME]
+       model bugs [--seed N] [--steps N]
        model policies [--seed N] [--csv FILE]
        model growth [--seed N] [--csv FILE]";
 
@@ -37,7 +37,7 @@ struct Arguments {
     first: bool,
     machine: Option<String>,
     alphabet: Option<String>,
-    fault: Option<String>,
+    bug: Option<String>,
     csv: Option<String>,
 }
 
@@ -51,7 +51,7 @@ fn arguments() -> Option<Arguments> {
         first: false,
         machine: None,
         alphabet: None,
-        fault: None,
+        bug: None,
         csv: None,
     };
     while let Some(name) = words.next() {
@@ -66,7 +66,7 @@ fn arguments() -> Option<Arguments> {
             "--length" => arguments.length = value.parse().ok()?,
             "--machine" => arguments.machine = Some(value),
             "--alphabet" => arguments.alphabet = Some(value),
-            "--fault" => arguments.fault = Some(value),
+            "--bug" => arguments.bug = Some(value),
             "--csv" => arguments.csv = Some(value),
             _ => return None,
         }
@@ -88,8 +88,8 @@ fn random(arguments: &Arguments) -> Result<bool, String> {
     let machines = machines(arguments);
     let each = arguments.steps / machines.len().max(1) as u64;
     for (name, machine) in machines {
-        let fault = arguments.fault.as_deref();
-        let ran = model::at_random(machine, fault, arguments.seed, each)?;
+        let bug = arguments.bug.as_deref();
+        let ran = model::at_random(machine, bug, arguments.seed, each)?;
         match ran.found {
             None => println!(
                 "ok - {name}: {each} steps from seed {}, {} entries evicted",
@@ -114,7 +114,7 @@ fn random(arguments: &Arguments) -> Result<bool, String> {
 /// Goes steps at random on shadow pages.
 fn shadow(arguments: &Arguments) -> Result<bool, String> {
     let &Arguments { seed, steps, .. } = arguments;
-    let found = other_models::shadow(arguments.fault.as_deref(), seed, steps)?;
+    let found = other_models::shadow(arguments.bug.as_deref(), seed, steps)?;
     match &found {
         None => println!("ok - shadow pages: {steps} steps from seed {seed}"),
         Some(report) => {
@@ -131,7 +131,7 @@ fn shadow(arguments: &Arguments) -> Result<bool, String> {
 /// Goes all sequences of each alphabet or of one, of a length that is given or of the usual one.
 fn all(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
-    let (length, fault) = (arguments.length, arguments.fault.as_deref());
+    let (length, bug) = (arguments.length, arguments.bug.as_deref());
     for (name, machine) in machines(arguments) {
         for alphabet in Alphabet::all() {
             let about = alphabet.name();
@@ -139,7 +139,7 @@ fn all(arguments: &Arguments) -> Result<bool, String> {
             if wanted.any(|wanted| *wanted != about) {
                 continue;
             }
-            let searched = exhaustive::search(machine, alphabet, length, fault)?;
+            let searched = exhaustive::search(machine, alphabet, length, bug)?;
             let count = searched.count;
             match searched.story {
                 None => println!("ok - {name}, {about}, {length} steps: {count} sequences"),
@@ -160,10 +160,10 @@ fn found_by_all() -> Result<bool, String> {
     let machines = model::machines();
     for alphabet in Alphabet::all() {
         let about = alphabet.name();
-        for (fault, wanted) in alphabet.finds() {
+        for (bug, wanted) in alphabet.finds() {
             let machine = machines.iter().find(|(name, _)| name == wanted);
             let (_, machine) = machine.ok_or_else(|| format!("there is no machine {wanted}"))?;
-            let searched = exhaustive::search(*machine, alphabet, exhaustive::LENGTH, Some(fault))?;
+            let searched = exhaustive::search(*machine, alphabet, exhaustive::LENGTH, Some(bug))?;
             let (found, count) = (searched.story.is_some(), searched.count);
             sound &= found;
             let (start, word) = if found {
@@ -171,16 +171,16 @@ fn found_by_all() -> Result<bool, String> {
             } else {
                 ("not ok", "not found in")
             };
-            println!("{start} - {fault}: {word} sequence {count} of {about}, {wanted}");
+            println!("{start} - {bug}: {word} sequence {count} of {about}, {wanted}");
         }
     }
     Ok(sound)
 }
 
 /// Breaks one thing after the other; each has to be found.
-fn faults(arguments: &Arguments) -> Result<bool, String> {
+fn bugs(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
-    for (name, words, harmless, machines) in model::faults() {
+    for (name, words, harmless, machines) in model::bugs() {
         for machine in machines {
             let ran = model::at_random(machine, Some(name), arguments.seed, arguments.steps)?;
             match ran.found {
@@ -205,7 +205,7 @@ fn faults(arguments: &Arguments) -> Result<bool, String> {
     }
     // The host's own processes have a model of their own.
     let steps = u32::try_from(arguments.steps).unwrap_or(u32::MAX);
-    for (name, find) in other_models::host_faults() {
+    for (name, find) in other_models::host_bugs() {
         match find(steps) {
             Some(step) => println!("ok - {name}: found in step {step} of the host"),
             None => {
@@ -215,7 +215,7 @@ fn faults(arguments: &Arguments) -> Result<bool, String> {
         }
     }
     // So has that of shadow pages.
-    for name in other_models::shadow_faults() {
+    for name in other_models::shadow_bugs() {
         match other_models::shadow(Some(name), arguments.seed, arguments.steps)? {
             Some(report) => println!(
                 "ok - {name}: found in step {} of shadow pages",
@@ -235,7 +235,7 @@ fn faults(arguments: &Arguments) -> Result<bool, String> {
     for story in model::stories()? {
         sound &= story.good;
         let start = if story.good { "ok" } else { "not ok" };
-        for name in story.faults {
+        for name in story.bugs {
             println!("{start} - {name}: by the story '{}'", story.name);
         }
     }
@@ -251,7 +251,7 @@ fn main() -> ExitCode {
         "random" => random(&arguments),
         "all" => all(&arguments),
         "shadow" => shadow(&arguments),
-        "faults" => faults(&arguments),
+        "bugs" => bugs(&arguments),
         "policies" => compare::policies(arguments.seed, arguments.csv.as_deref()),
         "growth" => compare::growth(arguments.seed, arguments.csv.as_deref()),
         _ => Err(USAGE.into()),

@@ -6,8 +6,8 @@ use super::{
     oracle::Oracle,
     record::Slot,
     Act,
+    Bug,
     Callback,
-    Fault,
     Move,
     Scenario,
     Side, //
@@ -67,18 +67,18 @@ const PREEMPTIONS: usize = 2;
 /// Runs a scenario in every order, and panics when something is wrong in one of them.
 ///
 /// Returns how many orders there are.
-pub(super) fn run(scenario: &'static Scenario, fault: Option<Fault>) -> usize {
+pub(super) fn run(scenario: &'static Scenario, bug: Option<Bug>) -> usize {
     let orders = sync::Arc::new(AtomicUsize::new(0));
     let count = orders.clone();
     let mut builder = Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
-    let plane: sync::Arc<Plane<Slot>> = sync::Arc::from(Slot::plane(fault));
+    let plane: sync::Arc<Plane<Slot>> = sync::Arc::from(Slot::plane(bug));
     builder.check(move || {
         let put = |new: fn() -> Option<AtomicU64>| {
             USED.for_each(|vpid| plane[usize::from(vpid)].put(new()));
         };
         put(|| Some(AtomicU64::new(0)));
-        let machine = Arc::new(Machine::new(fault, plane.clone()));
+        let machine = Arc::new(Machine::new(bug, plane.clone()));
         Machine::play(&machine, scenario);
         put(|| None);
         count.fetch_add(1, Relaxed);
@@ -94,7 +94,7 @@ struct Guarded {
 
 /// A machine with two CPUs for tasks, and livepatch.
 struct Machine {
-    fault: Option<Fault>,
+    bug: Option<Bug>,
     handover: Mutex<Phase>,
     guarded: Mutex<Guarded>,
     plane: sync::Arc<Plane<Slot>>,
@@ -116,11 +116,11 @@ impl VpidLock for Machine {
 }
 
 impl Machine {
-    fn new(fault: Option<Fault>, plane: sync::Arc<Plane<Slot>>) -> Self {
+    fn new(bug: Option<Bug>, plane: sync::Arc<Plane<Slot>>) -> Self {
         let mut bitmap = KBox::<Words>::zeroed(GFP_KERNEL).unwrap();
         bitmap[0] = 1 | 1 << Oracle::FIRST;
         Self {
-            fault,
+            bug,
             handover: Mutex::new(Phase::Detached),
             guarded: Mutex::new(Guarded {
                 allocator: KVBox::zeroed(GFP_KERNEL).unwrap(),
@@ -132,8 +132,8 @@ impl Machine {
     }
 
     /// Whether that promise is broken.
-    fn breaks(&self, fault: Fault) -> bool {
-        self.fault == Some(fault)
+    fn breaks(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
     }
 
     /// Asks or tells the oracle.
@@ -173,7 +173,7 @@ impl Machine {
     fn livepatch(&self, step: Move) {
         match step {
             Move::Call(callback) => {
-                if self.breaks(Fault::ExportTooLate) && callback == Callback::PreUnpatch {
+                if self.breaks(Bug::ExportTooLate) && callback == Callback::PreUnpatch {
                     self.oracle(|oracle| oracle.lead = Side::C);
                     thread::yield_now();
                 }
@@ -181,8 +181,7 @@ impl Machine {
             }
             Move::Lead(side) => self.oracle(|oracle| oracle.lead = side),
             Move::Wait => {
-                while !self.breaks(Fault::ImportTooEarly) && !self.oracle(|oracle| oracle.is_led())
-                {
+                while !self.breaks(Bug::ImportTooEarly) && !self.oracle(|oracle| oracle.is_led()) {
                     thread::yield_now();
                 }
             }
@@ -201,7 +200,7 @@ impl Machine {
 
     /// Has the VPIDs change allocators.
     fn transfer(&self, transfer: Transfer) {
-        let copied = self.breaks(Fault::CopiedBeforeLock);
+        let copied = self.breaks(Bug::CopiedBeforeLock);
         let copy = copied.then(|| self.locked(|allocators| in_use(&allocators) | 1));
         let import = transfer == Transfer::Import;
         if import {
@@ -216,7 +215,7 @@ impl Machine {
             assert!(freed_by_c <= 1);
             if !import {
                 allocators.bitmap[0] = copy.unwrap_or(allocators.bitmap[0]);
-            } else if self.breaks(Fault::BitmapNotFilled) {
+            } else if self.breaks(Bug::BitmapNotFilled) {
                 allocators.bitmap.fill(0);
                 allocators.bitmap[0] = before;
             }
@@ -299,14 +298,14 @@ impl Machine {
 
     /// Whether C is the truth, asked before the lock is taken to act by it.
     fn asks_c_too_early(&self) -> bool {
-        self.breaks(Fault::AskedBeforeLock) && !self.locked(|allocators| allocators.pool_active())
+        self.breaks(Bug::AskedBeforeLock) && !self.locked(|allocators| allocators.pool_active())
     }
 
     /// Takes a VPID as KVM's `allocate_vpid()`: the first whose bit is clear.
     fn c_allocate(&self) -> Option<Vpid> {
         let first = |words: &Words| words[0].trailing_ones();
         let mut found = None;
-        if self.breaks(Fault::DroppedBeforeTake) {
+        if self.breaks(Bug::DroppedBeforeTake) {
             found = Some(self.locked(|allocators| first(allocators.bitmap)));
         }
         self.locked(|allocators| {

@@ -2,7 +2,7 @@
 
 //! The record, of words whose every order loom tries.
 
-use super::Fault;
+use super::Bug;
 use crate::vpid::{
     flushed_cpus::{
         Plane,
@@ -24,15 +24,15 @@ use std::sync::{
 ///
 /// Loom wants its words made anew in each execution, and of the 65536 only a few are used.
 pub(super) struct Slot {
-    fault: Option<Fault>,
+    bug: Option<Bug>,
     word: Mutex<Option<Arc<AtomicU64>>>,
 }
 
 impl Slot {
     /// Makes a plane of words that are not there yet.
-    pub(super) fn plane(fault: Option<Fault>) -> Box<Plane<Self>> {
+    pub(super) fn plane(bug: Option<Bug>) -> Box<Plane<Self>> {
         let new = || Self {
-            fault,
+            bug,
             word: Mutex::new(None),
         };
         let slots: Box<[Self]> = std::iter::repeat_with(new).take(Vpid::COUNT).collect();
@@ -57,7 +57,7 @@ impl Word for Slot {
     }
 
     fn clear(&self) {
-        if self.fault != Some(Fault::RecordKept) {
+        if self.bug != Some(Bug::RecordKept) {
             // The kernel's is a store.  Loom lets one and an exchange be in two orders at once, and
             // a CPU's bit be lost that no CPU loses: between exchanges, there is but one order.
             self.word().swap(0, Relaxed);
@@ -65,7 +65,7 @@ impl Word for Slot {
     }
 
     fn exchange(&self, old: u64, new: u64) -> Result<(), u64> {
-        if self.fault == Some(Fault::BitSetInTwo) {
+        if self.bug == Some(Bug::BitSetInTwo) {
             self.word().store(new, Relaxed);
             return Ok(());
         }

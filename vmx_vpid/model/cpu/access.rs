@@ -19,7 +19,7 @@ use super::{
     }, //
 };
 use crate::model::{
-    fault::Fault,
+    bug::Bug,
     guest::{
         edit::{
             DIRTY,
@@ -391,7 +391,7 @@ impl Machine<'_> {
 
     /// Has the CPU drop what an instruction of the guest's drops that does not exit.
     pub(crate) fn guest_drops(&self, context: &Context, what: Drop) {
-        if !self.faults.has(Fault::CpuKeepsAll) {
+        if !self.bugs.has(Bug::CpuKeepsAll) {
             self.cpus[context.cpu].drop(what);
         }
     }

@@ -110,7 +110,7 @@ impl Machine<'_> {
 #[kernel::macros::kunit_tests(vmx_vpid_model_tally)]
 mod tests {
     use crate::model::{
-        fault::Faults,
+        bug::Bugs,
         kvm::vpids::Vpids,
         machine::{
             Config,
@@ -147,7 +147,7 @@ mod tests {
             ways: Ways::Shortest,
             ..Config::usual(ept)
         };
-        let mut machine = Machine::new(config, Faults::NONE, &vpids)?;
+        let mut machine = Machine::new(config, Bugs::NONE, &vpids)?;
         for step in [
             Step::Create(0),
             Step::Create(1),
@@ -179,7 +179,7 @@ mod tests {
     fn all_that_a_cpu_has_is_judged_before_a_step_and_after() -> Result {
         let record = run::record()?;
         let vpids = Vpids::new(&record)?;
-        let mut machine = Machine::new(Config::usual(true), Faults::NONE, &vpids)?;
+        let mut machine = Machine::new(Config::usual(true), Bugs::NONE, &vpids)?;
         // At the first access KVM has tables to fill, and enters the guest more than once.
         for step in [Step::Create(0), reads(0, 0)] {
             assert_eq!(machine.step(step), Ok(()));

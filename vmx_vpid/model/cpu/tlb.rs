@@ -19,9 +19,9 @@ use crate::{
         Recorder, //
     },
     invvpid,
-    model::fault::{
-        Fault,
-        Faults, //
+    model::bug::{
+        Bug,
+        Bugs, //
     },
     vmx::{
         caps::EptVpidCap,
@@ -271,7 +271,7 @@ pub(crate) struct Here<'a> {
     /// The record.
     pub(crate) flushed: &'a FlushedCpus<'a, Cell<u64>>,
     /// What is broken.
-    pub(crate) faults: Faults,
+    pub(crate) bugs: Bugs,
 }
 
 impl<'a> Here<'a> {
@@ -286,7 +286,7 @@ impl<'a> Here<'a> {
     /// Returns the CPU that executes an invalidation.
     fn executing(&self) -> &'a Cpu {
         let (cpu, number) = self.cpu();
-        if self.faults.has(Fault::InvalidatesElsewhere) {
+        if self.bugs.has(Bug::InvalidatesElsewhere) {
             return &self.cpus[1 - number as usize];
         }
         cpu
@@ -313,11 +313,11 @@ impl Invalidate for Here<'_> {
         };
         cpu.count_invalidation();
         match what {
-            Drop::Vpid(_) if self.faults.has(Fault::InvvpidContextLost) => {}
-            Drop::Vpids if self.faults.has(Fault::InvvpidAllLost) => {}
-            Drop::Address(..) if self.faults.has(Fault::InvvpidAddressLost) => {}
+            Drop::Vpid(_) if self.bugs.has(Bug::InvvpidContextLost) => {}
+            Drop::Vpids if self.bugs.has(Bug::InvvpidAllLost) => {}
+            Drop::Address(..) if self.bugs.has(Bug::InvvpidAddressLost) => {}
             // Type 3 in the place of type 1.
-            Drop::Vpid(vpid) if self.faults.has(Fault::InvvpidKeepsGlobals) => {
+            Drop::Vpid(vpid) if self.bugs.has(Bug::InvvpidKeepsGlobals) => {
                 cpu.drop(Drop::PcidsButGlobals(Some(vpid)));
             }
             Drop::Ep4ta(_) => {}
@@ -332,15 +332,15 @@ impl Invalidate for Here<'_> {
         match extent {
             ept::Extent::Context(eptp) => {
                 Cpu::offered(cpu.caps.invept_context())?;
-                if !self.faults.has(Fault::InveptContextLost) {
+                if !self.bugs.has(Bug::InveptContextLost) {
                     cpu.drop(Drop::Ep4ta(eptp.ep4ta()));
                 }
             }
             // INVVPID in the place of INVEPT.
-            ept::Extent::All if self.faults.has(Fault::InvvpidForInvept) => {
+            ept::Extent::All if self.bugs.has(Bug::InvvpidForInvept) => {
                 cpu.drop(Drop::Vpids);
             }
-            ept::Extent::All if self.faults.has(Fault::InveptAllLost) => {}
+            ept::Extent::All if self.bugs.has(Bug::InveptAllLost) => {}
             ept::Extent::All => cpu.drop(Drop::Ep4tas),
         }
         Ok(())
@@ -366,7 +366,7 @@ impl Recorder for Here<'_> {
     }
 
     fn with_preemption_disabled<R>(self, function: impl FnOnce() -> R) -> R {
-        if self.faults.has(Fault::RecordsUnpinned) {
+        if self.bugs.has(Bug::RecordsUnpinned) {
             return function();
         }
         self.task.with_preemption_disabled(function)

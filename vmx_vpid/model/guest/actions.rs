@@ -18,13 +18,13 @@ use super::{
 };
 use crate::{
     model::{
+        bug::Bug,
         cpu::{
             access::Access,
             context::Context,
             tlb::address_of,
             tlb_entry::Drop, //
         },
-        fault::Fault,
         kvm::{
             fill::Fixed,
             vcpu::Ept12, //
@@ -126,7 +126,7 @@ impl Machine<'_> {
                     self.guest_drops(context, Drop::Pcids(context.vpid));
                 } else {
                     // kvm_post_set_cr4().
-                    self.vcpus[id].pending.guest |= !self.faults.has(Fault::NoFlushOnPge);
+                    self.vcpus[id].pending.guest |= !self.bugs.has(Bug::NoFlushOnPge);
                 }
                 self.promise(context, Dropped::All);
             }
@@ -275,12 +275,12 @@ impl Machine<'_> {
 
     /// Answers to `kvm_invalidate_pcid()`, of the PCID that was just loaded.
     fn invalidate_pcid(&mut self, id: usize, pcid: Pcid) {
-        let faults = self.faults;
+        let bugs = self.bugs;
         let vcpu = &mut self.vcpus[id];
         let cr4 = vcpu.cr4();
-        vcpu.pending.sync |= !faults.has(Fault::NoSyncOnCr3);
-        vcpu.pending.current |= !faults.has(Fault::NoFlushOnCr3);
-        if !cr4.pcide() || faults.has(Fault::RootsKeptOnCr3) {
+        vcpu.pending.sync |= !bugs.has(Bug::NoSyncOnCr3);
+        vcpu.pending.current |= !bugs.has(Bug::NoFlushOnCr3);
+        if !cr4.pcide() || bugs.has(Bug::RootsKeptOnCr3) {
             return;
         }
         let mmu = vcpu.mmu();

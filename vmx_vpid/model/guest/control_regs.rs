@@ -14,11 +14,11 @@ use super::{
 };
 use crate::{
     model::{
+        bug::Bug,
         cpu::{
             context::Context,
             tlb_entry::Drop, //
         },
-        fault::Fault,
         kvm::{
             c_flush,
             vcpu::Roots, //
@@ -163,41 +163,41 @@ impl Machine<'_> {
             return;
         };
         self.vcpus[id].controls[level] = new;
-        let (ept, faults) = (self.config.ept, self.faults);
+        let (ept, bugs) = (self.config.ept, self.bugs);
         let index = context.pcid_index();
         match bit {
             // kvm_post_set_cr0().  With paging off nothing was cached of linear addresses, as far
             // as the guest knows: what there is must be gone either way.
             Bit::Paging => {
-                let flush = !new.paging && !faults.has(Fault::NoFlushOnPagingOff);
+                let flush = !new.paging && !bugs.has(Bug::NoFlushOnPagingOff);
                 self.vcpus[id].pending.guest |= flush;
-                if !faults.has(Fault::RootsKeptOnPaging) {
+                if !bugs.has(Bug::RootsKeptOnPaging) {
                     self.reset_context(id);
                 }
                 self.promise(context, Dropped::All);
             }
             // kvm_post_set_cr4().
             Bit::Pcide if new.pcide => {
-                if !ept && !faults.has(Fault::RootsKeptOnPcideOn) {
+                if !ept && !bugs.has(Bug::RootsKeptOnPcideOn) {
                     self.reset_context(id);
                 }
             }
             Bit::Pcide => {
-                self.vcpus[id].pending.guest |= !faults.has(Fault::NoFlushOnPcideOff);
+                self.vcpus[id].pending.guest |= !bugs.has(Bug::NoFlushOnPcideOff);
                 self.promise(context, Dropped::All);
             }
             Bit::Pae | Bit::Smep => {
-                let as_cr3 = faults.has(Fault::GlobalsKeptOnCr4);
+                let as_cr3 = bugs.has(Bug::GlobalsKeptOnCr4);
                 if as_cr3 {
                     let what = Drop::Pcid(context.vpid, context.pcid);
                     self.cpus[context.cpu].drop(what);
-                } else if !faults.has(Fault::RootsKeptOnCr4) {
+                } else if !bugs.has(Bug::RootsKeptOnCr4) {
                     self.reset_context(id);
                 }
                 // All that is cached under the PCID: the manual excepts no globals, as it does
                 // for MOV to CR3.
                 if bit == Bit::Pae || new.smep {
-                    let flush = !as_cr3 && !faults.has(Fault::NoFlushOnCr4);
+                    let flush = !as_cr3 && !bugs.has(Bug::NoFlushOnCr4);
                     self.vcpus[id].pending.current |= flush;
                     self.promise(context, Dropped::PcidAndGlobals(index));
                 }
@@ -221,7 +221,7 @@ impl Machine<'_> {
         if self.vcpus[id].smm {
             return Ok(());
         }
-        let ignored = self.faults.has(Fault::InitDropsNothing);
+        let ignored = self.bugs.has(Bug::InitDropsNothing);
         // vmx_vcpu_reset() has an INVVPID of its own.
         let vpid01 = c_flush::context(self.vcpus[id].vpid01, self.config.switches.caps_mask);
         if let Some(invvpid) = vpid01.filter(|_| !ignored) {
@@ -231,8 +231,8 @@ impl Machine<'_> {
         let vcpu = &mut self.vcpus[id];
         let paging = vcpu.controls[0].paging;
         (vcpu.registers[0], vcpu.controls[0]) = (Registers::default(), Controls::default());
-        vcpu.pending.guest |= !ignored && !self.faults.has(Fault::NoFlushOnInit);
-        if paging && !ignored && !self.faults.has(Fault::RootsKeptOnInit) {
+        vcpu.pending.guest |= !ignored && !self.bugs.has(Bug::NoFlushOnInit);
+        if paging && !ignored && !self.bugs.has(Bug::RootsKeptOnInit) {
             self.reset_context(id);
         }
         self.promise(context, Dropped::All);

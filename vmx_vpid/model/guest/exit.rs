@@ -27,8 +27,8 @@ use crate::{
         Request, //
     },
     model::{
+        bug::Bug,
         cpu::tlb::page_of,
-        fault::Fault,
         kvm::{
             tables::Role,
             vcpu::Seen, //
@@ -224,15 +224,15 @@ impl Translations for Exited<'_, '_> {
     }
     /// Answers to `kvm_mmu_invalidate_addr()`.
     fn invalidate(&mut self, address: CanonicalGva, roots: Roots) {
-        let faults = self.machine.faults;
-        if !faults.has(Fault::AddressNotFlushed) {
+        let bugs = self.machine.bugs;
+        if !bugs.has(Bug::AddressNotFlushed) {
             let flushed = self.machine.flush(self.id, Request::Gva(address));
             self.wrong = self.wrong.or(flushed.err());
         }
         let vcpu = &self.machine.vcpus[self.id];
         let kept = vcpu.mmus[vcpu.mmu()].0;
         let mut mask = roots.into_raw();
-        if faults.has(Fault::OnlyCurrentRoot) {
+        if bugs.has(Bug::OnlyCurrentRoot) {
             mask &= 1;
         }
         for (number, root) in kept.into_iter().enumerate() {
@@ -245,14 +245,14 @@ impl Translations for Exited<'_, '_> {
     }
     fn count_in_kvm(&mut self) {}
     fn request_sync(&mut self) {
-        let faults = self.machine.faults;
+        let bugs = self.machine.bugs;
         let pending = &mut self.machine.vcpus[self.id].pending;
-        pending.sync |= !faults.has(Fault::SyncNotRequested);
-        pending.current |= !faults.has(Fault::CurrentNotRequested);
+        pending.sync |= !bugs.has(Bug::SyncNotRequested);
+        pending.current |= !bugs.has(Bug::CurrentNotRequested);
     }
     /// Answers to `kvm_mmu_free_roots()`.
     fn free_roots(&mut self, roots: Roots) {
-        if self.machine.faults.has(Fault::RootsNotFreed) {
+        if self.machine.bugs.has(Bug::RootsNotFreed) {
             return;
         }
         let mmu = self.machine.vcpus[self.id].mmu();
@@ -264,9 +264,9 @@ impl Translations for Exited<'_, '_> {
         }
     }
     fn request_flush(&mut self) {
-        let faults = self.machine.faults;
+        let bugs = self.machine.bugs;
         let pending = &mut self.machine.vcpus[self.id].pending;
-        pending.guest |= !faults.has(Fault::GuestNotRequested);
+        pending.guest |= !bugs.has(Bug::GuestNotRequested);
     }
 }
 
@@ -343,13 +343,13 @@ impl Nested for Exited<'_, '_> {
         self.machine.policy
     }
     fn issue(&mut self, what: Invalidation) {
-        if !self.machine.faults.has(Fault::InvvpidOfL1NotIssued) {
+        if !self.machine.bugs.has(Bug::InvvpidOfL1NotIssued) {
             let issued = what.execute(self.machine.here());
             self.wrong = self.wrong.or(issued.err().map(Wrong::from));
         }
     }
     fn with_preemption_disabled(&mut self, function: impl FnOnce(&mut Self)) {
-        let pin = !self.machine.faults.has(Fault::InvvpidOfL1Unpinned);
+        let pin = !self.machine.bugs.has(Bug::InvvpidOfL1Unpinned);
         let before = self.machine.task.pin(pin);
         function(self);
         self.machine.task.pin(before);
@@ -357,16 +357,16 @@ impl Nested for Exited<'_, '_> {
     }
     fn vmcs02_is_here(&self) -> bool {
         let here = self.machine.vcpus[self.id].vmcs[1] == Some(self.machine.task.cpu());
-        here || self.machine.faults.has(Fault::Vmcs02TakenToBeHere)
+        here || self.machine.bugs.has(Bug::Vmcs02TakenToBeHere)
     }
     fn forget_vpid12(&mut self) {
-        if !self.machine.faults.has(Fault::Vpid12NotForgotten) {
+        if !self.machine.bugs.has(Bug::Vpid12NotForgotten) {
             self.machine.vcpus[self.id].last_vpid12 = 0;
         }
     }
     /// Answers to `kvm_mmu_free_guest_mode_roots()`.
     fn free_l2_roots(&mut self) {
-        if self.machine.faults.has(Fault::L2RootsNotFreed) {
+        if self.machine.bugs.has(Bug::L2RootsNotFreed) {
             return;
         }
         let trees = &self.machine.trees;
@@ -376,7 +376,7 @@ impl Nested for Exited<'_, '_> {
         });
     }
     fn ept12_roots(&self) -> [Option<Eptp>; Roots::COUNT] {
-        let by_pointer = self.machine.faults.has(Fault::ComparedByPointer);
+        let by_pointer = self.machine.bugs.has(Bug::ComparedByPointer);
         self.machine.vcpus[self.id].mmus[1].0.map(|root| {
             let eptp = Eptp::from(root?.pgd);
             // As if pointers were compared and not their tags: one with other flags is missed.
@@ -388,12 +388,12 @@ impl Nested for Exited<'_, '_> {
         })
     }
     fn free_ept12_roots(&mut self, roots: Roots) {
-        let faults = self.machine.faults;
+        let bugs = self.machine.bugs;
         let mut mask = roots.into_raw();
-        if faults.has(Fault::OnlyCurrentEpt12Root) {
+        if bugs.has(Bug::OnlyCurrentEpt12Root) {
             mask &= 1;
         }
-        if faults.has(Fault::Ept12RootsNotFreed) {
+        if bugs.has(Bug::Ept12RootsNotFreed) {
             mask = 0;
         }
         let kept = &mut self.machine.vcpus[self.id].mmus[1].0;

@@ -12,8 +12,8 @@ use super::{
         TABLES,
         USER_PAGES, //
     },
+    Bug,
     Config,
-    Fault,
     Wrong, //
 };
 use crate::{
@@ -171,8 +171,8 @@ impl Machine {
     }
 
     /// Whether something is broken.
-    pub(super) fn broken(&self, fault: Fault) -> bool {
-        self.config.fault == Some(fault)
+    pub(super) fn broken(&self, bug: Bug) -> bool {
+        self.config.bug == Some(bug)
     }
 
     /// Returns a random number below `end`, which must not be 0.
@@ -336,8 +336,8 @@ impl Hardware for Here<'_> {
     fn show(&self, shown: Shown) {
         let before = self.core().shown.get();
         let hidden = match shown {
-            Shown { loaded: None, .. } => self.machine.broken(Fault::SwitchHidden),
-            Shown { lazy: false, .. } => before.lazy && self.machine.broken(Fault::LazyForLong),
+            Shown { loaded: None, .. } => self.machine.broken(Bug::SwitchHidden),
+            Shown { lazy: false, .. } => before.lazy && self.machine.broken(Bug::LazyForLong),
             _ => false,
         };
         if !hidden {
@@ -362,7 +362,7 @@ impl Hardware for Here<'_> {
 
     fn invlpg(&self, address: Hva) {
         let tlb = &self.core().tlb;
-        if self.machine.broken(Fault::GlobalsKept) {
+        if self.machine.broken(Bug::GlobalsKept) {
             let pcid = Pcid::of(tlb.cr3(), Cr4::from(1 << 17));
             self.machine
                 .note(tlb.invpcid(Extent::Address(pcid, address)));
@@ -373,8 +373,8 @@ impl Hardware for Here<'_> {
 
     fn invpcid(&self, extent: Extent) {
         let ignored = match extent {
-            Extent::Address(..) => self.machine.broken(Fault::UserHalfForgotten),
-            _ => self.machine.broken(Fault::EverythingKept),
+            Extent::Address(..) => self.machine.broken(Bug::UserHalfForgotten),
+            _ => self.machine.broken(Bug::EverythingKept),
         };
         if !ignored {
             self.machine.note(self.core().tlb.invpcid(extent));
@@ -384,7 +384,7 @@ impl Hardware for Here<'_> {
 
 impl Pge for Here<'_> {
     fn turn_pge(&self) {
-        if !self.machine.broken(Fault::EverythingKept) {
+        if !self.machine.broken(Bug::EverythingKept) {
             self.core().tlb.drop_everything();
         }
     }
@@ -424,7 +424,7 @@ impl Space for Seen<'_> {
 
     fn join(&self) {
         let mm = &self.machine.spaces[self.number];
-        if self.machine.broken(Fault::ReadBeforeJoin) {
+        if self.machine.broken(Bug::ReadBeforeJoin) {
             self.early.set(Some(mm.generation.get()));
             self.machine.elsewhere(self.cpu);
         }

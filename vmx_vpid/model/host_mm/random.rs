@@ -19,7 +19,7 @@ use super::{
         TABLES,
         USER_PAGES, //
     },
-    Fault, //
+    Bug, //
 };
 use crate::{
     asid::{
@@ -160,7 +160,7 @@ impl Machine {
             return;
         }
         self.with(cpu, |state, here| {
-            core.keep.set(self.broken(Fault::UserHalfKept));
+            core.keep.set(self.broken(Bug::UserHalfKept));
             state.enter_user(core.tlb.cr3(), &here);
             core.keep.set(false);
         });
@@ -183,7 +183,7 @@ impl Machine {
             let thread = this.cores[cpu].thread.replace(KERNEL);
             this.with(cpu, |state, here| {
                 state.enter_lazy(&here);
-                if thread != KERNEL && this.broken(Fault::LazyLeavesMask) {
+                if thread != KERNEL && this.broken(Bug::LazyLeavesMask) {
                     here.leave(this.spaces[thread].id.get());
                 }
             });
@@ -204,16 +204,16 @@ impl Machine {
         core.coming.set(space);
         self.with(cpu, |state, here| {
             let id = next.id();
-            if state.loaded == id && state.lazy && self.broken(Fault::LazyNotCompared) {
+            if state.loaded == id && state.lazy && self.broken(Bug::LazyNotCompared) {
                 state.lazy = false;
                 here.show(state.shown());
                 return;
             }
             let known = state.slots.iter().any(|slot| slot.id == Some(id));
             let kept = if known {
-                Fault::ChangesNotCompared
+                Bug::ChangesNotCompared
             } else {
-                Fault::SlotTakenAsItIs
+                Bug::SlotTakenAsItIs
             };
             core.keep.set(self.broken(kept) && state.loaded != id);
             let before = state.slots;
@@ -222,13 +222,13 @@ impl Machine {
             if let Switched::Loaded(choice) = switched {
                 let place = usize::from(choice.asid.into_raw());
                 let slot = &mut state.slots[place];
-                if choice.flush && self.broken(Fault::GenerationNotNoted) {
+                if choice.flush && self.broken(Bug::GenerationNotNoted) {
                     slot.generation = before[place].generation;
                 }
-                if choice.flush && self.broken(Fault::NameNotNoted) {
+                if choice.flush && self.broken(Bug::NameNotNoted) {
                     slot.id = before[place].id;
                 }
-                if choice.flush && self.broken(Fault::GenerationReadLate) {
+                if choice.flush && self.broken(Bug::GenerationReadLate) {
                     slot.generation = self.spaces[space].generation.get();
                 }
             }
@@ -259,10 +259,10 @@ impl Machine {
         let before = state.user_flush.into_raw();
         let result = work(state);
         let new = state.user_flush.into_raw() & !before;
-        if self.broken(Fault::UserHalfNotNoted) {
+        if self.broken(Bug::UserHalfNotNoted) {
             state.user_flush = UserFlush::from_raw(before);
         }
-        if self.broken(Fault::UserHalfNotedByAsid) {
+        if self.broken(Bug::UserHalfNotedByAsid) {
             state.user_flush = UserFlush::from_raw(before | new >> 1);
         }
         result
@@ -310,7 +310,7 @@ impl Machine {
         core.tlb.drop_globals();
         core.online.set(true);
         self.with(cpu, |state, here| {
-            if !self.broken(Fault::SlotsKeptWhileOff) {
+            if !self.broken(Bug::SlotsKeptWhileOff) {
                 state.restart(TlbGen::ZERO);
             }
             let features = here.features();

@@ -16,7 +16,7 @@ use super::{
         TABLES,
         USER_PAGES, //
     },
-    Fault,
+    Bug,
     Wrong, //
 };
 use crate::{
@@ -144,7 +144,7 @@ impl Machine {
                 range,
                 generation: TlbGen::ZERO,
             },
-            freed_tables: freed_tables && !self.broken(Fault::FreedTablesHidden),
+            freed_tables: freed_tables && !self.broken(Bug::FreedTablesHidden),
             trim: self.below(4) == 0,
         };
         let ends = matches!(edit, Edit::Everything).then_some(space);
@@ -160,7 +160,7 @@ impl Machine {
             Edit::Pages => change(&[a, b, c, d]),
             Edit::Everything => change(&[a, b, c, d, low, high]),
         }
-        let late = self.broken(Fault::CountedLate);
+        let late = self.broken(Bug::CountedLate);
         told.flush.generation = if late {
             mm.generation.get().next()
         } else {
@@ -306,7 +306,7 @@ impl Machine {
             Message::Spaces(told) => self.serve_flush(cpu, told.flush),
             Message::KernelPage(page) => self.with(cpu, |state, here| {
                 state.drop_kernel_address(tlb::address(USER_PAGES + page), &here);
-                if self.broken(Fault::InvalidateOtherIgnored) {
+                if self.broken(Bug::InvalidateOtherIgnored) {
                     state.invalidate_other = false;
                 }
             }),
@@ -324,16 +324,16 @@ impl Machine {
             let asid = state.asid.into_raw();
             let slot = &mut state.slots[usize::from(asid)];
             let behind = flush.generation > slot.generation.next();
-            if behind && self.broken(Fault::ChangesSkipped) {
+            if behind && self.broken(Bug::ChangesSkipped) {
                 slot.generation = TlbGen::new(flush.generation.into_raw() - 1);
             }
             let last = flush.generation == slot.generation.next();
-            let pretend = last && self.broken(Fault::LaterChangesSkipped);
+            let pretend = last && self.broken(Bug::LaterChangesSkipped);
             if pretend {
                 loaded.pretended = Some(flush.generation);
             }
             if let (Range::Some { start, shift, .. }, true) =
-                (flush.range, self.broken(Fault::RangeCutShort))
+                (flush.range, self.broken(Bug::RangeCutShort))
             {
                 let end = Hva::new(start.into_raw() + (1 << shift));
                 flush.range = Range::new(start, end, shift);

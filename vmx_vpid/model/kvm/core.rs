@@ -27,11 +27,11 @@ use crate::{
         Request, //
     },
     model::{
+        bug::Bug,
         cpu::{
             context::Context,
             tlb_entry::Drop, //
         },
-        fault::Fault,
         guest::{
             control_regs::Controls,
             invalidated::Promise, //
@@ -55,7 +55,7 @@ impl Machine<'_> {
         }
         self.lives += 1;
         self.now += 1;
-        let loaded_before = self.faults.has(Fault::NoFlushOnCreate);
+        let loaded_before = self.bugs.has(Bug::NoFlushOnCreate);
         self.vcpus[id] = Vcpu {
             alive: true,
             life: self.lives,
@@ -95,7 +95,7 @@ impl Machine<'_> {
     /// Takes a CPU offline, and back, when another hypervisor had it:
     /// `vmx_disable_virtualization_cpu()`, which puts away each VMCS that was loaded there.
     pub(crate) fn replug(&mut self, cpu: usize) {
-        if !self.faults.has(Fault::VmcsKeptOffline) {
+        if !self.bugs.has(Bug::VmcsKeptOffline) {
             for vmcs in self.vcpus.iter_mut().flat_map(|vcpu| &mut vcpu.vmcs) {
                 *vmcs = vmcs.filter(|&on| on != cpu);
             }
@@ -108,8 +108,8 @@ impl Machine<'_> {
     pub(crate) fn flush(&mut self, id: usize, request: Request) -> Result<(), Wrong> {
         let rust = self.is_rust();
         match request {
-            Request::Current if self.faults.has(Fault::CurrentIgnored) => {}
-            Request::Guest if self.faults.has(Fault::GuestIgnored) => {}
+            Request::Current if self.bugs.has(Bug::CurrentIgnored) => {}
+            Request::Guest if self.bugs.has(Bug::GuestIgnored) => {}
             _ if self.backend == Backend::Generations => self.renew(id, request)?,
             _ if rust => self.flush_by_rust(id, request)?,
             _ => self.flush_by_c(id, request)?,
@@ -154,8 +154,8 @@ impl Machine<'_> {
         let vcpu = &mut self.vcpus[id];
         let level = vcpu.level();
         let flush = match level {
-            0 => !self.faults.has(Fault::NoFlushOnLoad),
-            _ => !self.faults.has(Fault::NoFlushOnLoadOfVmcs02),
+            0 => !self.bugs.has(Bug::NoFlushOnLoad),
+            _ => !self.bugs.has(Bug::NoFlushOnLoadOfVmcs02),
         };
         if vcpu.vmcs[level].replace(cpu) != Some(cpu) && flush {
             vcpu.pending.all = true;
@@ -172,7 +172,7 @@ impl Machine<'_> {
         }
         if guest {
             // kvm_vcpu_flush_tlb_guest(): on shadow paging the guest means KVM's tables.
-            if !self.config.ept && !self.faults.has(Fault::NoSyncOnGuestFlush) {
+            if !self.config.ept && !self.bugs.has(Bug::NoSyncOnGuestFlush) {
                 let roots = self.vcpus[id].mmus[self.vcpus[id].mmu()];
                 for root in roots.0.into_iter().flatten() {
                     self.sync_root(root);
@@ -193,7 +193,7 @@ impl Machine<'_> {
     /// Whether a root is what a vCPU of a VM has to run on: `is_root_usable()`.
     fn fits(&self, vm: usize, root: Kept, (role, pgd): (Role, u64)) -> bool {
         let tree = self.tree(root.tree);
-        let pgd = pgd == root.pgd || self.faults.has(Fault::RootOfAnyPgd);
+        let pgd = pgd == root.pgd || self.bugs.has(Bug::RootOfAnyPgd);
         pgd && tree.is_some_and(|it| it.vm == vm && it.role == role && !it.obsolete)
     }
 
@@ -224,14 +224,14 @@ impl Machine<'_> {
         // CAST: There are few.
         let tree = TreeId(number as u8);
         let root = Kept { tree, pgd };
-        if self.faults.has(Fault::FlushBeforeRoot) {
+        if self.bugs.has(Bug::FlushBeforeRoot) {
             self.flush(id, Request::Current)?;
         }
         self.vcpus[id].mmus[mmu].0[0] = Some(root);
-        if !self.faults.has(Fault::NoSyncOnRootLoad) {
+        if !self.bugs.has(Bug::NoSyncOnRootLoad) {
             self.sync_root(root);
         }
-        if self.faults.has(Fault::NoFlushOnRootLoad) || self.faults.has(Fault::FlushBeforeRoot) {
+        if self.bugs.has(Bug::NoFlushOnRootLoad) || self.bugs.has(Bug::FlushBeforeRoot) {
             return Ok(());
         }
         self.flush(id, Request::Current)
@@ -285,7 +285,7 @@ impl Machine<'_> {
             }
             if self.vcpus[id].pending.all {
                 self.vcpus[id].pending.all = false;
-                if !self.faults.has(Fault::AllKeepsCurrent) {
+                if !self.bugs.has(Bug::AllKeepsCurrent) {
                     self.vcpus[id].pending.current = false;
                 }
                 self.flush(id, Request::All)?;
@@ -293,7 +293,7 @@ impl Machine<'_> {
             self.serve_local(id)?;
             self.load_root(id)?;
             // With interrupts off it looks again: nothing is pending when the guest runs.
-            if !self.vcpus[id].pending.any() || self.faults.has(Fault::PendingAtEntry) {
+            if !self.vcpus[id].pending.any() || self.bugs.has(Bug::PendingAtEntry) {
                 return self.entered(id);
             }
         }

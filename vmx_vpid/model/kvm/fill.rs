@@ -10,8 +10,8 @@ use super::tables::{
     NO_TABLE, //
 };
 use crate::model::{
+    bug::Bug,
     cpu::tlb_entry::Rights,
-    fault::Fault,
     guest::{
         edit::{
             DIRTY,
@@ -196,7 +196,7 @@ impl Machine<'_> {
     /// the page of its root loads it as a root first, and with it goes the tag of all below.
     pub(crate) fn free_tree(&mut self, number: usize) {
         if let Some(tree) = self.trees[number].take() {
-            if !tree.role.is_tdp() && !self.faults.has(Fault::NoFlushOnFree) {
+            if !tree.role.is_tdp() && !self.bugs.has(Bug::NoFlushOnFree) {
                 self.flush_remote(tree.vm);
             }
             tree.free_table(&mut self.tables, tree.root, 4);

@@ -31,7 +31,7 @@ use crate::{
     },
     invvpid,
     model::{
-        fault::Fault,
+        bug::Bug,
         machine::{
             Machine,
             Wrong,
@@ -144,7 +144,7 @@ impl Machine<'_> {
             let tag = match self.generations.take(cpu, max) {
                 Some(tag) => Some(tag),
                 None => {
-                    if !self.faults.has(Fault::RolloverKeeps) {
+                    if !self.bugs.has(Bug::RolloverKeeps) {
                         Invalidation::Invvpid(invvpid::Extent::All).execute(self.here())?;
                     }
                     self.generations.begin(cpu);
@@ -168,7 +168,7 @@ impl Machine<'_> {
 
     fn renew_here(&mut self, id: usize, request: Request) -> Result<(), Wrong> {
         let cpu = self.task.cpu();
-        let kept = self.faults.has(Fault::TagKeptOnRequest);
+        let kept = self.bugs.has(Bug::TagKeptOnRequest);
         let vcpu = &self.vcpus[id];
         let level = usize::from(matches!(vcpu.l2, Some(L2 { vpid12: 1.., .. })));
         match request {

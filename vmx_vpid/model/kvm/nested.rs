@@ -8,7 +8,7 @@ use super::vcpu::{
     L2, //
 };
 use crate::model::{
-    fault::Fault,
+    bug::Bug,
     guest::invalidated::Dropped,
     machine::{
         Machine,
@@ -25,7 +25,7 @@ impl Machine<'_> {
             vcpu.vmxon = true;
             vcpu.vpid02 = vpid02;
             // Either is enough by itself.
-            if !self.faults.has(Fault::NoFlushOnVmxon) {
+            if !self.bugs.has(Bug::NoFlushOnVmxon) {
                 vcpu.vmcs[1] = None;
                 vcpu.last_vpid12 = 0;
             }
@@ -39,7 +39,7 @@ impl Machine<'_> {
             vcpu.vmxon = false;
             vcpu.mmus[1] = Roots::default();
             let vpid02 = vcpu.vpid02;
-            if !self.faults.has(Fault::Vpid02Leaked) {
+            if !self.bugs.has(Bug::Vpid02Leaked) {
                 self.free(vpid02)?;
             }
         }
@@ -48,17 +48,17 @@ impl Machine<'_> {
 
     /// Asks for what L1 may expect of a VM entry or exit: `nested_vmx_transition_tlb_flush()`.
     fn transition(&mut self, id: usize, l2: L2, entry: bool) {
-        let faults = self.faults;
+        let bugs = self.bugs;
         let vcpu = &mut self.vcpus[id];
         if l2.vpid12 == 0 {
-            vcpu.pending.guest |= !faults.has(Fault::NoFlushOnSharedVpid);
+            vcpu.pending.guest |= !bugs.has(Bug::NoFlushOnSharedVpid);
         } else if entry && l2.vpid12 != vcpu.last_vpid12 {
-            if !faults.has(Fault::Vpid12NotStored) {
+            if !bugs.has(Bug::Vpid12NotStored) {
                 vcpu.last_vpid12 = l2.vpid12;
             }
-            vcpu.pending.guest |= !faults.has(Fault::NoFlushOnVpid12);
+            vcpu.pending.guest |= !bugs.has(Bug::NoFlushOnVpid12);
         } else if !self.config.ept && vcpu.vpid02.is_none() {
-            vcpu.pending.current |= !faults.has(Fault::NoFlushOnSharedVpid);
+            vcpu.pending.current |= !bugs.has(Bug::NoFlushOnSharedVpid);
         }
         // Without a VPID, a VM entry and a VM exit drop what L1 and L2 have cached.
         if l2.vpid12 == 0 {
@@ -82,7 +82,7 @@ impl Machine<'_> {
         if !vcpu.vmxon || vcpu.l2.is_some() || without || impossible {
             return Ok(());
         }
-        if !self.faults.has(Fault::TransitionLosesRequests) {
+        if !self.bugs.has(Bug::TransitionLosesRequests) {
             self.serve_local(id)?;
         } else {
             self.vcpus[id].pending.current = false;
@@ -136,7 +136,7 @@ impl Machine<'_> {
         self.new_root(id);
         // What an L2 without a VPID has cached goes.
         if vpid12 == 0 {
-            let (now, flush) = (self.now, !self.faults.has(Fault::NoFlushOnVmfunc));
+            let (now, flush) = (self.now, !self.bugs.has(Bug::NoFlushOnVmfunc));
             let vcpu = &mut self.vcpus[id];
             vcpu.pending.guest |= flush;
             let reader = vcpu.reader_index();
@@ -149,7 +149,7 @@ impl Machine<'_> {
         let Some(l2) = self.vcpus[id].l2 else {
             return Ok(());
         };
-        if !self.faults.has(Fault::TransitionLosesRequests) {
+        if !self.bugs.has(Bug::TransitionLosesRequests) {
             self.serve_local(id)?;
         } else {
             self.vcpus[id].pending.current = false;

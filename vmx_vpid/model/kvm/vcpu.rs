@@ -21,9 +21,9 @@ use crate::{
         ROOTS, //
     },
     model::{
-        fault::{
-            Fault,
-            Faults, //
+        bug::{
+            Bug,
+            Bugs, //
         },
         guest::{
             control_regs::{
@@ -275,7 +275,7 @@ pub(crate) struct Seen<'a> {
     /// The trees there are.
     pub(crate) trees: &'a [Option<Tree>],
     /// What is broken.
-    pub(crate) faults: Faults,
+    pub(crate) bugs: Bugs,
 }
 
 impl Seen<'_> {
@@ -286,12 +286,12 @@ impl Seen<'_> {
         };
         let table = tree.root;
         if self.config.unknown_roots && table.0 % 2 == 1 {
-            if self.faults.has(Fault::UnknownRootsHidden) {
+            if self.bugs.has(Bug::UnknownRootsHidden) {
                 return Root::Invalid;
             }
             return Root::Unknown;
         }
-        let address = if self.faults.has(Fault::WrongRootNamed) {
+        let address = if self.bugs.has(Bug::WrongRootNamed) {
             table.address().into_raw() ^ 0x4_0000
         } else {
             table.address().into_raw()
@@ -322,27 +322,27 @@ impl Tags for Seen<'_> {
     }
 
     fn vpid01(&self) -> Option<Vpid> {
-        let told = !self.faults.has(Fault::HiddenVpid01);
+        let told = !self.bugs.has(Bug::HiddenVpid01);
         self.vcpu.vpid01.filter(|_| told)
     }
 
     fn vpid02(&self) -> Option<Vpid> {
-        let told = self.vcpu.vmxon && !self.faults.has(Fault::HiddenVpid02);
+        let told = self.vcpu.vmxon && !self.bugs.has(Bug::HiddenVpid02);
         self.vcpu.vpid02.filter(|_| told)
     }
 
     fn current_vpid(&self) -> Option<Vpid> {
-        if self.faults.has(Fault::AlwaysVpid01) {
+        if self.bugs.has(Bug::AlwaysVpid01) {
             return self.vcpu.vpid01;
         }
-        if self.faults.has(Fault::AlwaysVpid02) {
+        if self.bugs.has(Bug::AlwaysVpid02) {
             return self.vcpu.vpid02.or(self.vcpu.vpid01);
         }
         self.entered_with()
     }
 
     fn root(&self) -> Root {
-        if self.faults.has(Fault::RootOfOtherMmu) {
+        if self.bugs.has(Bug::RootOfOtherMmu) {
             return self.root_of(self.vcpu.mmus[1 - self.vcpu.mmu()].0[0]);
         }
         self.root_of(self.vcpu.root())
@@ -355,13 +355,13 @@ impl Tags for Seen<'_> {
         for (slot, root) in roots.iter_mut().zip(told) {
             *slot = root;
         }
-        for (fault, range) in [
-            (Fault::HiddenCurrentRoot, 0..1),
-            (Fault::HiddenCachedRoots, 1..4),
-            (Fault::HiddenL2Root, 4..5),
-            (Fault::HiddenCachedL2Roots, 5..8),
+        for (bug, range) in [
+            (Bug::HiddenCurrentRoot, 0..1),
+            (Bug::HiddenCachedRoots, 1..4),
+            (Bug::HiddenL2Root, 4..5),
+            (Bug::HiddenCachedL2Roots, 5..8),
         ] {
-            if self.faults.has(fault) {
+            if self.bugs.has(bug) {
                 roots[range].fill(Root::Invalid);
             }
         }

@@ -15,7 +15,7 @@ use super::tables::{
     NO_TABLE, //
 };
 use crate::model::{
-    fault::Fault,
+    bug::Bug,
     guest::{
         edit::{
             self,
@@ -60,10 +60,10 @@ fn each_leaf_of(
 impl Machine<'_> {
     /// Has all vCPUs of a VM flush before they run on: `kvm_flush_remote_tlbs()`.
     pub(crate) fn flush_remote(&mut self, vm: usize) {
-        if self.faults.has(Fault::NoRemoteFlush) {
+        if self.bugs.has(Bug::NoRemoteFlush) {
             return;
         }
-        let first = if self.faults.has(Fault::RemoteFlushOfOne) {
+        let first = if self.bugs.has(Bug::RemoteFlushOfOne) {
             1
         } else {
             0
@@ -71,7 +71,7 @@ impl Machine<'_> {
         for vcpu in &mut self.vcpus[2 * vm + first..2 * vm + 2] {
             vcpu.pending.all = true;
         }
-        let noted = !self.faults.has(Fault::ChangedEptTakenAsClean);
+        let noted = !self.bugs.has(Bug::ChangedEptTakenAsClean);
         for (number, tree) in self.trees.iter().enumerate() {
             if noted && tree.is_some_and(|tree| tree.vm == vm) {
                 self.generations.note_change(number);
@@ -117,7 +117,7 @@ impl Machine<'_> {
                 tables.write(place.table, place.index, entry & !WRITABLE);
             });
         });
-        if changed && !self.faults.has(Fault::NoFlushOnProtect) {
+        if changed && !self.bugs.has(Bug::NoFlushOnProtect) {
             self.flush_remote(vm);
         }
     }
@@ -136,7 +136,7 @@ impl Machine<'_> {
                 });
             }
         });
-        if changed && !self.faults.has(Fault::NoFlushOnClean) {
+        if changed && !self.bugs.has(Bug::NoFlushOnClean) {
             self.flush_remote(vm);
         }
     }
@@ -189,7 +189,7 @@ impl Machine<'_> {
                 changed = true;
             }
         });
-        if changed && !self.faults.has(Fault::NoFlushOnMerge) {
+        if changed && !self.bugs.has(Bug::NoFlushOnMerge) {
             self.flush_remote(vm);
         }
     }
@@ -214,7 +214,7 @@ impl Machine<'_> {
             Kind::Data | Kind::Paging(1) | Kind::Ept(1) => return,
             Kind::Paging(level) | Kind::Ept(level) => level,
         };
-        if self.faults.has(Fault::GuestWriteUnnoticed) {
+        if self.bugs.has(Bug::GuestWriteUnnoticed) {
             return;
         }
         let mut dropped = false;
@@ -238,7 +238,7 @@ impl Machine<'_> {
     /// Each is compared with the one entry of the guest's that it was made from.  What is above
     /// that, KVM follows when it is written.
     pub(crate) fn synchronise(&mut self, tree: Tree, only: Option<u16>) {
-        if self.faults.has(Fault::NothingSynchronised) {
+        if self.bugs.has(Bug::NothingSynchronised) {
             return;
         }
         let now = self.now;
@@ -268,7 +268,7 @@ impl Machine<'_> {
             }
             tables.set_meta(place.table, place.index, Meta { time: now, ..meta });
         });
-        if lost && !self.faults.has(Fault::NoFlushOnSync) {
+        if lost && !self.bugs.has(Bug::NoFlushOnSync) {
             self.flush_remote(tree.vm);
         }
     }

@@ -6,7 +6,7 @@
 //! steps, which get something cached that the letters could leave behind.
 
 use crate::model::{
-    fault::Fault,
+    bug::Bug,
     guest::{
         control_regs::{
             Bit,
@@ -124,35 +124,35 @@ impl Who {
         }
     }
 
-    /// Faults that the search has to find, each with the name of the machine: a search that was
+    /// Bugs that the search has to find, each with the name of the machine: a search that was
     /// never seen to find anything proves nothing.
-    pub(crate) fn finds(self) -> &'static [(Fault, &'static str)] {
+    pub(crate) fn finds(self) -> &'static [(Bug, &'static str)] {
         match self {
-            Self::Guests => &[(Fault::NoFlushOnProtect, "ept,context")],
+            Self::Guests => &[(Bug::NoFlushOnProtect, "ept,context")],
             Self::Pages => &[
-                (Fault::RemoteFlushOfOne, "ept"),
-                (Fault::NoRemoteFlush, "shadow"),
+                (Bug::RemoteFlushOfOne, "ept"),
+                (Bug::NoRemoteFlush, "shadow"),
             ],
             Self::Modes => &[
-                (Fault::InitDropsNothing, "ept"),
-                (Fault::NoFlushOnPcideOff, "ept"),
-                (Fault::RootsKeptOnCr3, "shadow"),
-                (Fault::VmcsKeptOffline, "ept,context"),
+                (Bug::InitDropsNothing, "ept"),
+                (Bug::NoFlushOnPcideOff, "ept"),
+                (Bug::RootsKeptOnCr3, "shadow"),
+                (Bug::VmcsKeptOffline, "ept,context"),
             ],
             Self::Hypervisors => &[
-                (Fault::NoFlushOnVpid12, "ept"),
-                (Fault::InvvpidOfL1NotIssued, "ept"),
-                (Fault::L2RootsNotFreed, "shadow"),
+                (Bug::NoFlushOnVpid12, "ept"),
+                (Bug::InvvpidOfL1NotIssued, "ept"),
+                (Bug::L2RootsNotFreed, "shadow"),
             ],
             Self::Epts => &[
-                (Fault::Ept12RootsNotFreed, "ept"),
-                (Fault::RemoteFlushOfOne, "ept"),
+                (Bug::Ept12RootsNotFreed, "ept"),
+                (Bug::RemoteFlushOfOne, "ept"),
             ],
             Self::Functions => &[
-                (Fault::NoFlushOnSharedVpid, "ept"),
-                (Fault::NoFlushOnVmfunc, "ept"),
+                (Bug::NoFlushOnSharedVpid, "ept"),
+                (Bug::NoFlushOnVmfunc, "ept"),
             ],
-            Self::Lives => &[(Fault::NoFlushOnVmxon, "ept,vpids2")],
+            Self::Lives => &[(Bug::NoFlushOnVmxon, "ept,vpids2")],
         }
     }
 }

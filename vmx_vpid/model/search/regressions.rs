@@ -10,9 +10,9 @@ mod modes;
 use crate::{
     flush::policy::Switches,
     model::{
-        fault::{
-            Fault,
-            Faults, //
+        bug::{
+            Bug,
+            Bugs, //
         },
         guest::{
             control_regs::Registers,
@@ -40,7 +40,7 @@ pub(crate) struct Story {
     /// Its name.
     pub(crate) name: &'static str,
     /// With what it goes wrong: all of these together, where each alone is made up for.
-    pub(crate) faults: &'static [Fault],
+    pub(crate) bugs: &'static [Bug],
     /// The machine.
     pub(crate) config: Config,
     /// The sequence.
@@ -50,16 +50,16 @@ pub(crate) struct Story {
 impl Story {
     /// Each combination of its faults, and whether the sequence has to go wrong with it: with all
     /// of them, and with no fewer.
-    pub(crate) fn combinations(&self) -> impl Iterator<Item = (Faults, bool)> + '_ {
-        let all = (1u32 << self.faults.len()) - 1;
+    pub(crate) fn combinations(&self) -> impl Iterator<Item = (Bugs, bool)> + '_ {
+        let all = (1u32 << self.bugs.len()) - 1;
         (0..=all).map(move |mask| {
-            let mut faults = Faults::NONE;
-            for (number, &fault) in self.faults.iter().enumerate() {
+            let mut bugs = Bugs::NONE;
+            for (number, &bug) in self.bugs.iter().enumerate() {
                 if mask >> number & 1 != 0 {
-                    faults = faults.and(fault);
+                    bugs = bugs.and(bug);
                 }
             }
-            (faults, mask == all)
+            (bugs, mask == all)
         })
     }
 }
@@ -303,13 +303,13 @@ fn record_is_of_another_cpu(machine: &mut Machine<'_>) -> Result<(), Wrong> {
 /// Makes a story of its parts.
 fn story(
     name: &'static str,
-    faults: &'static [Fault],
+    bugs: &'static [Bug],
     config: Config,
     tell: fn(&mut Machine<'_>) -> Result<(), Wrong>,
 ) -> Story {
     Story {
         name,
-        faults,
+        bugs,
         config,
         tell,
     }
@@ -332,68 +332,68 @@ pub(crate) fn all() -> impl Iterator<Item = Story> {
     let own = [
         story(
             "vpid02 is reused",
-            &[Fault::NoFlushOnVmxon],
+            &[Bug::NoFlushOnVmxon],
             with_vpids(true, 2),
             vpid02_is_reused,
         ),
         story(
             "a root is reused",
-            &[Fault::NoFlushOnRootLoad],
+            &[Bug::NoFlushOnRootLoad],
             usual(true),
             root_is_reused,
         ),
         story(
             "a tree is freed",
-            &[Fault::NoFlushOnFree],
+            &[Bug::NoFlushOnFree],
             usual(false),
             tree_is_freed,
         ),
         story(
             "pointers differ in flags",
-            &[Fault::ComparedByPointer],
+            &[Bug::ComparedByPointer],
             usual(true),
             pointers_differ_in_flags,
         ),
         story(
             "L1 moves and comes back",
             // Either the handler or the flush of all that follows would do.
-            &[Fault::HiddenL2Root, Fault::Vpid12NotForgotten],
+            &[Bug::HiddenL2Root, Bug::Vpid12NotForgotten],
             by_context(true),
             l1_moves_and_comes_back,
         ),
         story(
             "a request outlives L2",
-            &[Fault::TransitionLosesRequests],
+            &[Bug::TransitionLosesRequests],
             usual(true),
             request_outlives_l2,
         ),
         story(
             "vpid12 changes on shadow paging",
-            &[Fault::NoSyncOnGuestFlush],
+            &[Bug::NoSyncOnGuestFlush],
             usual(false),
             vpid12_changes_on_shadow_paging,
         ),
         story(
             "INVLPG is emulated",
-            &[Fault::InvvpidAddressLost],
+            &[Bug::InvvpidAddressLost],
             usual(true),
             invlpg_is_emulated,
         ),
         story(
             "a VM has a successor",
-            &[Fault::NoFlushOnRootLoad],
+            &[Bug::NoFlushOnRootLoad],
             by_context(true),
             vm_has_a_successor,
         ),
         story(
             "a split page moves",
-            &[Fault::NoRemoteFlush],
+            &[Bug::NoRemoteFlush],
             usual(true),
             split_page_moves,
         ),
         story(
             "the record is of another CPU",
-            &[Fault::RecordsUnpinned],
+            &[Bug::RecordsUnpinned],
             with_vpids(false, 1),
             record_is_of_another_cpu,
         ),
@@ -416,11 +416,11 @@ mod tests {
         let record = run::record()?;
         for story in all() {
             let vpids = Vpids::new(&record)?;
-            for (faults, wanted) in story.combinations() {
-                let mut machine = Machine::new(story.config, faults, &vpids)?;
+            for (bugs, wanted) in story.combinations() {
+                let mut machine = Machine::new(story.config, bugs, &vpids)?;
                 let wrong = (story.tell)(&mut machine).err();
                 if wrong.is_some() != wanted {
-                    pr_err!("{}: {:?} with {:?}\n", story.name, wrong, faults);
+                    pr_err!("{}: {:?} with {:?}\n", story.name, wrong, bugs);
                 }
                 assert_eq!(wrong.is_some(), wanted);
             }

@@ -6,9 +6,9 @@ use super::random::Course;
 use crate::{
     flush::policy::Switches,
     model::{
-        fault::{
-            Fault,
-            Faults,
+        bug::{
+            Bug,
+            Bugs,
             Needs, //
         },
         kvm::vpids::Vpids,
@@ -93,7 +93,7 @@ pub(crate) fn replay(
 }
 
 /// Returns the machines on which a fault does harm.
-pub(crate) fn machines_for(fault: Fault) -> impl Iterator<Item = Config> {
+pub(crate) fn machines_for(bug: Bug) -> impl Iterator<Item = Config> {
     let by_context = Switches {
         flush_context: true,
         ..Switches::default()
@@ -107,7 +107,7 @@ pub(crate) fn machines_for(fault: Fault) -> impl Iterator<Item = Config> {
         ..Config::usual(ept)
     };
     let plain = Switches::default();
-    let (first, second) = match fault.needs() {
+    let (first, second) = match bug.needs() {
         Needs::Both => (with(true, plain), Some(with(false, plain))),
         Needs::Ept => (with(true, plain), None),
         Needs::Shadow => (with(false, plain), None),
@@ -133,14 +133,9 @@ pub(crate) fn machines_for(fault: Fault) -> impl Iterator<Item = Config> {
 /// # Errors
 ///
 /// [`ENOMEM`].
-pub(crate) fn with_fault(
-    config: Config,
-    fault: Fault,
-    seed: u64,
-    steps: u64,
-) -> Result<Option<Found>> {
+pub(crate) fn with_bug(config: Config, bug: Bug, seed: u64, steps: u64) -> Result<Option<Found>> {
     let record = record()?;
     let vpids = Vpids::new(&record)?;
-    let mut machine = Machine::new(config, Faults::one(fault), &vpids)?;
+    let mut machine = Machine::new(config, Bugs::one(bug), &vpids)?;
     Ok(at_random(&mut machine, seed, steps))
 }

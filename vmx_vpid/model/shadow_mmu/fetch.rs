@@ -5,7 +5,7 @@
 //! Source: `page_fault()` and `fetch()` in `mmu/paging_tmpl.h`, `mmu_set_spte()` in `mmu/mmu.c`.
 
 use super::{
-    fault::Broken,
+    bug::Bug,
     guest::{
         Paging,
         Walk, //
@@ -65,7 +65,7 @@ impl Shadows {
             return Ok(Fixed::GuestFault);
         };
         let write = access.kind == AccessKind::Write;
-        if write && self.is_tracked(walk.frame) && !vm.has(Broken::TrackedMadeWritable) {
+        if write && self.is_tracked(walk.frame) && !vm.has(Bug::TrackedMadeWritable) {
             return Ok(Fixed::Emulate(walk.frame));
         }
         let guest = walk.access;
@@ -74,8 +74,8 @@ impl Shadows {
             // The supervisor may write to what it may read.  That has to be a page of its own then,
             // since the CPU obeys CR0.WP in any case.
             walk.access.write = true;
-            walk.access.user &= vm.has(Broken::WpLeavesUser);
-            let executes = !paging.control.cr4.smep() || vm.has(Broken::WpLeavesExecute);
+            walk.access.user &= vm.has(Bug::WpLeavesUser);
+            let executes = !paging.control.cr4.smep() || vm.has(Bug::WpLeavesExecute);
             walk.access.execute &= executes;
         }
         self.reclaim(vm, MIN_FREE);
@@ -83,7 +83,7 @@ impl Shadows {
             return Ok(Fixed::Yes);
         };
         // To make room, roots may have been given up: the guest tries once more then.
-        if self.is_obsolete(top) && !vm.has(Broken::InvalidRootKept) {
+        if self.is_obsolete(top) && !vm.has(Bug::InvalidRootKept) {
             return Ok(Fixed::Yes);
         }
         let place = self.fill(vm, top, level, &walk, address, roots.role())?;
@@ -128,7 +128,7 @@ impl Shadows {
     /// `validate_direct_spte()`.
     fn validate(&mut self, vm: &mut impl Vm, id: PageId, index: usize, access: Grant) {
         let entry = self.page(id).slot(index).entry;
-        if !entry.present() || vm.has(Broken::DirectNotValidated) {
+        if !entry.present() || vm.has(Bug::DirectNotValidated) {
             return;
         }
         if self.page(page::below(entry)).role.access != access {
@@ -152,14 +152,14 @@ impl Shadows {
         if entry.present() {
             let there = page::below(entry);
             let page = self.page(there);
-            let kept = direct && vm.has(Broken::DirectNotValidated);
+            let kept = direct && vm.has(Bug::DirectNotValidated);
             if page.gfn == table && (Self::same(vm, page.role, role) || kept) {
                 return Ok(there);
             }
         }
         let child = self.get(vm, table, role, context)?;
         // What the guest made present it need not invalidate: all below has to be up to date.
-        if self.page(child).unsync_count != 0 && !vm.has(Broken::ChildrenLinkedUnsync) {
+        if self.page(child).unsync_count != 0 && !vm.has(Bug::ChildrenLinkedUnsync) {
             self.sync_children(vm, child, context);
         }
         self.link(vm, parent, index, child)?;

@@ -6,7 +6,7 @@
 //! Source: the manual's chapter on paging; `walk_addr_generic()` in `mmu/paging_tmpl.h`.
 
 use super::{
-    fault::Broken,
+    bug::Bug,
     role::{
         Grant,
         Role, //
@@ -187,7 +187,7 @@ impl Paging {
                 walk.last = new;
             }
         }
-        let dirty = walk.last.dirty() || vm.has(Broken::DirtyNotAsked);
+        let dirty = walk.last.dirty() || vm.has(Bug::DirtyNotAsked);
         walk.access = walk.access.write_if(dirty);
         Ok(walk)
     }

@@ -9,7 +9,7 @@
 //! `kvm_invalidate_pcid()` in `x86.c`.
 
 use super::{
-    fault::Broken,
+    bug::Bug,
     guest::Paging,
     page::State,
     role::Role,
@@ -93,7 +93,7 @@ impl Cache {
     /// Takes the role that the guest's registers ask for; roots of another are let go of:
     /// `kvm_mmu_reset_context()`.
     pub(crate) fn reset(&mut self, shadows: &mut Shadows, vm: &mut impl Vm, role: Role) {
-        if !vm.has(Broken::ContextKept) || role.level != self.role.level {
+        if !vm.has(Bug::ContextKept) || role.level != self.role.level {
             self.unload(shadows, vm);
         }
         self.role = role;
@@ -104,7 +104,7 @@ impl Cache {
         let Some((root, page)) = root.and_then(|root| Some((root, root.pages[0]?))) else {
             return false;
         };
-        let pgd = self.role.direct || root.pgd == pgd || vm.has(Broken::PgdNotCompared);
+        let pgd = self.role.direct || root.pgd == pgd || vm.has(Bug::PgdNotCompared);
         let page = shadows.page(page);
         pgd && page.role == self.role && page.state == State::Valid
     }
@@ -175,7 +175,7 @@ impl Cache {
             pgd: paging.cr3,
             pages,
         });
-        if !vm.has(Broken::NotSyncedAtLoad) {
+        if !vm.has(Bug::NotSyncedAtLoad) {
             self.sync(shadows, vm);
         }
         Ok(true)
@@ -191,7 +191,7 @@ impl Cache {
 
     /// Lets go of previous roots that lag behind: `kvm_mmu_sync_prev_roots()`.
     pub(crate) fn sync_previous(&mut self, shadows: &mut Shadows, vm: &mut impl Vm) {
-        if vm.has(Broken::PreviousNotSynced) {
+        if vm.has(Bug::PreviousNotSynced) {
             return;
         }
         for root in &mut self.previous {
@@ -204,7 +204,7 @@ impl Cache {
 
     /// Lets go of roots that were given up: `kvm_mmu_free_obsolete_roots()`.
     pub(crate) fn free_obsolete(&mut self, shadows: &mut Shadows, vm: &mut impl Vm) {
-        let kept = vm.has(Broken::InvalidRootKept);
+        let kept = vm.has(Bug::InvalidRootKept);
         let free = |root: &mut Option<Root>, shadows: &mut Shadows, vm: &mut _| {
             let pages = root.iter().flat_map(|root| root.pages);
             if !kept && pages.flatten().any(|page| shadows.is_obsolete(page)) {
@@ -224,7 +224,7 @@ impl Cache {
 
     /// Lets go of previous roots of a PCID: `kvm_invalidate_pcid()`.
     pub(crate) fn free_pcid(&mut self, shadows: &mut Shadows, vm: &mut impl Vm, pcid: u64) {
-        if vm.has(Broken::PcidKept) {
+        if vm.has(Bug::PcidKept) {
             return;
         }
         for root in &mut self.previous {
@@ -250,7 +250,7 @@ impl Cache {
         current: bool,
         pcid: Option<u64>,
     ) {
-        if vm.has(Broken::InvlpgNotSynced) {
+        if vm.has(Bug::InvlpgNotSynced) {
             return;
         }
         if current {
@@ -258,7 +258,7 @@ impl Cache {
                 shadows.invalidate(vm, page, level, address);
             }
         }
-        if vm.has(Broken::PreviousNotInvalidated) || self.role.has_pae_root() {
+        if vm.has(Bug::PreviousNotInvalidated) || self.role.has_pae_root() {
             return;
         }
         for root in self.previous.into_iter().flatten() {
@@ -284,7 +284,7 @@ impl Shadows {
                 if synced.is_none() {
                     self.zap_slot(vm, id, index);
                 }
-                if synced.unwrap_or(true) && !vm.has(Broken::SyncNotFlushed) {
+                if synced.unwrap_or(true) && !vm.has(Bug::SyncNotFlushed) {
                     vm.flush_remote();
                 }
                 return;

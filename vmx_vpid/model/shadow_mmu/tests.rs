@@ -3,7 +3,7 @@
 //! Tests of single properties of shadow pages; [`crate::model::shadow_run`] has runs.
 
 use super::{
-    fault::Broken,
+    bug::Bug,
     fetch::Fixed,
     guest::Paging,
     role::Role,
@@ -81,7 +81,7 @@ impl Vm for Guest {
         0
     }
 
-    fn has(&self, _: Broken) -> bool {
+    fn has(&self, _: Bug) -> bool {
         false
     }
 }

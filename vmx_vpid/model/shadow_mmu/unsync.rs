@@ -7,7 +7,7 @@
 //! be stale, and is cleared when somebody follows it in vain; one that is missing is a fault.
 
 use super::{
-    fault::Broken,
+    bug::Bug,
     guest,
     page::{
         self,
@@ -49,7 +49,7 @@ impl Shadows {
     fn mark_parents(&mut self, vm: &impl Vm, id: PageId) {
         let mut number = 0;
         while let Some((parent, index)) = self.page(id).parent(number) {
-            if vm.has(Broken::ParentsNotTold) || vm.has(Broken::OneParentTold) && number > 0 {
+            if vm.has(Bug::ParentsNotTold) || vm.has(Bug::OneParentTold) && number > 0 {
                 return;
             }
             self.mark_unsync(vm, parent, index);
@@ -106,7 +106,7 @@ impl Shadows {
     /// Lets the guest write to a frame, if it may: pages that are made from it lag behind from now
     /// on.  Returns whether it may.  `mmu_try_to_unsync_pages()`.
     fn try_to_unsync(&mut self, vm: &impl Vm, frame: Gfn, why: Why) -> bool {
-        if self.is_tracked(frame) && !vm.has(Broken::TrackedMadeWritable) {
+        if self.is_tracked(frame) && !vm.has(Bug::TrackedMadeWritable) {
             return false;
         }
         for id in Self::each(self.of_table(frame)) {
@@ -115,7 +115,7 @@ impl Shadows {
                 return false;
             }
             let page = self.page(id);
-            if page.is_lowest() && !page.unsync && !vm.has(Broken::UnsyncForgotten) {
+            if page.is_lowest() && !page.unsync && !vm.has(Bug::UnsyncForgotten) {
                 self.unsync(vm, id);
             }
         }
@@ -160,17 +160,17 @@ impl Shadows {
         }
         let (index, width) = guest::place(role, at);
         let theirs = vm.read(page.gfn, index, width)?;
-        let accessed = theirs.accessed() || vm.has(Broken::AccessedNotAsked);
+        let accessed = theirs.accessed() || vm.has(Bug::AccessedNotAsked);
         let frame = Gfn::of(theirs);
-        let kept = frame == slot.gfn || vm.has(Broken::PresenceIsEnough);
+        let kept = frame == slot.gfn || vm.has(Bug::PresenceIsEnough);
         if !theirs.present() || !accessed || !kept {
             self.page_mut(id).clear(at);
             return Some(true);
         }
         let time = vm.now();
-        let dirty = theirs.dirty() || vm.has(Broken::DirtyNotAsked);
+        let dirty = theirs.dirty() || vm.has(Bug::DirtyNotAsked);
         let access = role.access.and(Grant::of(theirs)).write_if(dirty);
-        if access == slot.access || vm.has(Broken::AccessKept) {
+        if access == slot.access || vm.has(Bug::AccessKept) {
             self.page_mut(id).set(at, Slot { time, ..slot });
             return Some(false);
         }
@@ -203,7 +203,7 @@ impl Shadows {
         for index in self.page(id).present() {
             flush |= self.sync_slot(vm, id, index)?;
         }
-        Some(flush && !vm.has(Broken::SyncNotFlushed))
+        Some(flush && !vm.has(Bug::SyncNotFlushed))
     }
 
     /// Brings all pages below one up to date: `mmu_sync_children()`.
@@ -217,7 +217,7 @@ impl Shadows {
             let mut protected = false;
             for page in Self::each(pages) {
                 let table = self.page(page).gfn;
-                protected |= !vm.has(Broken::SyncedUnprotected) && self.protect(table);
+                protected |= !vm.has(Bug::SyncedUnprotected) && self.protect(table);
             }
             if protected {
                 // Writes that are under way are over before the tables are read.

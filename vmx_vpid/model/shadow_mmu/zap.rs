@@ -6,7 +6,7 @@
 //! vCPUs have flushed.  A page that is somebody's root is invalid until that one lets go of it.
 
 use super::{
-    fault::Broken,
+    bug::Bug,
     guest,
     page::{
         self,
@@ -48,7 +48,7 @@ impl Shadows {
     /// Clears an entry, and what leads from it to another page: `mmu_page_zap_pte()`.
     pub(super) fn zap_slot(&mut self, vm: &impl Vm, id: PageId, index: usize) {
         let entry = self.page(id).slot(index).entry;
-        if entry.present() && !self.page(id).is_lowest() && !vm.has(Broken::ParentsKept) {
+        if entry.present() && !self.page(id).is_lowest() && !vm.has(Bug::ParentsKept) {
             self.page_mut(page::below(entry)).remove_parent(id, index);
         }
         self.page_mut(id).clear(index);
@@ -68,7 +68,7 @@ impl Shadows {
         }
         while let Some((parent, index)) = self.page(id).parent(0) {
             self.page_mut(id).remove_parent(parent, index);
-            if !vm.has(Broken::ParentsKept) {
+            if !vm.has(Bug::ParentsKept) {
                 self.page_mut(parent).clear(index);
             }
         }
@@ -85,7 +85,7 @@ impl Shadows {
         if zapped == 0 {
             return;
         }
-        if !vm.has(Broken::ZapNotFlushed) {
+        if !vm.has(Bug::ZapNotFlushed) {
             vm.flush_remote();
         }
         for id in Self::each(zapped) {
@@ -121,7 +121,7 @@ impl Shadows {
 
     /// Drops what was made from the entries that a guest's write changed: `kvm_mmu_track_write()`.
     pub(crate) fn track_write(&mut self, vm: &mut impl Vm, written: Written) {
-        if vm.has(Broken::WriteNotTracked) {
+        if vm.has(Bug::WriteNotTracked) {
             return;
         }
         let (mut zapped, mut flush) = (0, false);
@@ -135,23 +135,19 @@ impl Shadows {
             let Some((first, count)) = guest::written(role, written.offset) else {
                 continue;
             };
-            let count = if vm.has(Broken::HalfTracked) {
-                1
-            } else {
-                count
-            };
+            let count = if vm.has(Bug::HalfTracked) { 1 } else { count };
             for index in first..(first + count).min(ENTRIES) {
                 flush |= self.page(id).slot(index).entry.present();
                 self.zap_slot(vm, id, index);
             }
         }
-        flush &= !vm.has(Broken::TrackedNotFlushed);
+        flush &= !vm.has(Bug::TrackedNotFlushed);
         self.flush_or_zap(vm, zapped, flush);
     }
 
     /// Drops all entries for a frame, before it moves: `kvm_unmap_gfn_range()`.
     pub(crate) fn unmap(&mut self, vm: &mut impl Vm, frame: Gfn) {
-        if vm.has(Broken::UnmapForgotten) {
+        if vm.has(Bug::UnmapForgotten) {
             return;
         }
         let mut dropped = false;
@@ -159,7 +155,7 @@ impl Shadows {
             page.clear(index);
             dropped = true;
         });
-        if dropped && !vm.has(Broken::UnmapNotFlushed) {
+        if dropped && !vm.has(Bug::UnmapNotFlushed) {
             vm.flush_remote();
         }
     }

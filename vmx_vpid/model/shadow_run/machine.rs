@@ -25,7 +25,7 @@ use crate::{
         random::Random,
         shadow_mmu::{
             self,
-            fault::Broken,
+            bug::Bug,
             fetch::Fixed,
             zap::Written,
             Gfn,
@@ -76,7 +76,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Makes one.
-    pub(super) fn new(broken: Option<Broken>) -> Result<Self> {
+    pub(super) fn new(broken: Option<Bug>) -> Result<Self> {
         let mut random = Random::new(0);
         Ok(Self {
             memory: Memory::new(broken)?,
@@ -128,7 +128,7 @@ impl Machine {
                 cpu.drop(Drop::All);
             }
             let loaded = vcpu.roots.load(shadows, memory, &vcpu.paging());
-            if loaded.map_err(|_| Wrong::Full)? && !memory.has(Broken::NotFlushedAtLoad) {
+            if loaded.map_err(|_| Wrong::Full)? && !memory.has(Bug::NotFlushedAtLoad) {
                 cpu.drop(Drop::All);
             }
             if !self.was_asked(id) {
@@ -292,8 +292,8 @@ impl Machine {
     pub(super) fn invalidate_pcid(&mut self, id: usize, pcid: u64) {
         let vcpu = &mut self.vcpus[id];
         if vcpu.pcid == pcid {
-            vcpu.pending.sync |= !self.memory.has(Broken::NotSyncedAtCr3);
-            vcpu.pending.current |= !self.memory.has(Broken::NotFlushedAtCr3);
+            vcpu.pending.sync |= !self.memory.has(Bug::NotSyncedAtCr3);
+            vcpu.pending.current |= !self.memory.has(Bug::NotFlushedAtCr3);
         }
         if vcpu.mode == Mode::Long {
             vcpu.roots

@@ -10,7 +10,7 @@ use crate::{
     model::{
         random::Choice,
         shadow_mmu::{
-            fault::Broken,
+            bug::Bug,
             Gfn,
             Vm, //
         }, //
@@ -79,12 +79,12 @@ pub(super) struct Memory {
     pub(super) now: u32,
     /// vCPUs that have to flush before they run on.
     pub(super) flush: Cell<[bool; VCPUS]>,
-    broken: Option<Broken>,
+    broken: Option<Bug>,
 }
 
 impl Memory {
     /// Makes it.
-    pub(super) fn new(broken: Option<Broken>) -> Result<Self> {
+    pub(super) fn new(broken: Option<Bug>) -> Result<Self> {
         Ok(Self {
             words: KVVec::from_elem([0; 512], FRAMES, GFP_KERNEL)?,
             moved: 0,
@@ -252,7 +252,7 @@ impl Vm for Memory {
     }
 
     fn flush_remote(&mut self) {
-        if !self.has(Broken::RemoteIgnored) {
+        if !self.has(Bug::RemoteIgnored) {
             self.flush.set([true; VCPUS]);
         }
     }
@@ -261,7 +261,7 @@ impl Vm for Memory {
         self.now
     }
 
-    fn has(&self, broken: Broken) -> bool {
+    fn has(&self, broken: Bug) -> bool {
         self.broken == Some(broken)
     }
 }

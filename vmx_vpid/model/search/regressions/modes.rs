@@ -16,7 +16,7 @@ use super::{
     READ, //
 };
 use crate::model::{
-    fault::Fault,
+    bug::Bug,
     guest::control_regs::{
         Bit,
         Registers, //
@@ -104,31 +104,31 @@ pub(super) fn all() -> impl Iterator<Item = Story> {
     [
         story(
             "paging is turned on",
-            &[Fault::RootsKeptOnPaging],
+            &[Bug::RootsKeptOnPaging],
             Config::usual(true),
             paging_is_turned_on,
         ),
         story(
             "a root outlives its PCID",
-            &[Fault::RootsKeptOnPcideOn],
+            &[Bug::RootsKeptOnPcideOn],
             Config::usual(false),
             root_outlives_its_pcid,
         ),
         story(
             "SMEP is set on another EPT",
-            &[Fault::RootsKeptOnCr4],
+            &[Bug::RootsKeptOnCr4],
             Config::usual(true),
             smep_is_set_on_another_ept,
         ),
         story(
             "SMEP is set with globals",
-            &[Fault::GlobalsKeptOnCr4],
+            &[Bug::GlobalsKeptOnCr4],
             Config::usual(true),
             smep_is_set_with_globals,
         ),
         story(
             "L2 turns to another EPT",
-            &[Fault::NoFlushOnVmfunc],
+            &[Bug::NoFlushOnVmfunc],
             Config::usual(true),
             l2_turns_to_another_ept,
         ),

@@ -7,11 +7,11 @@ macro_rules! broken {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Something that must not be done so, and is.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Broken {
+        pub(crate) enum Bug {
             $($(#[$doc])* $name,)*
         }
 
-        impl Broken {
+        impl Bug {
             /// All of them.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 

@@ -4,19 +4,19 @@
 //!
 //! A test that cannot fail is worth nothing: with any of these, the oracle has to find something.
 //! These are faults of what surrounds the decisions of the module: of KVM's core, of how a vCPU
-//! tells about itself, of how an instruction is carried out.  Faults in the module's own code are
+//! tells about itself, of how an instruction is carried out.  Bugs in the module's own code are
 //! put into its source (`testbed/mutants.toml`).
 
 /// Makes the enumeration of faults, with their names.
-macro_rules! faults {
+macro_rules! bugs {
     ($($(#[doc = $doc:literal])+ $name:ident = $needs:ident,)*) => {
         /// Something that is broken.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Fault {
+        pub(crate) enum Bug {
             $($(#[doc = $doc])+ $name,)*
         }
 
-        impl Fault {
+        impl Bug {
             /// All of them.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 
@@ -44,7 +44,7 @@ macro_rules! faults {
     };
 }
 
-impl Fault {
+impl Bug {
     /// Returns whether it only flushes too much: then nothing must be found.
     pub(crate) fn is_harmless(self) -> bool {
         self.needs() == Needs::Nothing
@@ -76,7 +76,7 @@ pub(crate) enum Needs {
     Told,
 }
 
-faults! {
+bugs! {
     /// `vmx_vcpu_load_vmcs()` asks for nothing when vmcs01 comes to a CPU.
     NoFlushOnLoad = Both,
     /// Nor when vmcs02 does.
@@ -244,25 +244,25 @@ faults! {
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Faults(u128);
+pub(crate) struct Bugs(u128);
 
-impl Faults {
+impl Bugs {
     /// Nothing.
     pub(crate) const NONE: Self = Self(0);
 
     /// One thing.
-    pub(crate) const fn one(fault: Fault) -> Self {
+    pub(crate) const fn one(bug: Bug) -> Self {
         // CAST: The number of a fault.
-        Self(1 << fault as u32)
+        Self(1 << bug as u32)
     }
 
     /// One thing more.
-    pub(crate) const fn and(self, fault: Fault) -> Self {
-        Self(self.0 | Self::one(fault).0)
+    pub(crate) const fn and(self, bug: Bug) -> Self {
+        Self(self.0 | Self::one(bug).0)
     }
 
     /// Whether something is broken.
-    pub(crate) const fn has(self, fault: Fault) -> bool {
-        self.0 >> fault as u32 & 1 != 0
+    pub(crate) const fn has(self, bug: Bug) -> bool {
+        self.0 >> bug as u32 & 1 != 0
     }
 }
