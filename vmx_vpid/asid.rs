@@ -10,7 +10,7 @@
 //! Words, most of them tlb.c's:
 //!
 //! - *Address space*: what C has a `struct mm_struct` for.  Its *context id* is its name, and is
-//!   never used again; its *generation* counts how often its tables were changed.
+//!   never used again; its *tlb_gen* counts how often its tables were changed.
 //! - *ASID*: the number by which a CPU knows an address space.  The first six are *slots*, and each
 //!   CPU has slots of its own; the others are the same on every CPU, where the CPU can invalidate
 //!   on others (INVLPGB, AMD only).
@@ -22,8 +22,8 @@
 //! Two things do the same work: this code on a model that keeps every translation for ever
 //! ([`crate::model`]), and the kernel, which [`crate::kvm`] follows switch by switch.
 //!
-//! Nothing here is atomic.  What other CPUs see of a CPU goes out by [`Hardware::show()`], and what
-//! they change comes in by [`Space::generation()`], in the order that C has.
+//! Nothing here is atomic.  What other CPUs see of a CPU goes out by [`Hardware::publish()`], and what
+//! they change comes in by [`Mm::tlb_gen()`], in the order that C has.
 
 pub(crate) mod cpu;
 pub(crate) mod difference;
@@ -189,14 +189,14 @@ impl ContextId {
 pub(crate) struct TlbGen(u64);
 
 impl TlbGen {
-    /// That of a new address space; of a request: no generation is meant
+    /// That of a new address space; of a request: no tlb_gen is meant
     /// (`TLB_GENERATION_INVALID`).
     pub(crate) const ZERO: Self = Self(0);
 
     /// Takes a number.
     #[inline]
-    pub(crate) const fn new(generation: u64) -> Self {
-        Self(generation)
+    pub(crate) const fn new(tlb_gen: u64) -> Self {
+        Self(tlb_gen)
     }
 
     /// Returns the number.
@@ -205,7 +205,7 @@ impl TlbGen {
         self.0
     }
 
-    /// Returns the generation after this one.
+    /// Returns the tlb_gen after this one.
     #[inline]
     pub(crate) const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
@@ -280,14 +280,14 @@ pub(crate) struct Features {
 }
 
 /// An address space, as much of it as a CPU has to know that switches to it or flushes it.
-pub(crate) trait Space {
+pub(crate) trait Mm {
     /// Its name.
     fn id(&self) -> ContextId;
     /// Its tables.
     fn root(&self) -> Root;
-    /// The generation of its tables, read anew at each call, when others see all that this CPU
+    /// The tlb_gen of its tables, read anew at each call, when others see all that this CPU
     /// showed before: behind a full barrier.
-    fn generation(&self) -> TlbGen;
+    fn tlb_gen(&self) -> TlbGen;
     /// Its ASID if that is the same on every CPU: `mm_global_asid()`.
     fn global_asid(&self) -> Option<Asid>;
     /// Lets this CPU be told of changes from now on: sets its bit in `mm_cpumask()`.
@@ -296,7 +296,7 @@ pub(crate) trait Space {
 
 /// What others see of a CPU: whose tables it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shown {
+pub(crate) struct Published {
     /// `cpu_tlbstate.loaded_mm`; `None` on the way from one to another (`LOADED_MM_SWITCHING`).
     pub(crate) loaded: Option<ContextId>,
     /// `cpu_tlbstate_shared.is_lazy`.
@@ -308,7 +308,7 @@ pub(crate) trait Hardware {
     /// How the kernel uses it.
     fn features(&self) -> Features;
     /// Lets the others see what changed, before anything that follows.
-    fn show(&self, shown: Shown);
+    fn publish(&self, shown: Published);
     /// Writes CR3.
     fn write_cr3(&self, cr3: Cr3);
     /// Takes this CPU out of an address space's `mm_cpumask()`.

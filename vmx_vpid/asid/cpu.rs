@@ -6,8 +6,8 @@ use crate::asid::{
     Asid,
     ContextId,
     Features,
-    Shown,
-    Space,
+    Mm,
+    Published,
     TlbGen,
     SLOTS, //
 };
@@ -20,14 +20,14 @@ pub(crate) struct Slot {
     /// `None`: nothing is known of what is cached, so the next one to take it has to flush.
     pub(crate) id: Option<ContextId>,
     /// What was caught up with; of no meaning without a name.
-    pub(crate) generation: TlbGen,
+    pub(crate) tlb_gen: TlbGen,
 }
 
 impl Slot {
     /// One of which nothing is known.
     pub(crate) const UNKNOWN: Self = Self {
         id: None,
-        generation: TlbGen::ZERO,
+        tlb_gen: TlbGen::ZERO,
     };
 }
 
@@ -119,8 +119,8 @@ pub(crate) struct Cpu {
 impl Cpu {
     /// Returns what the others may see of it.
     #[inline]
-    pub(crate) fn shown(&self) -> Shown {
-        Shown {
+    pub(crate) fn published(&self) -> Published {
+        Published {
             loaded: Some(self.loaded),
             lazy: self.lazy,
         }
@@ -143,17 +143,12 @@ impl Cpu {
         self.invalidate_other = false;
     }
 
-    /// Chooses what to use for an address space of which changes up to `generation` are known.
+    /// Chooses what to use for an address space of which changes up to `tlb_gen` are known.
     ///
     /// Answers to `choose_new_asid()`.  The order is: no PCIDs; an ASID that is the same on every
     /// CPU; the kernel's tables changed, so that the other slots are forgotten; the slot it has;
     /// the next slot in turn, whoever has it.
-    pub(super) fn choose(
-        &mut self,
-        next: &impl Space,
-        generation: TlbGen,
-        features: Features,
-    ) -> Choice {
+    pub(super) fn choose(&mut self, next: &impl Mm, tlb_gen: TlbGen, features: Features) -> Choice {
         let choice = |asid, flush| Choice { asid, flush };
         if !features.pcid {
             return choice(Asid::FIRST, true);
@@ -168,7 +163,7 @@ impl Cpu {
         let id = Some(next.id());
         for (asid, slot) in (0..).map_while(Asid::new).zip(&self.slots) {
             if slot.id == id {
-                return choice(asid, slot.generation < generation);
+                return choice(asid, slot.tlb_gen < tlb_gen);
             }
         }
         match Asid::new(self.next).filter(|asid| asid.slot().is_some()) {
@@ -191,24 +186,24 @@ mod tests {
     use crate::asid::mock::{
         cpu,
         features,
-        Mm, //
+        MockMm, //
     };
 
-    /// A CPU that has the address spaces 10 to 15 in its slots, each at its 5th generation, and
+    /// A CPU that has the address spaces 10 to 15 in its slots, each at its 5th tlb_gen, and
     /// uses slot 2.
     fn full() -> Cpu {
         let mut cpu = cpu(12, 2);
         for (id, slot) in (10..).zip(&mut cpu.slots) {
             slot.id = ContextId::new(id);
-            slot.generation = TlbGen::new(5);
+            slot.tlb_gen = TlbGen::new(5);
         }
         cpu
     }
 
-    /// What is chosen for an address space of a generation.
-    fn choose(cpu: &mut Cpu, id: u64, generation: u64) -> (u16, bool) {
+    /// What is chosen for an address space of a tlb_gen.
+    fn choose(cpu: &mut Cpu, id: u64, tlb_gen: u64) -> (u16, bool) {
         let features = features(true, true);
-        let choice = cpu.choose(&Mm::new(id, generation), TlbGen::new(generation), features);
+        let choice = cpu.choose(&MockMm::new(id, tlb_gen), TlbGen::new(tlb_gen), features);
         (choice.asid.into_raw(), choice.flush)
     }
 
@@ -263,7 +258,7 @@ mod tests {
     fn without_pcids_there_is_one_slot_that_keeps_nothing() {
         let mut cpu = full();
         cpu.invalidate_other = true;
-        let choice = cpu.choose(&Mm::new(12, 5), TlbGen::new(5), features(false, true));
+        let choice = cpu.choose(&MockMm::new(12, 5), TlbGen::new(5), features(false, true));
         assert_eq!((choice.asid, choice.flush), (Asid::FIRST, true));
         assert!(cpu.invalidate_other);
     }
@@ -272,7 +267,7 @@ mod tests {
     fn an_asid_of_every_cpu_comes_before_the_slots() {
         let mut cpu = full();
         cpu.invalidate_other = true;
-        let mut mm = Mm::new(12, 99);
+        let mut mm = MockMm::new(12, 99);
         mm.global = Asid::new(100);
         let choice = cpu.choose(&mm, TlbGen::new(99), features(true, true));
         assert_eq!((choice.asid.into_raw(), choice.flush), (100, false));

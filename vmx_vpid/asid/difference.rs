@@ -20,8 +20,8 @@ pub(crate) enum What {
     Flush,
     /// The name of the address space in a slot.
     Context,
-    /// The generation in a slot.
-    Generation,
+    /// The tlb_gen in a slot.
+    TlbGen,
     /// The next slot in turn.
     Next,
     /// `invalidate_other`.
@@ -45,7 +45,7 @@ impl What {
             Self::Cr3 => "cr3",
             Self::Flush => "flush",
             Self::Context => "ctx_id",
-            Self::Generation => "tlb_gen",
+            Self::TlbGen => "tlb_gen",
             Self::Next => "next_asid",
             Self::InvalidateOther => "invalidate_other",
             Self::UserFlush => "user_pcid_flush_mask",
@@ -59,7 +59,7 @@ impl What {
 
 /// When it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum When {
+pub(crate) enum Event {
     /// By a switch.
     Switch,
     /// By a flush that was served.
@@ -68,7 +68,7 @@ pub(crate) enum When {
     Between,
 }
 
-impl When {
+impl Event {
     /// Returns the name as it is shown.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -83,7 +83,7 @@ impl When {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
     /// When it was found.
-    pub(crate) when: When,
+    pub(crate) when: Event,
     /// The number of the switch by which it was, or after which.
     pub(crate) switch: u64,
     /// What it is about.
@@ -115,13 +115,13 @@ pub(super) type Compared = (What, u64, u64);
 pub(super) fn slots(wanted: &Cpu, found: &Cpu) -> impl Iterator<Item = Compared> {
     let both = wanted.slots.into_iter().zip(found.slots);
     both.flat_map(|(wanted, found)| {
-        let generation = |slot: Slot| match slot.id {
-            Some(_) => slot.generation.into_raw(),
+        let tlb_gen = |slot: Slot| match slot.id {
+            Some(_) => slot.tlb_gen.into_raw(),
             None => 0,
         };
         [
             (What::Context, name(wanted.id), name(found.id)),
-            (What::Generation, generation(wanted), generation(found)),
+            (What::TlbGen, tlb_gen(wanted), tlb_gen(found)),
         ]
     })
     .chain([
@@ -193,7 +193,7 @@ counts! {
     flushes_all,
     /// Those by which some pages were.
     flushes_pages,
-    /// Answers that were made anew, for a generation that the kernel read later.
+    /// Answers that were made anew, for a tlb_gen that the kernel read later.
     raced,
     /// Ends of a switch or a flush of which the beginning was not seen.
     unseen,

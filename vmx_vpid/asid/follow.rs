@@ -9,8 +9,8 @@
 //! Between two events nothing is to change but what the functions change that are not followed:
 //! a CPU goes lazy, or to user mode, or tables of the kernel's change.
 //!
-//! One thing the kernel reads after the first event, the generation; another CPU may change it
-//! meanwhile.  Where it flushed, it noted what it read.  Then the answer to that is what counts.
+//! One thing the kernel reads after the first event, the tlb_gen; another CPU may change it
+//! meanwhile.  Where it flushed, it noted what it read.  Then the predicted to that is what counts.
 
 use crate::{
     asid::{
@@ -27,9 +27,9 @@ use crate::{
             slots,
             Compared,
             Counts,
+            Event, //
             Mismatch,
             What,
-            When, //
         },
         invpcid::Extent,
         shootdown::{
@@ -43,9 +43,9 @@ use crate::{
         Features,
         Hardware,
         Hva,
+        Mm,
+        Published,
         Root,
-        Shown,
-        Space,
         TlbGen,
         NOFLUSH, //
     },
@@ -55,16 +55,16 @@ use core::cell::Cell;
 
 /// An address space as it was at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mm {
+pub(crate) struct MmSnapshot {
     /// Its name.
     pub(crate) id: ContextId,
     /// What it had come to.
-    pub(crate) generation: TlbGen,
+    pub(crate) tlb_gen: TlbGen,
     /// Its tables.
     pub(crate) root: Root,
 }
 
-impl Space for Mm {
+impl Mm for MmSnapshot {
     fn id(&self) -> ContextId {
         self.id
     }
@@ -73,8 +73,8 @@ impl Space for Mm {
         self.root
     }
 
-    fn generation(&self) -> TlbGen {
-        self.generation
+    fn tlb_gen(&self) -> TlbGen {
+        self.tlb_gen
     }
 
     fn global_asid(&self) -> Option<Asid> {
@@ -84,21 +84,21 @@ impl Space for Mm {
     fn join(&self) {}
 }
 
-/// The hardware of a CPU that is only thought of.
-struct Thought {
+/// The hardware of a CPU that is only recording of.
+struct RecordingHw {
     features: Features,
     /// What the others see.
-    shown: Cell<Shown>,
+    shown: Cell<Published>,
     /// What was written to CR3 last, and what the others saw then.
-    wrote: Cell<Option<(Cr3, Shown)>>,
+    wrote: Cell<Option<(Cr3, Published)>>,
 }
 
-impl Hardware for Thought {
+impl Hardware for RecordingHw {
     fn features(&self) -> Features {
         self.features
     }
 
-    fn show(&self, shown: Shown) {
+    fn publish(&self, shown: Published) {
         self.shown.set(shown);
     }
 
@@ -113,9 +113,9 @@ impl Hardware for Thought {
     fn invpcid(&self, _: Extent) {}
 }
 
-/// What is wrong on purpose about each answer, to see that it is found.
+/// What is wrong on purpose about each predicted, to see that it is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Twist {
+pub(crate) enum Bug {
     /// Nothing.
     #[default]
     None,
@@ -125,20 +125,20 @@ pub(crate) enum Twist {
     Flush,
     /// Another slot is the next in turn.
     Next,
-    /// Another generation is noted.
-    Generation,
+    /// Another tlb_gen is noted.
+    TlbGen,
     /// Another user half is to be flushed.
     UserFlush,
 }
 
-impl Twist {
+impl Bug {
     /// All of them, by the numbers that a user gives.
     const ALL: [Self; 6] = [
         Self::None,
         Self::Slot,
         Self::Flush,
         Self::Next,
-        Self::Generation,
+        Self::TlbGen,
         Self::UserFlush,
     ];
 
@@ -152,24 +152,24 @@ impl Twist {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// It switches to an address space.
-    Switch(Mm),
+    Switch(MmSnapshot),
     /// It serves a flush, and uses an address space.
-    Flush(Flush, Mm),
+    Flush(Flush, MmSnapshot),
 }
 
 impl Next {
     /// Makes out what it leads to, on a CPU that knows so much.
-    fn answer(self, before: Cpu, features: Features) -> Answer {
+    fn predict(self, before: Cpu, features: Features) -> Predicted {
         let mut cpu = before;
-        let thought = Thought {
+        let recording = RecordingHw {
             features,
-            shown: Cell::new(before.shown()),
+            shown: Cell::new(before.published()),
             wrote: Cell::new(None),
         };
         let (mut leaves, mut dropped) = (false, None);
         match self {
             Self::Switch(next) => {
-                if let Switched::Loaded(choice) = cpu.switch_to(&next, &thought) {
+                if let Switched::Loaded(choice) = cpu.switch_to(&next, &recording) {
                     let flush = choice.flush;
                     dropped = Some(if flush {
                         Dropped::All
@@ -179,11 +179,11 @@ impl Next {
                 }
             }
             Self::Flush(flush, loaded) => {
-                let kernel = Mm {
+                let kernel = MmSnapshot {
                     id: ContextId::KERNEL,
                     ..loaded
                 };
-                match cpu.serve(&flush, &loaded, &kernel, &thought) {
+                match cpu.serve(&flush, &loaded, &kernel, &recording) {
                     Served::Elsewhere => dropped = Some(Dropped::Nothing),
                     Served::CaughtUp(what) => dropped = Some(what),
                     // The switch to the kernel's own address space is followed by itself.
@@ -192,54 +192,54 @@ impl Next {
                 }
             }
         }
-        Answer {
+        Predicted {
             cpu,
-            wrote: thought.wrote.get().filter(|_| !leaves),
+            wrote: recording.wrote.get().filter(|_| !leaves),
             dropped,
             leaves,
         }
     }
 
-    /// The same with another generation of the address space.
-    fn with(self, generation: TlbGen) -> Self {
+    /// The same with another tlb_gen of the address space.
+    fn with(self, tlb_gen: TlbGen) -> Self {
         match self {
-            Self::Switch(mm) => Self::Switch(Mm { generation, ..mm }),
-            Self::Flush(flush, mm) => Self::Flush(flush, Mm { generation, ..mm }),
+            Self::Switch(mm) => Self::Switch(MmSnapshot { tlb_gen, ..mm }),
+            Self::Flush(flush, mm) => Self::Flush(flush, MmSnapshot { tlb_gen, ..mm }),
         }
     }
 
-    /// The generation of the address space.
-    fn generation(self) -> TlbGen {
+    /// The tlb_gen of the address space.
+    fn tlb_gen(self) -> TlbGen {
         match self {
-            Self::Switch(mm) | Self::Flush(_, mm) => mm.generation,
+            Self::Switch(mm) | Self::Flush(_, mm) => mm.tlb_gen,
         }
     }
 
     /// When what is found is found.
-    fn when(self) -> When {
+    fn when(self) -> Event {
         match self {
-            Self::Switch(_) => When::Switch,
-            Self::Flush(..) => When::Flush,
+            Self::Switch(_) => Event::Switch,
+            Self::Flush(..) => Event::Flush,
         }
     }
 }
 
 /// What a CPU will have done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Answer {
+struct Predicted {
     /// What it knows then.
     cpu: Cpu,
     /// What CR3 has, and what the others saw when it was written, if it was.
-    wrote: Option<(Cr3, Shown)>,
+    wrote: Option<(Cr3, Published)>,
     /// What it says that it dropped; `None`: it says nothing.
     dropped: Option<Dropped>,
     /// It goes to the kernel's own address space before anything else.
     leaves: bool,
 }
 
-impl Answer {
+impl Predicted {
     /// Compares it with what a CPU did.
-    fn compare(&self, done: &Done) -> Option<Compared> {
+    fn compare(&self, done: &Observed) -> Option<Compared> {
         let told = (What::Told, self.dropped.is_some().into(), 1);
         let dropped = (What::Flush, pages(self.dropped), pages(Some(done.dropped)));
         let wrote = self.wrote.map(|(cr3, shown)| {
@@ -255,23 +255,23 @@ impl Answer {
     }
 
     /// Makes it wrong.
-    fn twist(&mut self, twist: Twist) {
+    fn inject(&mut self, bug: Bug) {
         let slot = self
             .cpu
             .asid
             .slot()
             .and_then(|slot| self.cpu.slots.get_mut(slot));
-        match (twist, &mut self.wrote, &mut self.dropped, slot) {
-            (Twist::Slot, Some((cr3, _)), ..) => *cr3 = Cr3::from(cr3.into_raw() ^ 7),
-            (Twist::Flush, _, Some(dropped), _) => {
+        match (bug, &mut self.wrote, &mut self.dropped, slot) {
+            (Bug::Slot, Some((cr3, _)), ..) => *cr3 = Cr3::from(cr3.into_raw() ^ 7),
+            (Bug::Flush, _, Some(dropped), _) => {
                 *dropped = match dropped {
                     Dropped::All => Dropped::Nothing,
                     Dropped::Nothing | Dropped::Pages(_) => Dropped::All,
                 };
             }
-            (Twist::Next, ..) => self.cpu.next ^= 7,
-            (Twist::Generation, .., Some(slot)) => slot.generation = slot.generation.next(),
-            (Twist::UserFlush, ..) => {
+            (Bug::Next, ..) => self.cpu.next ^= 7,
+            (Bug::TlbGen, .., Some(slot)) => slot.tlb_gen = slot.tlb_gen.next(),
+            (Bug::UserFlush, ..) => {
                 let mask = self.cpu.user_flush.into_raw();
                 self.cpu.user_flush = UserFlush::from_raw(mask ^ 1 << 15);
             }
@@ -282,21 +282,21 @@ impl Answer {
 
 /// What a CPU did, as far as it says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Done {
+pub(crate) struct Observed {
     /// What it knows now; within a switch not yet, what is loaded.
     pub(crate) cpu: Cpu,
     /// What the others see.
-    pub(crate) shown: Shown,
+    pub(crate) shown: Published,
     /// What CR3 has, read.
     pub(crate) cr3: Cr3,
     /// What it says that it dropped.
     pub(crate) dropped: Dropped,
 }
 
-impl Done {
-    /// Returns the generation that the kernel read, if it flushed: it noted it.
-    fn read(&self, when: When, features: Features) -> Option<TlbGen> {
-        let asid = if when == When::Switch && features.pcid {
+impl Observed {
+    /// Returns the tlb_gen that the kernel read, if it flushed: it noted it.
+    fn read(&self, when: Event, features: Features) -> Option<TlbGen> {
+        let asid = if when == Event::Switch && features.pcid {
             // What it goes to, it does not say yet; CR3 does.
             // CAST: The field has 12 bits.
             Asid::new((self.cr3.pcid().get() as u16).checked_sub(1)?)?
@@ -304,7 +304,7 @@ impl Done {
             self.cpu.asid
         };
         let slot = self.cpu.slots.get(asid.slot()?)?;
-        (self.dropped != Dropped::Nothing).then_some(slot.generation)
+        (self.dropped != Dropped::Nothing).then_some(slot.tlb_gen)
     }
 }
 
@@ -326,8 +326,8 @@ fn meanwhile(mut known: Cpu, now: &Cpu, features: Features) -> Cpu {
 /// One CPU that is followed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Follower {
-    /// What it does, what it knew before, and the answer.
-    pending: Option<(Next, Cpu, Answer)>,
+    /// What it does, what it knew before, and the predicted.
+    pending: Option<(Next, Cpu, Predicted)>,
     /// What it knows as long as nothing happens; `None`: that is to be seen.
     known: Option<Cpu>,
     /// How often things happened.
@@ -338,28 +338,28 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// A CPU that knows so much is about to do something.
-    pub(crate) fn begin(&mut self, now: Cpu, next: Next, features: Features, twist: Twist) {
+    pub(crate) fn begin(&mut self, now: Cpu, next: Next, features: Features, bug: Bug) {
         self.settle(next);
         self.between(&now, features);
         match next {
             Next::Switch(_) => increment(&mut self.counts.switches),
             Next::Flush(..) => increment(&mut self.counts.flushes),
         }
-        let mut answer = next.answer(now, features);
-        answer.twist(twist);
-        self.pending = Some((next, now, answer));
+        let mut predicted = next.predict(now, features);
+        predicted.inject(bug);
+        self.pending = Some((next, now, predicted));
     }
 
     /// Ends what it did without saying so.
     fn settle(&mut self, next: Next) {
-        let Some((was, _, answer)) = self.pending.take() else {
+        let Some((was, _, predicted)) = self.pending.take() else {
             return;
         };
-        self.known = Some(answer.cpu);
+        self.known = Some(predicted.cpu);
         let left = matches!(next, Next::Switch(mm) if mm.id == ContextId::KERNEL);
-        if answer.dropped.is_some() || (answer.leaves && !left) {
+        if predicted.dropped.is_some() || (predicted.leaves && !left) {
             self.mismatch(was.when(), (What::Told, 1, 0));
-        } else if was.when() == When::Switch {
+        } else if was.when() == Event::Switch {
             increment(&mut self.counts.switches_stayed);
         }
     }
@@ -375,56 +375,56 @@ impl Follower {
         };
         let mut restarted = known;
         let [first, ..] = now.slots;
-        restarted.restart(first.generation);
+        restarted.restart(first.tlb_gen);
         let restarted = meanwhile(restarted, now, features);
         if difference(slots(&restarted, now).chain(in_use(&restarted, now))).is_none() {
             increment(&mut self.counts.restarts);
         } else {
-            self.mismatch(When::Between, found);
+            self.mismatch(Event::Between, found);
         }
     }
 
     /// A CPU says what it did.
-    pub(crate) fn end(&mut self, when: When, done: Done, features: Features) {
+    pub(crate) fn end(&mut self, when: Event, done: Observed, features: Features) {
         let pending = self.pending.take().filter(|it| it.0.when() == when);
-        let Some((next, before, mut answer)) = pending else {
+        let Some((next, before, mut predicted)) = pending else {
             self.unseen(when, &done);
             return;
         };
         let read = done.read(when, features);
-        if let Some(read) = read.filter(|&read| read > next.generation()) {
+        if let Some(read) = read.filter(|&read| read > next.tlb_gen()) {
             increment(&mut self.counts.raced);
-            answer = next.with(read).answer(before, features);
+            predicted = next.with(read).predict(before, features);
         }
         match (when, done.dropped) {
-            (When::Switch, Dropped::Nothing) => increment(&mut self.counts.switches_kept),
-            (When::Switch, _) => increment(&mut self.counts.switches_flushed),
+            (Event::Switch, Dropped::Nothing) => increment(&mut self.counts.switches_kept),
+            (Event::Switch, _) => increment(&mut self.counts.switches_flushed),
             (_, Dropped::All) => increment(&mut self.counts.flushes_all),
             (_, Dropped::Pages(_)) => increment(&mut self.counts.flushes_pages),
             (_, Dropped::Nothing) => {}
         }
-        match answer.compare(&done) {
+        match predicted.compare(&done) {
             Some(found) => self.mismatch(when, found),
-            None => self.known = Some(answer.cpu),
+            None => self.known = Some(predicted.cpu),
         }
     }
 
     /// A CPU says that it did something of which the beginning was not told.
-    fn unseen(&mut self, when: When, done: &Done) {
+    fn unseen(&mut self, when: Event, done: &Observed) {
         let counts = &mut self.counts;
         // Before the first beginning that is told, there are ends that are.
         let told = match when {
-            When::Switch => counts.switches,
-            When::Flush | When::Between => counts.flushes,
+            Event::Switch => counts.switches,
+            Event::Flush | Event::Between => counts.flushes,
         };
         if told > 0 {
             increment(&mut counts.unseen);
         }
-        self.known = (when == When::Flush).then_some(done.cpu);
+        self.known = (when == Event::Flush).then_some(done.cpu);
     }
 
     /// Notes that something is not as told before; what is known is to be seen anew.
-    fn mismatch(&mut self, when: When, (what, wanted, found): Compared) {
+    fn mismatch(&mut self, when: Event, (what, wanted, found): Compared) {
         self.known = None;
         increment(&mut self.counts.mismatches);
         let switch = self.counts.switches;

@@ -12,8 +12,8 @@ mod tests {
                 UserFlush, //
             },
             difference::{
+                Event, //
                 What,
-                When, //
             },
             follow::*,
             mock::{
@@ -27,18 +27,18 @@ mod tests {
             },
             ContextId,
             Hva,
+            Published,
             Root,
-            Shown,
             TlbGen, //
         },
         x86::control_regs::Cr3, //
     };
 
-    /// An address space that has come to a generation.
-    fn mm(id: u64, generation: u64) -> Mm {
-        Mm {
+    /// An address space that has come to a tlb_gen.
+    fn mm(id: u64, tlb_gen: u64) -> MmSnapshot {
+        MmSnapshot {
             id: ContextId::new(id).unwrap_or(ContextId::KERNEL),
-            generation: TlbGen::new(generation),
+            tlb_gen: TlbGen::new(tlb_gen),
             root: Root::new(id << 12),
         }
     }
@@ -48,19 +48,19 @@ mod tests {
         let mut cpu = cpu(20, 2);
         cpu.slots[4] = Slot {
             id: ContextId::new(30),
-            generation: TlbGen::new(5),
+            tlb_gen: TlbGen::new(5),
         };
         cpu
     }
 
     /// What a kernel says that came to use an address space in a slot.
-    fn done(cpu: Cpu, to: u64, slot: u64, dropped: Dropped) -> Done {
-        let shown = Shown {
+    fn done(cpu: Cpu, to: u64, slot: u64, dropped: Dropped) -> Observed {
+        let shown = Published {
             loaded: None,
             lazy: false,
         };
         let cr3 = Cr3::from(to << 12 | (slot + 1));
-        Done {
+        Observed {
             cpu,
             shown,
             cr3,
@@ -68,31 +68,31 @@ mod tests {
         }
     }
 
-    /// A switch from [`start()`] to the address space 30, which has come to a generation, and what
+    /// A switch from [`start()`] to the address space 30, which has come to a tlb_gen, and what
     /// a kernel did then.
-    fn switch(generation: u64, twist: Twist, did: Done) -> Follower {
+    fn switch(tlb_gen: u64, bug: Bug, did: Observed) -> Follower {
         let mut follower = Follower::default();
         let features = features(true, true);
-        follower.begin(start(), Next::Switch(mm(30, generation)), features, twist);
-        follower.end(When::Switch, did, features);
+        follower.begin(start(), Next::Switch(mm(30, tlb_gen)), features, bug);
+        follower.end(Event::Switch, did, features);
         follower
     }
 
     /// What is right if 30 did not change.
-    fn kept() -> Done {
+    fn kept() -> Observed {
         done(start(), 30, 4, Dropped::Nothing)
     }
 
-    /// What is right if the kernel read that it has come to a generation.
-    fn flushed(generation: u64) -> Done {
+    /// What is right if the kernel read that it has come to a tlb_gen.
+    fn flushed(tlb_gen: u64) -> Observed {
         let mut cpu = start();
-        cpu.slots[4].generation = TlbGen::new(generation);
+        cpu.slots[4].tlb_gen = TlbGen::new(tlb_gen);
         cpu.user_flush = UserFlush::from_raw(1 << 5);
         done(cpu, 30, 4, Dropped::All)
     }
 
     /// What the first difference is about.
-    fn first(follower: &Follower) -> Option<(When, What, u64, u64)> {
+    fn first(follower: &Follower) -> Option<(Event, What, u64, u64)> {
         assert_eq!(follower.counts.mismatches == 0, follower.first.is_none());
         let first = follower.first?;
         Some((first.when, first.what, first.wanted, first.found))
@@ -100,10 +100,10 @@ mod tests {
 
     #[test]
     fn a_switch_that_is_right_is_counted() {
-        let follower = switch(5, Twist::None, kept());
+        let follower = switch(5, Bug::None, kept());
         assert_eq!(first(&follower), None);
         assert_eq!(follower.counts.switches_kept, 1);
-        let follower = switch(6, Twist::None, flushed(6));
+        let follower = switch(6, Bug::None, flushed(6));
         assert_eq!(first(&follower), None);
         assert_eq!(
             (follower.counts.switches_flushed, follower.counts.raced),
@@ -113,28 +113,28 @@ mod tests {
 
     #[test]
     fn a_generation_that_is_read_later_is_the_one_that_counts() {
-        let follower = switch(5, Twist::None, flushed(6));
+        let follower = switch(5, Bug::None, flushed(6));
         assert_eq!(first(&follower), None);
         assert_eq!(follower.counts.raced, 1);
         // Earlier it cannot have been read.
-        let follower = switch(7, Twist::None, flushed(6));
-        let wanted = (When::Switch, What::Generation, 7, 6);
+        let follower = switch(7, Bug::None, flushed(6));
+        let wanted = (Event::Switch, What::TlbGen, 7, 6);
         assert_eq!(first(&follower), Some(wanted));
     }
 
     #[test]
     fn each_thing_that_is_not_as_told_is_found() {
-        let with = |change: fn(&mut Done)| {
+        let with = |change: fn(&mut Observed)| {
             let mut done = flushed(6);
             change(&mut done);
-            let follower = switch(6, Twist::None, done);
+            let follower = switch(6, Bug::None, done);
             first(&follower).map(|(_, what, ..)| what)
         };
         assert_eq!(with(|_| {}), None);
         for (what, change) in [
             (
                 What::Cr3,
-                (|done| done.cr3 = Cr3::from(30 << 12 | 6)) as fn(&mut Done),
+                (|done| done.cr3 = Cr3::from(30 << 12 | 6)) as fn(&mut Observed),
             ),
             (What::Cr3, |done| done.cr3 = Cr3::from(31 << 12 | 5)),
             (What::Flush, |done| done.dropped = Dropped::Nothing),
@@ -142,8 +142,8 @@ mod tests {
             (What::Context, |done| {
                 done.cpu.slots[2].id = ContextId::new(3)
             }),
-            (What::Generation, |done| {
-                done.cpu.slots[2].generation = TlbGen::new(9)
+            (What::TlbGen, |done| {
+                done.cpu.slots[2].tlb_gen = TlbGen::new(9)
             }),
             (What::Next, |done| done.cpu.next = 2),
             (What::InvalidateOther, |done| {
@@ -162,12 +162,12 @@ mod tests {
 
     #[test]
     fn each_twist_is_found() {
-        assert!(Twist::new(6).is_none() && Twist::new(u64::MAX).is_none());
+        assert!(Bug::new(6).is_none() && Bug::new(u64::MAX).is_none());
         for number in 0..6 {
-            let twist = Twist::new(number).unwrap_or_default();
-            let follower = switch(6, twist, flushed(6));
+            let bug = Bug::new(number).unwrap_or_default();
+            let follower = switch(6, bug, flushed(6));
             assert_eq!(follower.counts.mismatches, u64::from(number != 0));
-            let follower = switch(5, twist, kept());
+            let follower = switch(5, bug, kept());
             assert_eq!(follower.counts.mismatches, u64::from(number != 0));
         }
     }
@@ -177,18 +177,18 @@ mod tests {
         let features = features(true, true);
         let same = Next::Switch(mm(20, 99));
         let mut follower = Follower::default();
-        follower.begin(start(), same, features, Twist::None);
-        follower.begin(start(), same, features, Twist::None);
+        follower.begin(start(), same, features, Bug::None);
+        follower.begin(start(), same, features, Bug::None);
         assert_eq!(first(&follower), None);
         assert_eq!(follower.counts.switches_stayed, 1);
         // And if it does.
-        follower.end(When::Switch, done(start(), 20, 2, Dropped::All), features);
-        assert_eq!(first(&follower), Some((When::Switch, What::Told, 0, 1)));
+        follower.end(Event::Switch, done(start(), 20, 2, Dropped::All), features);
+        assert_eq!(first(&follower), Some((Event::Switch, What::Told, 0, 1)));
         // And if one does not that should.
         let mut follower = Follower::default();
-        follower.begin(start(), Next::Switch(mm(30, 5)), features, Twist::None);
-        follower.begin(start(), same, features, Twist::None);
-        assert_eq!(first(&follower), Some((When::Switch, What::Told, 1, 0)));
+        follower.begin(start(), Next::Switch(mm(30, 5)), features, Bug::None);
+        follower.begin(start(), same, features, Bug::None);
+        assert_eq!(first(&follower), Some((Event::Switch, What::Told, 1, 0)));
     }
 
     #[test]
@@ -197,15 +197,15 @@ mod tests {
         let mut lazy = start();
         lazy.lazy = true;
         let mut follower = Follower::default();
-        follower.begin(lazy, Next::Switch(mm(20, 5)), features, Twist::None);
+        follower.begin(lazy, Next::Switch(mm(20, 5)), features, Bug::None);
         let mut cpu = start();
-        cpu.slots[2].generation = TlbGen::new(6);
-        let shown = cpu.shown();
-        let did = Done {
+        cpu.slots[2].tlb_gen = TlbGen::new(6);
+        let shown = cpu.published();
+        let did = Observed {
             shown,
             ..done(cpu, 20, 2, Dropped::All)
         };
-        follower.end(When::Switch, did, features);
+        follower.end(Event::Switch, did, features);
         assert_eq!(first(&follower), None);
         assert_eq!(follower.counts.raced, 1);
     }
@@ -215,8 +215,8 @@ mod tests {
         let features = features(true, pti);
         let same = Next::Switch(mm(20, 5));
         let mut follower = Follower::default();
-        follower.begin(start(), same, features, Twist::None);
-        follower.begin(now, same, features, Twist::None);
+        follower.begin(start(), same, features, Bug::None);
+        follower.begin(now, same, features, Bug::None);
         follower
     }
 
@@ -226,7 +226,7 @@ mod tests {
             let mut cpu = start();
             change(&mut cpu);
             first(&seen_again(cpu, pti)).map(|(when, what, ..)| {
-                assert_eq!(when, When::Between);
+                assert_eq!(when, Event::Between);
                 what
             })
         };
@@ -246,9 +246,7 @@ mod tests {
                 cpu.user_flush = UserFlush::from_raw(1 << 3)
             }),
             (What::Context, |cpu| cpu.slots[4].id = None),
-            (What::Generation, |cpu| {
-                cpu.slots[2].generation = TlbGen::new(6)
-            }),
+            (What::TlbGen, |cpu| cpu.slots[2].tlb_gen = TlbGen::new(6)),
             (What::Next, |cpu| cpu.next = 3),
             (What::Asid, |cpu| cpu.asid = crate::asid::Asid::FIRST),
             (What::Loaded, |cpu| cpu.loaded = ContextId::KERNEL),
@@ -273,8 +271,8 @@ mod tests {
             });
             let same = Next::Switch(mm(20, 5));
             let mut follower = Follower::default();
-            follower.begin(before, same, features(true, true), Twist::None);
-            follower.begin(after, same, features(true, true), Twist::None);
+            follower.begin(before, same, features(true, true), Bug::None);
+            follower.begin(after, same, features(true, true), Bug::None);
             assert_eq!(follower.counts.mismatches, u64::from(!right));
         }
     }
@@ -290,28 +288,28 @@ mod tests {
         assert_eq!(seen_again(cpu, true).counts.mismatches, 1);
     }
 
-    /// A change of the address space 20 that takes it to its 6th generation.
+    /// A change of the address space 20 that takes it to its 6th tlb_gen.
     const CHANGE: Flush = Flush {
         space: ContextId::new(20),
         range: Range::new(Hva::new(0x1000), Hva::new(0x3000), 12),
-        generation: TlbGen::new(6),
+        tlb_gen: TlbGen::new(6),
     };
 
-    /// A flush served from [`start()`], when the address space has come to a generation; and what
+    /// A flush served from [`start()`], when the address space has come to a tlb_gen; and what
     /// a kernel did then, having read one and dropped so much.
-    fn flush(generation: u64, read: u64, dropped: Dropped) -> Follower {
+    fn flush(tlb_gen: u64, read: u64, dropped: Dropped) -> Follower {
         let features = features(true, false);
         let mut follower = Follower::default();
-        let next = Next::Flush(CHANGE, mm(20, generation));
-        follower.begin(start(), next, features, Twist::None);
+        let next = Next::Flush(CHANGE, mm(20, tlb_gen));
+        follower.begin(start(), next, features, Bug::None);
         let mut cpu = start();
-        cpu.slots[2].generation = TlbGen::new(read);
-        let shown = cpu.shown();
-        let did = Done {
+        cpu.slots[2].tlb_gen = TlbGen::new(read);
+        let shown = cpu.published();
+        let did = Observed {
             shown,
             ..done(cpu, 20, 2, dropped)
         };
-        follower.end(When::Flush, did, features);
+        follower.end(Event::Flush, did, features);
         follower
     }
 
@@ -342,28 +340,28 @@ mod tests {
         lazy.lazy = true;
         let served = || {
             let mut follower = Follower::default();
-            follower.begin(lazy, Next::Flush(CHANGE, mm(20, 6)), features, Twist::None);
+            follower.begin(lazy, Next::Flush(CHANGE, mm(20, 6)), features, Bug::None);
             follower
         };
         let mut follower = served();
-        follower.begin(lazy, Next::Switch(mm(1, 0)), features, Twist::None);
+        follower.begin(lazy, Next::Switch(mm(1, 0)), features, Bug::None);
         assert_eq!(first(&follower), None);
         let mut follower = served();
-        follower.begin(lazy, Next::Switch(mm(20, 6)), features, Twist::None);
-        assert_eq!(first(&follower), Some((When::Flush, What::Told, 1, 0)));
+        follower.begin(lazy, Next::Switch(mm(20, 6)), features, Bug::None);
+        assert_eq!(first(&follower), Some((Event::Flush, What::Told, 1, 0)));
     }
 
     #[test]
     fn an_end_without_a_beginning_is_no_difference() {
         let features = features(true, true);
         let mut follower = Follower::default();
-        follower.end(When::Switch, kept(), features);
+        follower.end(Event::Switch, kept(), features);
         assert_eq!(follower.counts.unseen, 0);
         // From the first beginning on it is counted.
-        follower.begin(start(), Next::Switch(mm(30, 5)), features, Twist::None);
-        follower.end(When::Switch, kept(), features);
-        follower.end(When::Switch, kept(), features);
-        follower.end(When::Flush, kept(), features);
+        follower.begin(start(), Next::Switch(mm(30, 5)), features, Bug::None);
+        follower.end(Event::Switch, kept(), features);
+        follower.end(Event::Switch, kept(), features);
+        follower.end(Event::Flush, kept(), features);
         assert_eq!(first(&follower), None);
         assert_eq!(follower.counts.unseen, 1);
     }

@@ -15,9 +15,9 @@ use crate::{
         Features,
         Hardware,
         Hva,
+        Mm,
+        Published,
         Root,
-        Shown,
-        Space,
         TlbGen,
         SLOTS, //
     },
@@ -29,7 +29,7 @@ use core::cell::Cell;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Did {
     /// The others were shown something.
-    Show(Shown),
+    Show(Published),
     /// CR3 was written.
     Cr3(u64),
     /// INVLPG.
@@ -40,7 +40,7 @@ pub(crate) enum Did {
     Join(u64),
     /// One was left.
     Leave(u64),
-    /// Its generation was read.
+    /// Its tlb_gen was read.
     Read(u64),
     /// CR4.PGE was turned round twice.
     Pge,
@@ -100,7 +100,7 @@ impl Hardware for Hands {
         self.features
     }
 
-    fn show(&self, shown: Shown) {
+    fn publish(&self, shown: Published) {
         self.note(Did::Show(shown));
     }
 
@@ -122,20 +122,20 @@ impl Hardware for Hands {
 }
 
 /// An address space, whose tables are at its number of pages.
-pub(crate) struct Mm<'a> {
+pub(crate) struct MockMm<'a> {
     id: ContextId,
-    generation: TlbGen,
+    tlb_gen: TlbGen,
     hands: Option<&'a Hands>,
     /// Its ASID, if that is the same on every CPU.
     pub(crate) global: Option<Asid>,
 }
 
-impl<'a> Mm<'a> {
-    /// Makes one that has come to a generation.
-    pub(crate) fn new(id: u64, generation: u64) -> Self {
+impl<'a> MockMm<'a> {
+    /// Makes one that has come to a tlb_gen.
+    pub(crate) fn new(id: u64, tlb_gen: u64) -> Self {
         Self {
             id: ContextId::new(id).unwrap_or(ContextId::KERNEL),
-            generation: TlbGen::new(generation),
+            tlb_gen: TlbGen::new(tlb_gen),
             hands: None,
             global: None,
         }
@@ -155,7 +155,7 @@ impl<'a> Mm<'a> {
     }
 }
 
-impl Space for Mm<'_> {
+impl Mm for MockMm<'_> {
     fn id(&self) -> ContextId {
         self.id
     }
@@ -164,9 +164,9 @@ impl Space for Mm<'_> {
         Root::new(self.id.into_raw() << 12)
     }
 
-    fn generation(&self) -> TlbGen {
+    fn tlb_gen(&self) -> TlbGen {
         self.note(Did::Read(self.id.into_raw()));
-        self.generation
+        self.tlb_gen
     }
 
     fn global_asid(&self) -> Option<Asid> {
@@ -187,7 +187,7 @@ pub(crate) fn features(pcid: bool, pti: bool) -> Features {
     }
 }
 
-/// A CPU that uses an address space under an ASID, has caught up with its 5th generation, and
+/// A CPU that uses an address space under an ASID, has caught up with its 5th tlb_gen, and
 /// knows of no other.
 pub(crate) fn cpu(loaded: u64, asid: u16) -> Cpu {
     let loaded = ContextId::new(loaded).unwrap_or(ContextId::KERNEL);
@@ -196,7 +196,7 @@ pub(crate) fn cpu(loaded: u64, asid: u16) -> Cpu {
     if let Some(slot) = asid.slot().and_then(|slot| slots.get_mut(slot)) {
         *slot = Slot {
             id: Some(loaded),
-            generation: TlbGen::new(5),
+            tlb_gen: TlbGen::new(5),
         };
     }
     Cpu {

@@ -13,7 +13,7 @@ use crate::{
         ContextId,
         Hardware,
         Hva,
-        Space,
+        Mm,
         TlbGen, //
     },
     x86::invpcid::Pcid, //
@@ -63,8 +63,8 @@ pub(crate) struct Flush {
     pub(crate) space: Option<ContextId>,
     /// What to drop, if it is one change that the CPU lacks.
     pub(crate) range: Range,
-    /// The generation with that change; [`TlbGen::ZERO`] if none is meant.
-    pub(crate) generation: TlbGen,
+    /// The tlb_gen with that change; [`TlbGen::ZERO`] if none is meant.
+    pub(crate) tlb_gen: TlbGen,
 }
 
 /// What was dropped, as `trace_tlb_flush()` says it.
@@ -103,8 +103,8 @@ impl Cpu {
     pub(crate) fn serve(
         &mut self,
         flush: &Flush,
-        loaded: &impl Space,
-        kernel: &impl Space,
+        loaded: &impl Mm,
+        kernel: &impl Mm,
         hardware: &impl Hardware,
     ) -> Served {
         if let Some(space) = flush.space.filter(|&space| space != self.loaded) {
@@ -126,18 +126,18 @@ impl Cpu {
             self.switch_to(kernel, hardware);
             return Served::Left;
         }
-        let local = slot.generation;
-        if flush.generation != TlbGen::ZERO && flush.generation <= local {
+        let local = slot.tlb_gen;
+        if flush.tlb_gen != TlbGen::ZERO && flush.tlb_gen <= local {
             return Served::Known;
         }
-        let generation = loaded.generation();
-        if local == generation {
+        let tlb_gen = loaded.tlb_gen();
+        if local == tlb_gen {
             return Served::CaughtUp(Dropped::Nothing);
         }
         let dropped = match flush.range {
             // Only this change is missing: the one before this CPU knows, and there is none after.
             Range::Some { start, end, shift }
-                if flush.generation == local.next() && flush.generation == generation =>
+                if flush.tlb_gen == local.next() && flush.tlb_gen == tlb_gen =>
             {
                 self.drop_range(start, end, shift, hardware);
                 Dropped::Pages(Range::steps(start, end, shift))
@@ -148,7 +148,7 @@ impl Cpu {
             }
         };
         if let Some(slot) = self.slot_mut(self.asid) {
-            slot.generation = generation;
+            slot.tlb_gen = tlb_gen;
         }
         Served::CaughtUp(dropped)
     }
@@ -187,7 +187,7 @@ impl Cpu {
     }
 
     /// Drops everything of the address space in use but global pages: `native_flush_tlb_local()`.
-    fn drop_all_loaded(&mut self, loaded: &impl Space, hardware: &impl Hardware) {
+    fn drop_all_loaded(&mut self, loaded: &impl Mm, hardware: &impl Hardware) {
         let features = hardware.features();
         self.user_flush.defer(self.asid, features);
         // C reads it from CR3, where it is the same.
@@ -206,19 +206,19 @@ mod tests {
             features,
             Did,
             Hands,
-            Mm, //
+            MockMm, //
         },
         Asid,
         Features,
-        Shown, //
+        Published, //
     };
 
-    /// A change of the address space 20, which took it to a generation.
-    fn change(generation: u64, range: Range) -> Flush {
+    /// A change of the address space 20, which took it to a tlb_gen.
+    fn change(tlb_gen: u64, range: Range) -> Flush {
         Flush {
             space: ContextId::new(20),
             range,
-            generation: TlbGen::new(generation),
+            tlb_gen: TlbGen::new(tlb_gen),
         }
     }
 
@@ -227,11 +227,11 @@ mod tests {
         Range::new(Hva::new(start), Hva::new(start + (count << 12)), 12)
     }
 
-    /// What is done on a CPU that knows the address space 20 at its 5th generation, when that has
-    /// come to `generation`.
-    fn serve(flush: Flush, generation: u64, hands: &Hands) -> (Cpu, Served) {
+    /// What is done on a CPU that knows the address space 20 at its 5th tlb_gen, when that has
+    /// come to `tlb_gen`.
+    fn serve(flush: Flush, tlb_gen: u64, hands: &Hands) -> (Cpu, Served) {
         let mut cpu = cpu(20, 0);
-        let (kernel, mm) = (Mm::new(1, 0), Mm::new(20, generation));
+        let (kernel, mm) = (MockMm::new(1, 0), MockMm::new(20, tlb_gen));
         let served = cpu.serve(&flush, &mm, &kernel, hands);
         (cpu, served)
     }
@@ -252,7 +252,7 @@ mod tests {
             user(0x2000),
         ]));
         assert_eq!(served, Served::CaughtUp(Dropped::Pages(2)));
-        assert_eq!(cpu.slots[0].generation, TlbGen::new(6));
+        assert_eq!(cpu.slots[0].tlb_gen, TlbGen::new(6));
         assert_eq!(cpu.user_flush, UserFlush::default());
     }
 
@@ -271,7 +271,7 @@ mod tests {
             let (cpu, served) = serve(flush, come_to, &hands);
             assert!(hands.did(&[RELOAD]));
             assert_eq!(served, Served::CaughtUp(Dropped::All));
-            assert_eq!(cpu.slots[0].generation, TlbGen::new(come_to));
+            assert_eq!(cpu.slots[0].tlb_gen, TlbGen::new(come_to));
             assert_eq!(cpu.user_flush, UserFlush::from_raw(1 << 1));
         }
     }
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn who_is_elsewhere_says_so() {
         let hands = Hands::new(features(true, true));
-        let (kernel, mm) = (Mm::new(1, 0), Mm::new(10, 0));
+        let (kernel, mm) = (MockMm::new(1, 0), MockMm::new(10, 0));
         let mut cpu = cpu(10, 0);
         cpu.lazy = true;
         let served = cpu.serve(&change(6, Range::All), &mm, &kernel, &hands);
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn the_kernels_own_address_space_is_not_concerned() {
         let hands = Hands::new(features(true, true));
-        let kernel = Mm::new(1, 0);
+        let kernel = MockMm::new(1, 0);
         let flush = Flush {
             space: None,
             ..change(0, Range::All)
@@ -320,13 +320,13 @@ mod tests {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(20, 0);
         cpu.lazy = true;
-        let (kernel, mm) = (Mm::new(1, 0).with(&hands), Mm::new(20, 6));
+        let (kernel, mm) = (MockMm::new(1, 0).with(&hands), MockMm::new(20, 6));
         let served = cpu.serve(&change(6, Range::All), &mm, &kernel, &hands);
         assert_eq!(served, Served::Left);
         assert_eq!((cpu.loaded, cpu.lazy), (ContextId::KERNEL, false));
         let show = |loaded: u64| {
             let loaded = ContextId::new(loaded);
-            Did::Show(Shown {
+            Did::Show(Published {
                 loaded,
                 lazy: false,
             })
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn an_asid_of_every_cpu_is_not_flushed_here() {
         let hands = Hands::new(features(true, true));
-        let (kernel, mut mm) = (Mm::new(1, 0), Mm::new(20, 6));
+        let (kernel, mut mm) = (MockMm::new(1, 0), MockMm::new(20, 6));
         mm.global = Asid::new(100);
         let mut cpu = cpu(20, 0);
         let served = cpu.serve(&change(6, Range::All), &mm, &kernel, &hands);

@@ -12,8 +12,8 @@ use crate::asid::{
     Asid,
     ContextId,
     Hardware,
-    Shown,
-    Space,
+    Mm,
+    Published,
     TlbGen,
     SLOTS, //
 };
@@ -35,56 +35,56 @@ impl Cpu {
     /// The order matters, for a change of tables that another CPU makes meanwhile.  It counts the
     /// change, and then looks who has to be told.  This CPU lets that be seen and then reads the
     /// count.  So it reads the new one, or is told, or both.
-    pub(crate) fn switch_to(&mut self, next: &impl Space, hardware: &impl Hardware) -> Switched {
+    pub(crate) fn switch_to(&mut self, next: &impl Mm, hardware: &impl Hardware) -> Switched {
         let was_lazy = self.lazy;
         if was_lazy {
             self.lazy = false;
-            hardware.show(self.shown());
+            hardware.publish(self.published());
         }
-        let (choice, generation) = if self.loaded == next.id() {
+        let (choice, tlb_gen) = if self.loaded == next.id() {
             match self.stay(next, was_lazy, hardware) {
                 Some(reload) => reload,
                 None => return Switched::Stayed,
             }
         } else {
-            hardware.show(Shown {
+            hardware.publish(Published {
                 loaded: None,
                 lazy: false,
             });
             if next.id() != ContextId::KERNEL {
                 next.join();
             }
-            let generation = next.generation();
-            let choice = self.choose(next, generation, hardware.features());
-            (choice, generation)
+            let tlb_gen = next.tlb_gen();
+            let choice = self.choose(next, tlb_gen, hardware.features());
+            (choice, tlb_gen)
         };
         if choice.flush {
             // What is noted is what was read before: the flush that follows is good for that, and
             // maybe not for what changed since.
             if let Some(slot) = self.slot_mut(choice.asid) {
                 let id = Some(next.id());
-                *slot = Slot { id, generation };
+                *slot = Slot { id, tlb_gen };
             }
         }
         self.load(next, choice, hardware);
         self.loaded = next.id();
         self.asid = choice.asid;
-        hardware.show(self.shown());
+        hardware.publish(self.published());
         Switched::Loaded(choice)
     }
 
     /// Decides whether CR3 has to be written for the address space that is loaded already.
     fn stay(
         &mut self,
-        next: &impl Space,
+        next: &impl Mm,
         was_lazy: bool,
         hardware: &impl Hardware,
     ) -> Option<(Choice, TlbGen)> {
         // It got an ASID for every CPU: `mm_needs_global_asid()`.
         if next.global_asid().is_some_and(|asid| asid != self.asid) {
-            let generation = next.generation();
-            let choice = self.choose(next, generation, hardware.features());
-            return Some((choice, generation));
+            let tlb_gen = next.tlb_gen();
+            let choice = self.choose(next, tlb_gen, hardware.features());
+            return Some((choice, tlb_gen));
         }
         // From thread to thread of a process, it was told of every change.  An ASID of every CPU
         // is kept up to date even without that.
@@ -93,16 +93,16 @@ impl Cpu {
             return None;
         }
         // While it was lazy it was spared.
-        let generation = next.generation();
-        if slot.generation == generation {
+        let tlb_gen = next.tlb_gen();
+        if slot.tlb_gen == tlb_gen {
             return None;
         }
         let asid = self.asid;
-        Some((Choice { asid, flush: true }, generation))
+        Some((Choice { asid, flush: true }, tlb_gen))
     }
 
     /// Writes CR3: `load_new_mm_cr3()`.
-    fn load(&mut self, next: &impl Space, choice: Choice, hardware: &impl Hardware) {
+    fn load(&mut self, next: &impl Mm, choice: Choice, hardware: &impl Hardware) {
         let features = hardware.features();
         let cr3 = next.root().cr3(choice.asid, features);
         if choice.flush {
@@ -119,25 +119,25 @@ impl Cpu {
     pub(crate) fn enter_lazy(&mut self, hardware: &impl Hardware) {
         if self.loaded != ContextId::KERNEL {
             self.lazy = true;
-            hardware.show(self.shown());
+            hardware.publish(self.published());
         }
     }
 
     /// Starts anew in slot 0, on tables that CR3 has already, after the CPU was off.
     ///
-    /// `kernel` is the generation of the kernel's own address space, whichever is loaded.
+    /// `kernel` is the tlb_gen of the kernel's own address space, whichever is loaded.
     /// Answers to `initialize_tlbstate_and_flush()`, which leaves what else there is as it was.
     pub(crate) fn restart(&mut self, kernel: TlbGen) {
         self.asid = Asid::FIRST;
         self.next = 1;
         let mut all = [Slot::UNKNOWN; SLOTS];
         for (new, old) in all.iter_mut().zip(&self.slots) {
-            new.generation = old.generation;
+            new.tlb_gen = old.tlb_gen;
         }
         if let Some(first) = all.first_mut() {
             *first = Slot {
                 id: Some(self.loaded),
-                generation: kernel,
+                tlb_gen: kernel,
             };
         }
         self.slots = all;
@@ -155,7 +155,7 @@ mod tests {
             features,
             Did,
             Hands,
-            Mm, //
+            MockMm, //
         }, //
     };
 
@@ -167,14 +167,14 @@ mod tests {
     /// What the others see.
     fn shown(loaded: u64, lazy: bool) -> Did {
         let loaded = ContextId::new(loaded);
-        Did::Show(Shown { loaded, lazy })
+        Did::Show(Published { loaded, lazy })
     }
 
     #[test]
     fn a_newcomer_is_seen_to_come_joins_and_is_read_in_that_order() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(10, 0);
-        let mm = Mm::new(20, 3).with(&hands);
+        let mm = MockMm::new(20, 3).with(&hands);
         let switched = cpu.switch_to(&mm, &hands);
         assert!(hands.did(&[
             shown(0, false),
@@ -187,7 +187,7 @@ mod tests {
         assert!(matches!(switched, Switched::Loaded(choice) if choice.flush));
         assert_eq!((cpu.loaded, cpu.asid.into_raw(), cpu.next), (mm.id(), 1, 2));
         assert_eq!(cpu.slots[1].id, Some(mm.id()));
-        assert_eq!(cpu.slots[1].generation, TlbGen::new(3));
+        assert_eq!(cpu.slots[1].tlb_gen, TlbGen::new(3));
         // Its user half is flushed when it goes there.
         assert_eq!(cpu.user_flush, UserFlush::from_raw(1 << 2));
         assert!(!cpu.user_flush.contains(asid));
@@ -199,10 +199,10 @@ mod tests {
         let mut cpu = cpu(10, 0);
         cpu.slots[4] = Slot {
             id: ContextId::new(20),
-            generation: TlbGen::new(3),
+            tlb_gen: TlbGen::new(3),
         };
         let before = cpu;
-        cpu.switch_to(&Mm::new(20, 3), &hands);
+        cpu.switch_to(&MockMm::new(20, 3), &hands);
         assert!(hands.did(&[shown(0, false), cr3(4, true), shown(20, false)]));
         assert_eq!(cpu.slots, before.slots);
         assert_eq!(cpu.user_flush, before.user_flush);
@@ -212,24 +212,24 @@ mod tests {
     fn threads_of_one_process_write_nothing() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(20, 0);
-        let mm = Mm::new(20, 99).with(&hands);
+        let mm = MockMm::new(20, 99).with(&hands);
         assert_eq!(cpu.switch_to(&mm, &hands), Switched::Stayed);
         assert!(hands.did(&[]));
     }
 
     #[test]
     fn from_a_kernel_thread_the_generation_decides() {
-        for (generation, flush) in [(5, false), (6, true), (4, true)] {
+        for (tlb_gen, flush) in [(5, false), (6, true), (4, true)] {
             let hands = Hands::new(features(true, true));
             let mut cpu = cpu(20, 0);
             cpu.enter_lazy(&hands);
-            let mm = Mm::new(20, generation).with(&hands);
+            let mm = MockMm::new(20, tlb_gen).with(&hands);
             let switched = cpu.switch_to(&mm, &hands);
             let come = [shown(20, true), shown(20, false), Did::Read(20)];
             if flush {
                 let [a, b, c] = come;
                 assert!(hands.did(&[a, b, c, cr3(0, false), shown(20, false)]));
-                assert_eq!(cpu.slots[0].generation, TlbGen::new(generation));
+                assert_eq!(cpu.slots[0].tlb_gen, TlbGen::new(tlb_gen));
                 assert_eq!(cpu.user_flush, UserFlush::from_raw(1 << 1));
             } else {
                 assert!(hands.did(&come));
@@ -242,7 +242,7 @@ mod tests {
     fn the_kernels_own_tables_have_no_mask() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(20, 0);
-        let kernel = Mm::new(1, 0).with(&hands);
+        let kernel = MockMm::new(1, 0).with(&hands);
         cpu.switch_to(&kernel, &hands);
         let came = [
             shown(0, false),
@@ -265,7 +265,7 @@ mod tests {
     fn an_asid_of_every_cpu_is_taken_up_when_there_is_one() {
         let hands = Hands::new(features(true, false));
         let mut cpu = cpu(20, 0);
-        let mut mm = Mm::new(20, 5);
+        let mut mm = MockMm::new(20, 5);
         mm.global = Asid::new(100);
         cpu.switch_to(&mm, &hands);
         assert!(hands.did(&[cr3(100, true), shown(20, false)]));
@@ -279,8 +279,8 @@ mod tests {
         let hands = Hands::new(features(false, true));
         let mut cpu = cpu(10, 0);
         for _ in 0..2 {
-            cpu.switch_to(&Mm::new(20, 5), &hands);
-            cpu.switch_to(&Mm::new(10, 5), &hands);
+            cpu.switch_to(&MockMm::new(20, 5), &hands);
+            cpu.switch_to(&MockMm::new(10, 5), &hands);
         }
         assert_eq!(hands.kept(), 0);
         assert_eq!(cpu.user_flush, UserFlush::default());
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!((cpu.asid, cpu.next), (Asid::FIRST, 1));
         let [first, rest @ ..] = cpu.slots;
         assert_eq!(
-            (first.id, first.generation),
+            (first.id, first.tlb_gen),
             (ContextId::new(20), TlbGen::new(7))
         );
         assert!(rest.iter().all(|slot| slot.id.is_none()));

@@ -74,7 +74,7 @@ fn show_cpu(number: u32, cpu: &Cpu, features: Features, file: &SeqFile) {
             "cpu={number} slot={} ctx_id={} tlb_gen={}",
             asid.into_raw(),
             slot.id.map_or(0, ContextId::into_raw),
-            slot.generation.into_raw()
+            slot.tlb_gen.into_raw()
         );
         if features.pcid {
             seq_print!(file, " kpcid={}", asid.kpcid().into_raw());

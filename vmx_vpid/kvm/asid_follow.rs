@@ -146,7 +146,7 @@ fn ask_each(followed: Option<&Followed>, forget: bool, mut function: impl FnMut(
         }
         function(number, view);
     }
-    // SAFETY: Done above.
+    // SAFETY: Observed above.
     unsafe { kernel::bindings::cpus_read_unlock() };
 }
 

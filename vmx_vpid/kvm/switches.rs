@@ -150,7 +150,7 @@ extern "C" fn vmx_vpid_switch_get(which: bindings::vmx_vpid_switch) -> u64 {
         bindings::vmx_vpid_switch_VMX_VPID_FORCE_FLUSH => switches.force_flush.into(),
         bindings::vmx_vpid_switch_VMX_VPID_FLUSH_CONTEXT => switches.flush_context.into(),
         bindings::vmx_vpid_switch_VMX_VPID_ASID_FOLLOW => asid_follow::following().into(),
-        bindings::vmx_vpid_switch_VMX_VPID_ASID_TWIST => tlbstate::twist_number(),
+        bindings::vmx_vpid_switch_VMX_VPID_ASID_TWIST => tlbstate::bug_number(),
         bindings::vmx_vpid_switch_VMX_VPID_CHECK_VMCS => switches.check_vmcs.into(),
         _ => switches.caps_mask,
     }
@@ -180,7 +180,7 @@ extern "C" fn vmx_vpid_switch_set(which: bindings::vmx_vpid_switch, value: u64) 
             bindings::vmx_vpid_switch_VMX_VPID_ASID_FOLLOW => {
                 asid_follow::follow(boolean("asid_follow")?)?;
             }
-            bindings::vmx_vpid_switch_VMX_VPID_ASID_TWIST => tlbstate::set_twist(value)?,
+            bindings::vmx_vpid_switch_VMX_VPID_ASID_TWIST => tlbstate::set_bug(value)?,
             bindings::vmx_vpid_switch_VMX_VPID_CHECK_VMCS => {
                 let check_vmcs = boolean("check_vmcs")?;
                 set(|all| all.check_vmcs = check_vmcs)?;

@@ -13,13 +13,13 @@ use crate::{
             Slot,
             UserFlush, //
         },
-        difference::When,
+        difference::Event,
         follow::{
-            Done,
+            Bug, //
             Follower,
-            Mm,
+            MmSnapshot,
             Next,
-            Twist, //
+            Observed,
         },
         shootdown::{
             Dropped,
@@ -30,8 +30,8 @@ use crate::{
         ContextId,
         Features,
         Hva,
+        Published,
         Root,
-        Shown,
         TlbGen,
         SLOTS, //
     },
@@ -59,16 +59,16 @@ use kernel::{
 kernel::static_assert!(tlb::VMX_VPID_TLB_NR_DYN_ASIDS as usize == SLOTS);
 
 /// What is wrong on purpose, by its number.
-static TWIST: Atomic<u64> = Atomic::new(0);
+static BUG: Atomic<u64> = Atomic::new(0);
 
 /// What is wrong on purpose.
-pub(super) fn twist() -> Twist {
-    Twist::new(TWIST.load(Relaxed)).unwrap_or_default()
+pub(super) fn injected_bug() -> Bug {
+    Bug::new(BUG.load(Relaxed)).unwrap_or_default()
 }
 
 /// Returns the number of what is wrong on purpose.
-pub(super) fn twist_number() -> u64 {
-    TWIST.load(Relaxed)
+pub(super) fn bug_number() -> u64 {
+    BUG.load(Relaxed)
 }
 
 /// Sets what is wrong on purpose, by its number.
@@ -76,12 +76,12 @@ pub(super) fn twist_number() -> u64 {
 /// # Errors
 ///
 /// [`EINVAL`] if it is none.
-pub(super) fn set_twist(number: u64) -> Result {
-    if Twist::new(number).is_none() {
+pub(super) fn set_bug(number: u64) -> Result {
+    if Bug::new(number).is_none() {
         pr_err!("asid_twist={} is refused: write 0 to 5\n", number);
         return Err(EINVAL);
     }
-    TWIST.store(number, Relaxed);
+    BUG.store(number, Relaxed);
     Ok(())
 }
 
@@ -156,13 +156,13 @@ pub(crate) fn features() -> Option<Features> {
 /// # Safety
 ///
 /// It is loaded, or about to be, or the kernel's own.
-unsafe fn read_mm(mm: *mut bindings::mm_struct) -> Option<Mm> {
+unsafe fn read_mm(mm: *mut bindings::mm_struct) -> Option<MmSnapshot> {
     let mut raw = bindings::vmx_vpid_mm::default();
     // SAFETY: The contract of this function; the helper writes the whole value.
     unsafe { bindings::vmx_vpid_read_mm(mm, &mut raw) };
-    Some(Mm {
+    Some(MmSnapshot {
         id: ContextId::new(raw.ctx_id)?,
-        generation: TlbGen::new(raw.tlb_gen),
+        tlb_gen: TlbGen::new(raw.tlb_gen),
         root: Root::new(raw.root),
     })
 }
@@ -173,7 +173,7 @@ unsafe fn read_mm(mm: *mut bindings::mm_struct) -> Option<Mm> {
 /// # Safety
 ///
 /// Interrupts are off.
-pub(super) unsafe fn read_cpu() -> Option<(Cpu, Shown, Option<Mm>)> {
+pub(super) unsafe fn read_cpu() -> Option<(Cpu, Published, Option<MmSnapshot>)> {
     // SAFETY: The kernel's own value for this CPU, which nothing else writes.
     let state = unsafe { ptr::read(bindings::vmx_vpid_tlb_state().cast::<tlb::tlb_state>()) };
     // SAFETY: As above.
@@ -198,10 +198,10 @@ pub(super) unsafe fn read_cpu() -> Option<(Cpu, Shown, Option<Mm>)> {
         user_flush: UserFlush::from_raw(state.user_pcid_flush_mask),
         slots: state.ctxs.map(|context| Slot {
             id: ContextId::new(context.ctx_id),
-            generation: TlbGen::new(context.tlb_gen),
+            tlb_gen: TlbGen::new(context.tlb_gen),
         }),
     };
-    Some((cpu, Shown { loaded: id, lazy }, loaded))
+    Some((cpu, Published { loaded: id, lazy }, loaded))
 }
 
 /// Takes an address as C has it.
@@ -227,7 +227,7 @@ unsafe extern "C" fn vmx_vpid_asid_switching(
     if let (Some((cpu, ..)), Some(next)) = (cpu, next) {
         // SAFETY: The contract of this function.
         unsafe {
-            followed.here(|it| it.begin(cpu, Next::Switch(next), followed.features, twist()))
+            followed.here(|it| it.begin(cpu, Next::Switch(next), followed.features, injected_bug()))
         };
     }
 }
@@ -259,11 +259,11 @@ unsafe extern "C" fn vmx_vpid_asid_flushing(
             address(info.end),
             info.stride_shift.into(),
         ),
-        generation: TlbGen::new(info.new_tlb_gen),
+        tlb_gen: TlbGen::new(info.new_tlb_gen),
     };
     let next = Next::Flush(flush, loaded);
     // SAFETY: The contract of this function.
-    unsafe { followed.here(|it| it.begin(cpu, next, followed.features, twist())) };
+    unsafe { followed.here(|it| it.begin(cpu, next, followed.features, injected_bug())) };
 }
 
 /// Takes the end of something.
@@ -271,14 +271,14 @@ unsafe extern "C" fn vmx_vpid_asid_flushing(
 /// # Safety
 ///
 /// As above.
-unsafe fn end(follower: *mut c_void, when: When, cr3: u64, pages: u64) {
+unsafe fn end(follower: *mut c_void, when: Event, cr3: u64, pages: u64) {
     // SAFETY: The contract of this function: it lives until no event comes any more.
     let followed = unsafe { &*follower.cast::<Followed>() };
     // SAFETY: The contract of this function.
     let Some((cpu, shown, _)) = (unsafe { read_cpu() }) else {
         return;
     };
-    let done = Done {
+    let done = Observed {
         cpu,
         shown,
         cr3: Cr3::from(cr3),
@@ -300,7 +300,7 @@ unsafe fn end(follower: *mut c_void, when: When, cr3: u64, pages: u64) {
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_asid_switched(follower: *mut c_void, cr3: u64, pages: u64) {
     // SAFETY: The contract of this function.
-    unsafe { end(follower, When::Switch, cr3, pages) };
+    unsafe { end(follower, Event::Switch, cr3, pages) };
 }
 
 /// This CPU served a flush, and dropped so much.
@@ -311,5 +311,5 @@ unsafe extern "C" fn vmx_vpid_asid_switched(follower: *mut c_void, cr3: u64, pag
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_asid_flushed(follower: *mut c_void, cr3: u64, pages: u64) {
     // SAFETY: The contract of this function.
-    unsafe { end(follower, When::Flush, cr3, pages) };
+    unsafe { end(follower, Event::Flush, cr3, pages) };
 }

@@ -76,13 +76,13 @@ bugs! {
     SlotTakenAsItIs: true, false, true;
     /// A slot is used again although tables changed, and what is cached is kept.
     ChangesNotCompared: true, false, true;
-    /// The slot of a newcomer keeps the generation of who had it before.
+    /// The slot of a newcomer keeps the tlb_gen of who had it before.
     GenerationNotNoted: true, false, true;
     /// It keeps the name of who had it before.
     NameNotNoted: true, false, true;
-    /// What is noted is not the generation that was flushed for, but the one after it.
+    /// What is noted is not the tlb_gen that was flushed for, but the one after it.
     GenerationReadLate: true, false, true;
-    /// The generation is read before the CPU is told of changes.
+    /// The tlb_gen is read before the CPU is told of changes.
     ReadBeforeJoin: true, false, true;
     /// On the way to a process, a CPU shows the one it comes from.
     SwitchHidden: true, false, true;

@@ -8,7 +8,7 @@ use crate::asid::{
         Range, //
     },
     Hva,
-    Shown, //
+    Published, //
 };
 
 /// How many steps are taken one by one at most: `tlb_single_page_flush_ceiling`, by default.
@@ -34,7 +34,7 @@ pub(crate) enum Reach {
     Many,
     /// Here.
     Here,
-    /// Nowhere: whoever comes to use the address space reads its generation.
+    /// Nowhere: whoever comes to use the address space reads its tlb_gen.
     Nowhere,
 }
 
@@ -65,21 +65,21 @@ pub(crate) struct Told {
 impl Told {
     /// Whether a CPU of the mask has to be told: `native_flush_tlb_multi()`.
     ///
-    /// One that is lazy reads the generation before it uses what it has.  But the CPU may walk
+    /// One that is lazy reads the tlb_gen before it uses what it has.  But the CPU may walk
     /// tables on its own account, and what was a table must not be one of these for it: where
     /// tables were freed, all are told.
-    pub(crate) fn concerns(&self, shown: Shown) -> bool {
+    pub(crate) fn concerns(&self, shown: Published) -> bool {
         self.freed_tables || self.should(shown)
     }
 
     /// The same, for a flush that freed no tables: `should_flush_tlb()`.
-    fn should(&self, shown: Shown) -> bool {
+    fn should(&self, shown: Published) -> bool {
         match (shown, self.flush.space) {
-            (Shown { lazy: true, .. }, _) => false,
+            (Published { lazy: true, .. }, _) => false,
             (_, None) => true,
-            // On the way: it may have read the generation before this change.
-            (Shown { loaded: None, .. }, _) => true,
-            (Shown { loaded, .. }, space) => loaded == space || self.trim,
+            // On the way: it may have read the tlb_gen before this change.
+            (Published { loaded: None, .. }, _) => true,
+            (Published { loaded, .. }, space) => loaded == space || self.trim,
         }
     }
 }
@@ -98,7 +98,7 @@ mod tests {
         let flush = Flush {
             space: space.and_then(ContextId::new),
             range: Range::All,
-            generation: TlbGen::new(6),
+            tlb_gen: TlbGen::new(6),
         };
         Told {
             flush,
@@ -108,9 +108,9 @@ mod tests {
     }
 
     /// A CPU that uses an address space; 0: on the way.
-    fn shown(loaded: u64, lazy: bool) -> Shown {
+    fn shown(loaded: u64, lazy: bool) -> Published {
         let loaded = ContextId::new(loaded);
-        Shown { loaded, lazy }
+        Published { loaded, lazy }
     }
 
     #[test]

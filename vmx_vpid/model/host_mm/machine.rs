@@ -29,9 +29,9 @@ use crate::{
         Features,
         Hardware,
         Hva,
+        Mm,
+        Published,
         Root,
-        Shown,
-        Space,
         TlbGen,
         SLOTS, //
     },
@@ -68,9 +68,9 @@ pub(super) const KERNEL: usize = 0;
 pub(super) const TEMPORARY: usize = 1;
 
 /// An address space: a process's, or the kernel's own.
-pub(super) struct Mm {
+pub(super) struct ModelMm {
     pub(super) id: Cell<ContextId>,
-    pub(super) generation: Cell<TlbGen>,
+    pub(super) tlb_gen: Cell<TlbGen>,
     /// `mm_cpumask()`.
     pub(super) mask: Cell<u32>,
     /// Its process is about to be gone: none comes to run it.
@@ -85,7 +85,7 @@ pub(super) struct Core {
     /// What it knows of its slots.
     pub(super) state: Cell<Cpu>,
     /// What the others see of that.
-    pub(super) shown: Cell<Shown>,
+    pub(super) shown: Cell<Published>,
     /// Whose thread it runs; the kernel's own: a kernel thread.
     pub(super) thread: Cell<usize>,
     /// In user mode.
@@ -107,7 +107,7 @@ pub(super) struct Core {
 pub(super) struct Machine {
     pub(super) config: Config,
     pub(super) cores: [Core; CPUS],
-    pub(super) spaces: [Mm; SPACES],
+    pub(super) spaces: [ModelMm; SPACES],
     pub(super) kernel_frames: [Cell<u32>; KERNEL_PAGES],
     /// The last number that was given to a frame, a table or a process.
     last: Cell<u32>,
@@ -138,7 +138,7 @@ impl Machine {
             cores: array::from_fn(|_| Core {
                 tlb: Tlb::new(config.features, KERNEL),
                 state: Cell::new(cpu),
-                shown: Cell::new(cpu.shown()),
+                shown: Cell::new(cpu.published()),
                 thread: Cell::new(KERNEL),
                 user: Cell::new(false),
                 online: Cell::new(true),
@@ -148,9 +148,9 @@ impl Machine {
                 coming: Cell::new(KERNEL),
                 keep: Cell::new(false),
             }),
-            spaces: array::from_fn(|number| Mm {
+            spaces: array::from_fn(|number| ModelMm {
                 id: Cell::new(ContextId::new(number as u64 + 1).unwrap_or(ContextId::KERNEL)),
-                generation: Cell::new(TlbGen::ZERO),
+                tlb_gen: Cell::new(TlbGen::ZERO),
                 mask: Cell::new(0),
                 dying: Cell::new(false),
                 frames: array::from_fn(|_| fresh()),
@@ -333,11 +333,11 @@ impl Hardware for Here<'_> {
         self.machine.config.features
     }
 
-    fn show(&self, shown: Shown) {
+    fn publish(&self, shown: Published) {
         let before = self.core().shown.get();
         let hidden = match shown {
-            Shown { loaded: None, .. } => self.machine.broken(Bug::SwitchHidden),
-            Shown { lazy: false, .. } => before.lazy && self.machine.broken(Bug::LazyForLong),
+            Published { loaded: None, .. } => self.machine.broken(Bug::SwitchHidden),
+            Published { lazy: false, .. } => before.lazy && self.machine.broken(Bug::LazyForLong),
             _ => false,
         };
         if !hidden {
@@ -401,7 +401,7 @@ pub(super) struct Seen<'a> {
     pub(super) pretended: Option<TlbGen>,
 }
 
-impl Space for Seen<'_> {
+impl Mm for Seen<'_> {
     fn id(&self) -> ContextId {
         self.machine.spaces[self.number].id.get()
     }
@@ -410,9 +410,9 @@ impl Space for Seen<'_> {
         Root::new(tlb::root(self.number))
     }
 
-    fn generation(&self) -> TlbGen {
+    fn tlb_gen(&self) -> TlbGen {
         self.machine.elsewhere(self.cpu);
-        let now = self.machine.spaces[self.number].generation.get();
+        let now = self.machine.spaces[self.number].tlb_gen.get();
         let read = self.pretended.or(self.early.take()).unwrap_or(now);
         self.machine.elsewhere(self.cpu);
         read
@@ -425,7 +425,7 @@ impl Space for Seen<'_> {
     fn join(&self) {
         let mm = &self.machine.spaces[self.number];
         if self.machine.broken(Bug::ReadBeforeJoin) {
-            self.early.set(Some(mm.generation.get()));
+            self.early.set(Some(mm.tlb_gen.get()));
             self.machine.elsewhere(self.cpu);
         }
         mm.mask.set(mm.mask.get() | 1 << self.cpu);

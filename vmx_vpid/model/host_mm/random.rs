@@ -29,8 +29,8 @@ use crate::{
         },
         switch::Switched,
         Hardware,
+        Mm,
         Root,
-        Space,
         TlbGen, //
     },
     model::host_mm::pti_cr3, //
@@ -206,7 +206,7 @@ impl Machine {
             let id = next.id();
             if state.loaded == id && state.lazy && self.broken(Bug::LazyNotCompared) {
                 state.lazy = false;
-                here.show(state.shown());
+                here.publish(state.published());
                 return;
             }
             let known = state.slots.iter().any(|slot| slot.id == Some(id));
@@ -223,13 +223,13 @@ impl Machine {
                 let place = usize::from(choice.asid.into_raw());
                 let slot = &mut state.slots[place];
                 if choice.flush && self.broken(Bug::GenerationNotNoted) {
-                    slot.generation = before[place].generation;
+                    slot.tlb_gen = before[place].tlb_gen;
                 }
                 if choice.flush && self.broken(Bug::NameNotNoted) {
                     slot.id = before[place].id;
                 }
                 if choice.flush && self.broken(Bug::GenerationReadLate) {
-                    slot.generation = self.spaces[space].generation.get();
+                    slot.tlb_gen = self.spaces[space].tlb_gen.get();
                 }
             }
         });
@@ -248,7 +248,7 @@ impl Machine {
             this.switch(cpu, TEMPORARY);
             this.note(this.touch(cpu, this.below(USER_PAGES)));
             this.note(this.check_pages(cpu, 0..USER_PAGES));
-            // From here on this CPU is told of nothing: the next use reads the generation.
+            // From here on this CPU is told of nothing: the next use reads the tlb_gen.
             this.with(cpu, |state, here| here.leave(state.loaded));
             this.switch(cpu, before.unwrap_or(KERNEL));
         });

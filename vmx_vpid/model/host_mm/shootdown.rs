@@ -124,9 +124,9 @@ impl Machine {
 
     /// Counts a change: `inc_mm_tlb_gen()`.
     fn count(&self, space: usize) -> TlbGen {
-        let generation = &self.spaces[space].generation;
-        generation.set(generation.get().next());
-        generation.get()
+        let tlb_gen = &self.spaces[space].tlb_gen;
+        tlb_gen.set(tlb_gen.get().next());
+        tlb_gen.get()
     }
 
     /// Changes tables of a process, and makes it known: `flush_tlb_mm_range()`.
@@ -142,7 +142,7 @@ impl Machine {
             flush: Flush {
                 space: Some(mm.id.get()),
                 range,
-                generation: TlbGen::ZERO,
+                tlb_gen: TlbGen::ZERO,
             },
             freed_tables: freed_tables && !self.broken(Bug::FreedTablesHidden),
             trim: self.below(4) == 0,
@@ -161,8 +161,8 @@ impl Machine {
             Edit::Everything => change(&[a, b, c, d, low, high]),
         }
         let late = self.broken(Bug::CountedLate);
-        told.flush.generation = if late {
-            mm.generation.get().next()
+        told.flush.tlb_gen = if late {
+            mm.tlb_gen.get().next()
         } else {
             self.count(space)
         };
@@ -184,7 +184,7 @@ impl Machine {
             flush: Flush {
                 space: None,
                 range: Range::All,
-                generation: TlbGen::ZERO,
+                tlb_gen: TlbGen::ZERO,
             },
             freed_tables: false,
             trim: false,
@@ -294,7 +294,7 @@ impl Machine {
         }
         let id = u64::from(self.fresh()) + 1000;
         mm.id.set(ContextId::new(id).unwrap_or(ContextId::KERNEL));
-        mm.generation.set(TlbGen::ZERO);
+        mm.tlb_gen.set(TlbGen::ZERO);
         mm.mask.set(0);
         mm.dying.set(false);
         Ok(())
@@ -320,17 +320,17 @@ impl Machine {
             let number = self.number(state.loaded).unwrap_or(KERNEL);
             let mut loaded = self.space(number, cpu);
             let kernel = self.space(KERNEL, cpu);
-            let now = self.spaces[number].generation.get();
+            let now = self.spaces[number].tlb_gen.get();
             let asid = state.asid.into_raw();
             let slot = &mut state.slots[usize::from(asid)];
-            let behind = flush.generation > slot.generation.next();
+            let behind = flush.tlb_gen > slot.tlb_gen.next();
             if behind && self.broken(Bug::ChangesSkipped) {
-                slot.generation = TlbGen::new(flush.generation.into_raw() - 1);
+                slot.tlb_gen = TlbGen::new(flush.tlb_gen.into_raw() - 1);
             }
-            let last = flush.generation == slot.generation.next();
+            let last = flush.tlb_gen == slot.tlb_gen.next();
             let pretend = last && self.broken(Bug::LaterChangesSkipped);
             if pretend {
-                loaded.pretended = Some(flush.generation);
+                loaded.pretended = Some(flush.tlb_gen);
             }
             if let (Range::Some { start, shift, .. }, true) =
                 (flush.range, self.broken(Bug::RangeCutShort))
@@ -342,7 +342,7 @@ impl Machine {
                 state.serve(&flush, &loaded, &kernel, &here);
             });
             if pretend && state.loaded == self.spaces[number].id.get() {
-                state.slots[usize::from(asid)].generation = now;
+                state.slots[usize::from(asid)].tlb_gen = now;
             }
         });
     }
