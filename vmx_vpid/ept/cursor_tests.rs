@@ -70,7 +70,7 @@ mod tests {
             (MAP_R, 511 * GIB, GIB),
             (MAP, 512 * GIB, 3 * KIB_4),
         ] {
-            act(ept, &mut arena, range(start, bytes)?)?.settle(&mut arena);
+            act(ept, &mut arena, range(start, bytes)?)?.complete_flush(&mut arena);
         }
         Ok((ept, arena))
     }
@@ -117,7 +117,7 @@ mod tests {
         let last = (1 << 57) - KIB_4;
         for start in [0, last] {
             ept.map(&mut arena, range(start, KIB_4)?, to(GIB, RW))?
-                .settle(&mut arena);
+                .complete_flush(&mut arena);
         }
         let (shown, _) = look_at(tree(ept), &mut arena, 1000, usize::MAX)?;
         assert_eq!(shown.len(), 2 + 2 * 4);
@@ -169,14 +169,15 @@ mod tests {
     fn a_page_in_the_place_of_a_table_is_shown_from_there_on() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         let mut cursor = Cursor::new();
         let mut pages = 0;
         cursor.advance(tree(ept), &mut arena, usize::MAX, |seen| {
             pages += usize::from(matches!(seen.slot, Ok(Slot::Page(_))));
             pages < 5
         });
-        ept.merge(&mut arena, range(0, GIB)?)?.settle(&mut arena);
+        ept.merge(&mut arena, range(0, GIB)?)?
+            .complete_flush(&mut arena);
         let mut first = None;
         cursor.advance(tree(ept), &mut arena, usize::MAX, |seen| {
             first.get_or_insert((seen.level, seen.first, seen.end));
@@ -195,7 +196,7 @@ mod tests {
         for seed in 1..40 {
             let mut random = Random::new(seed);
             let (ept, mut arena) = with_gib(RW)?;
-            PROTECT_R(ept, &mut arena, kept)?.settle(&mut arena);
+            PROTECT_R(ept, &mut arena, kept)?.complete_flush(&mut arena);
             let (mut cursor, mut place, mut intact) = (Cursor::new(), 0, 0);
             loop {
                 let most = 1 + random.index(60);
@@ -223,9 +224,10 @@ mod tests {
                 let bytes = random.one_of(&[KIB_4, 3 * KIB_4, MIB_2, 4 * MIB_2]);
                 // One that runs out of tables changes nothing.
                 if let Ok(change) = change(ept, &mut arena, range(from, bytes)?) {
-                    change.settle(&mut arena);
+                    change.complete_flush(&mut arena);
                 }
-                ept.merge(&mut arena, range(0, GIB)?)?.settle(&mut arena);
+                ept.merge(&mut arena, range(0, GIB)?)?
+                    .complete_flush(&mut arena);
             }
             assert_eq!(intact, 3 * MIB_2);
         }

@@ -295,11 +295,11 @@ mod tests {
     fn pages_with_equal_attributes_are_one_region() -> Result {
         let (ept, mut arena) = with_gib(RWX)?;
         ept.protect(&mut arena, range(MIB_2, KIB_4)?, RX)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         ept.mark_mmio(&mut arena, range(2 * MIB_2 - 2 * KIB_4, 2 * KIB_4)?)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         ept.unmap(&mut arena, range(4 * MIB_2, 3 * MIB_2)?)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         // A page in the middle of others, by its flags alone.
         let at = locate(ept, &mut arena, Level::Pd, 9 * MIB_2);
         let entry = Tables::read(&mut arena, at);
@@ -331,7 +331,7 @@ mod tests {
         let (ept, mut arena) = empty()?;
         for start in [0, 2 * KIB_4] {
             ept.map(&mut arena, range(start, KIB_4)?, to(start, RW))?
-                .settle(&mut arena);
+                .complete_flush(&mut arena);
         }
         let all = regions(ept, &mut arena, Flags::Kept)?;
         assert_eq!(all.len(), 2);

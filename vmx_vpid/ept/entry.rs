@@ -9,12 +9,8 @@
 //! Source: the manual's chapter on the extended page-table mechanism, the formats of EPT entries,
 //! and "EPT Misconfigurations".
 
+pub(crate) use super::level::Level;
 use super::level::FRAME_MASK;
-pub(crate) use super::level::{
-    Level,
-    ENTRIES,
-    TABLE_SIZE, //
-};
 use crate::{
     vmx::caps::EptVpidCap,
     x86::addr::{
@@ -128,12 +124,6 @@ impl Rights {
     pub(crate) const fn or(self, other: Self) -> Self {
         Self::from_raw(self.into_raw() | other.into_raw())
     }
-
-    /// Returns whether all of `needed` is permitted.
-    #[inline]
-    pub(crate) const fn contains(self, needed: Self) -> bool {
-        needed.into_raw() & !self.into_raw() == 0
-    }
 }
 
 bitfield! {
@@ -202,7 +192,7 @@ pub(crate) struct Rules {
     /// Bits that are reserved in each entry: those of an address that the CPU does not have.
     pub(crate) reserved: u64,
     /// What an entry can permit: bit 10 counts with mode-based execute control only.
-    rights: Rights,
+    pub(crate) rights: Rights,
     /// Whether an entry may permit fetches and no reads.
     execute_only: bool,
     /// Whether there are pages of 2 MiB.
@@ -210,7 +200,8 @@ pub(crate) struct Rules {
     /// Whether there are pages of 1 GiB.
     pages_1g: bool,
     /// Whether violations tell of the guest's page, in bits 11:9 of the qualification.
-    advanced_exit_info: bool,
+    #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+    pub(crate) advanced_exit_info: bool,
 }
 
 impl Rules {
@@ -224,20 +215,9 @@ impl Rules {
             execute_only: caps.execute_only(),
             pages_2m: caps.pages_2m(),
             pages_1g: caps.pages_1g(),
+            #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
             advanced_exit_info: caps.advanced_exit_info(),
         }
-    }
-
-    /// Returns whether mode-based execute control is on.
-    #[inline]
-    pub(crate) fn mbec(self) -> bool {
-        self.rights.execute_user()
-    }
-
-    /// Returns whether violations tell of the guest's page.
-    #[inline]
-    pub(crate) fn advanced_exit_info(self) -> bool {
-        self.advanced_exit_info
     }
 
     /// Returns what an entry permits.

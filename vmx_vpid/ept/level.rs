@@ -11,9 +11,6 @@ use crate::x86::addr::{
 };
 use kernel::bits::genmask_u64;
 
-/// The size of a table, and of the smallest page.
-pub(crate) const TABLE_SIZE: u64 = 4096;
-
 /// Bits 51:12, the address of a table or page in an entry.
 pub(crate) const FRAME_MASK: u64 = genmask_u64(12..=51);
 
@@ -39,9 +36,6 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    /// All levels, from the top down.
-    pub(crate) const ALL: [Self; 5] = [Self::Pml5, Self::Pml4, Self::Pdpt, Self::Pd, Self::Pt];
-
     /// Returns the level of the root table.
     #[inline]
     pub(crate) const fn top(levels: Levels) -> Self {

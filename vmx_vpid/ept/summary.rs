@@ -121,7 +121,7 @@ mod tests {
         let whole = count_all(ept, &mut arena);
         assert_eq!((whole.mapped, whole.tables), ([0, 0, GIB], 2));
         ept.mark_mmio(&mut arena, range(MIB_2, 2 * KIB_4)?)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         let mut summary = count_all(ept, &mut arena);
         let small = MIB_2 - 2 * KIB_4;
         assert_eq!(summary.mapped, [small, GIB - MIB_2, 0]);
@@ -152,9 +152,9 @@ mod tests {
     fn a_summary_and_regions_agree() -> Result {
         let (ept, mut arena) = with_gib(RWX)?;
         ept.protect(&mut arena, range(KIB_4, MIB_2)?, RX)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         ept.unmap(&mut arena, range(4 * MIB_2, KIB_4)?)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         let summary = count_all(ept, &mut arena);
         let (mut regions, mut mapped) = (Regions::default(), [0; 3]);
         let mut add = |region: Region| {

@@ -22,9 +22,9 @@ use crate::{
             Level,
             MemoryType,
             Rights,
-            Rules,
-            ENTRIES, //
+            Rules, //
         },
+        level::ENTRIES,
         Levels, //
     },
     model::ept::{
@@ -93,12 +93,12 @@ fn show(pages: u64, alike: bool) -> Result<Shown> {
         rights: Rights::READ.or(Rights::WRITE),
     };
     ept.map(&mut arena, Range::new(Gpa::new(0), pages * PAGE)?, target)?
-        .settle(&mut arena);
+        .complete_flush(&mut arena);
     if !alike {
         for page in (1..pages).step_by(2) {
             let range = Range::new(Gpa::new(page * PAGE), PAGE)?;
             ept.protect(&mut arena, range, Rights::READ)?
-                .settle(&mut arena);
+                .complete_flush(&mut arena);
         }
     }
     let tree = Tree {

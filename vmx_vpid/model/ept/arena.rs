@@ -12,13 +12,11 @@ use super::{
 use crate::{
     ept::{
         cursor::Entries,
-        entry::{
-            Level,
-            ENTRIES,
-            TABLE_SIZE, //
-        },
+        entry::Level,
+        level::ENTRIES,
         Ep4ta, //
     },
+    model::ept::entry::TABLE_SIZE,
     x86::addr::Hpa, //
 };
 use kernel::prelude::*;

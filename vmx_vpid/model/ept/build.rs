@@ -10,7 +10,7 @@
 
 use super::{
     flush_needed::Change,
-    transaction::Draft,
+    transaction::Transaction,
     walk::Tables, //
 };
 use crate::{
@@ -24,14 +24,14 @@ use crate::{
             Level,
             MemoryType,
             Rights,
-            Rules,
-            ENTRIES,
-            TABLE_SIZE, //
+            Rules, //
         },
+        level::ENTRIES,
         Ep4ta,
         Eptp,
         Levels, //
     },
+    model::ept::entry::TABLE_SIZE,
     x86::addr::{
         Gpa,
         Hpa, //
@@ -268,7 +268,7 @@ impl Ept {
         operation: Operation,
     ) -> Result<Change> {
         self.check_range(range)?;
-        Draft::new(self, memory, range).make(operation)
+        Transaction::new(self, memory, range).make(operation)
     }
 
     /// Maps a range, in place of what was mapped there, by the largest pages that there are.
@@ -350,7 +350,7 @@ impl Ept {
     /// [`EINVAL`] for addresses that the EPT does not translate; [`ENOMEM`].
     pub(crate) fn merge(self, memory: &mut impl Memory, range: Range) -> Result<Change> {
         self.check_range(range)?;
-        Draft::new(self, memory, range).merge()
+        Transaction::new(self, memory, range).merge()
     }
 
     /// Takes the whole EPT away.

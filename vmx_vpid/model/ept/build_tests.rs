@@ -44,7 +44,7 @@ mod tests {
             let ept = Ept::new(rules(caps), Levels::Five, false, &mut arena)?;
             let change = ept.map(&mut arena, range(start, bytes)?, to(hpa, RW))?;
             assert_eq!(change.needs(), Needs::Nothing);
-            change.settle(&mut arena);
+            change.complete_flush(&mut arena);
             assert_eq!(count(ept, &mut arena).0, pages);
             for offset in [0, KIB_4 + 1, bytes - 1] {
                 let found = leads_to(ept, &mut arena, start + offset);
@@ -61,7 +61,7 @@ mod tests {
         let (ept, mut arena) = with_gib(RW)?;
         assert_eq!(count(ept, &mut arena), ([1, 0, 0], 2));
         ept.unmap(&mut arena, range(MIB_2 - KIB_4, 2 * KIB_4 + MIB_2)?)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         // Three pages of 2 MiB have a part in it: the second is gone as a whole.
         assert_eq!(count(ept, &mut arena), ([0, 509, 511 + 511], 5));
         assert_eq!(
@@ -84,31 +84,33 @@ mod tests {
             let change = ept.split(&mut arena, range(MIB_2, KIB_4)?, to)?;
             // The same is said, if by other entries.
             assert_eq!(change.needs(), Needs::Nothing);
-            change.settle(&mut arena);
+            change.complete_flush(&mut arena);
             assert_eq!(count(ept, &mut arena).0, pages);
         }
         // Nothing is left to be split, and a part is not put together.
         ept.split(&mut arena, range(0, 2 * MIB_2)?, Level::Pd)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         ept.merge(&mut arena, range(MIB_2, MIB_2 - KIB_4)?)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         assert_eq!(count(ept, &mut arena).0, [0, 511, 512]);
         for (bytes, pages) in [(GIB - MIB_2, [0, 512, 0]), (GIB, [1, 0, 0])] {
             let change = ept.merge(&mut arena, range(0, bytes)?)?;
             assert_eq!(change.needs(), Needs::Context(ept.pointer().ep4ta()));
-            change.settle(&mut arena);
+            change.complete_flush(&mut arena);
             assert_eq!(count(ept, &mut arena).0, pages);
         }
         // From small pages to a large one at once, and nothing at all to no table.
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         arena.log.clear();
-        ept.merge(&mut arena, range(0, GIB)?)?.settle(&mut arena);
+        ept.merge(&mut arena, range(0, GIB)?)?
+            .complete_flush(&mut arena);
         assert_eq!(arena.writes(), 1);
         assert_eq!(count(ept, &mut arena), ([1, 0, 0], 2));
-        ept.unmap(&mut arena, range(0, GIB)?)?.settle(&mut arena);
+        ept.unmap(&mut arena, range(0, GIB)?)?
+            .complete_flush(&mut arena);
         ept.merge(&mut arena, range(0, 1 << 48)?)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         assert_eq!(count(ept, &mut arena), ([0, 0, 0], 1));
         Ok(())
     }
@@ -130,12 +132,13 @@ mod tests {
         ] {
             let (ept, mut arena) = empty()?;
             ept.map(&mut arena, whole, to(5 * MIB_2, RW))?
-                .settle(&mut arena);
-            ept.split(&mut arena, whole, Level::Pt)?.settle(&mut arena);
+                .complete_flush(&mut arena);
+            ept.split(&mut arena, whole, Level::Pt)?
+                .complete_flush(&mut arena);
             if let Some(target) = target {
-                ept.map(&mut arena, one, target)?.settle(&mut arena);
+                ept.map(&mut arena, one, target)?.complete_flush(&mut arena);
             }
-            ept.merge(&mut arena, whole)?.settle(&mut arena);
+            ept.merge(&mut arena, whole)?.complete_flush(&mut arena);
             let expected = if target.is_some() {
                 [0, 0, 512]
             } else {
@@ -146,8 +149,8 @@ mod tests {
         // Pages in a row that do not begin where a large one can.
         let (ept, mut arena) = empty()?;
         ept.map(&mut arena, whole, to(KIB_4, RW))?
-            .settle(&mut arena);
-        ept.merge(&mut arena, whole)?.settle(&mut arena);
+            .complete_flush(&mut arena);
+        ept.merge(&mut arena, whole)?.complete_flush(&mut arena);
         assert_eq!(count(ept, &mut arena).0, [0, 0, 512]);
         Ok(())
     }
@@ -192,7 +195,7 @@ mod tests {
         assert!(refused(ept.protect(&mut arena, first, Rights::WRITE)));
         assert_eq!(arena.used(), 1);
         ept.map(&mut arena, last, to((1 << 46) - KIB_4, RW))?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         assert_eq!(count(ept, &mut arena).0, [0, 0, 1]);
         Ok(())
     }
@@ -221,7 +224,7 @@ mod tests {
             let page = range(gpa & !0xfff, KIB_4)?;
             let change = ept.map(&mut arena, page, to((gpa & !0xfff) + 7 * GIB, rights))?;
             assert_eq!(change.needs(), Needs::Nothing);
-            change.settle(&mut arena);
+            change.complete_flush(&mut arena);
             let Outcome::Translated(found) = look(ept, &mut arena, gpa, kind) else {
                 panic!();
             };
@@ -235,7 +238,8 @@ mod tests {
     fn device_registers_exit_by_misconfiguration() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         let registers = range(MIB_2 + KIB_4, KIB_4)?;
-        ept.mark_mmio(&mut arena, registers)?.settle(&mut arena);
+        ept.mark_mmio(&mut arena, registers)?
+            .complete_flush(&mut arena);
         for kind in [Read, Write, Fetch] {
             let found = look(ept, &mut arena, MIB_2 + KIB_4 + 8, kind);
             let Outcome::Misconfiguration(misconfig, last) = found else {
@@ -248,9 +252,9 @@ mod tests {
         assert!(leads_to(ept, &mut arena, MIB_2 + 2 * KIB_4).is_some());
         // It stays when what is around it changes, and goes when it is unmapped.
         ept.protect(&mut arena, range(0, GIB)?, Rights::READ)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         assert_eq!(last(ept, &mut arena, MIB_2 + KIB_4).1, 0b110);
-        ept.unmap(&mut arena, registers)?.settle(&mut arena);
+        ept.unmap(&mut arena, registers)?.complete_flush(&mut arena);
         assert_eq!(last(ept, &mut arena, MIB_2 + KIB_4).1, 0);
         Ok(())
     }
@@ -299,8 +303,9 @@ mod tests {
     fn each_present_entry_is_shown_once() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         ept.mark_mmio(&mut arena, range(MIB_2, KIB_4)?)?
-            .settle(&mut arena);
-        ept.unmap(&mut arena, range(0, MIB_2)?)?.settle(&mut arena);
+            .complete_flush(&mut arena);
+        ept.unmap(&mut arena, range(0, MIB_2)?)?
+            .complete_flush(&mut arena);
         let mut shown = [0; 4];
         let mut last = Gpa::new(0);
         let tables = survey(
@@ -328,7 +333,7 @@ mod tests {
     fn an_entry_that_is_not_sound_is_found() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         let found = |arena: &mut Arena| survey(ept.rules(), ept.pointer(), arena, |_, _, _, _| {});
         assert_eq!(found(&mut arena), Ok(4));
         let at = locate(ept, &mut arena, Level::Pt, 0x5000);
@@ -353,10 +358,10 @@ mod tests {
     fn what_is_taken_away_comes_back_as_a_whole() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         let change = ept.destroy(&mut arena)?;
         assert_eq!(arena.used(), 4);
-        change.settle(&mut arena);
+        change.complete_flush(&mut arena);
         assert_eq!(arena.used(), 0);
         Ok(())
     }

@@ -48,7 +48,21 @@ impl Entry {
     }
 }
 
+/// The size of a table, and of the smallest page.
+pub(crate) const TABLE_SIZE: u64 = 4096;
+
+impl Rights {
+    /// Returns whether all of `needed` is permitted.
+    #[inline]
+    pub(crate) const fn contains(self, needed: Self) -> bool {
+        needed.into_raw() & !self.into_raw() == 0
+    }
+}
+
 impl Level {
+    /// All levels, from the top down.
+    pub(crate) const ALL: [Self; 5] = [Self::Pml5, Self::Pml4, Self::Pdpt, Self::Pd, Self::Pt];
+
     /// Returns the level above; none above the highest.
     #[inline]
     pub(crate) const fn above(self) -> Option<Self> {
@@ -72,6 +86,18 @@ impl Level {
 }
 
 impl Rules {
+    /// Returns whether mode-based execute control is on.
+    #[inline]
+    pub(crate) fn mbec(self) -> bool {
+        self.rights.execute_user()
+    }
+
+    /// Returns whether violations tell of the guest's page.
+    #[inline]
+    pub(crate) fn advanced_exit_info(self) -> bool {
+        self.advanced_exit_info
+    }
+
     /// Returns whether the CPU has a physical address.
     #[inline]
     pub(crate) const fn has_address(self, hpa: Hpa) -> bool {

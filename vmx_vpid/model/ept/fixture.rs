@@ -72,7 +72,7 @@ pub(crate) fn with_gib_by(rules: Rules, rights: Rights) -> Result<(Ept, Arena)> 
     let mut arena = Arena::new(16)?;
     let ept = Ept::new(rules, Levels::Four, true, &mut arena)?;
     ept.map(&mut arena, range(0, GIB)?, to(3 * GIB, rights))?
-        .settle(&mut arena);
+        .complete_flush(&mut arena);
     arena.log.clear();
     Ok((ept, arena))
 }

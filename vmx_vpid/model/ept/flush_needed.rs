@@ -82,14 +82,14 @@ impl Change {
     pub(crate) fn needs(&self) -> Needs {
         match &self.0 {
             None => Needs::Nothing,
-            Some(owed) => Needs::Context(owed.context),
+            Some(pending) => Needs::Context(pending.context),
         }
     }
 
     /// Makes the flush, if one is needed, and gives back the memory of tables that are no more.
-    pub(crate) fn settle(self, memory: &mut impl Memory) {
-        let Some(owed) = self.0 else { return };
-        let tables = owed.flush(|context| memory.invalidate(context));
+    pub(crate) fn complete_flush(self, memory: &mut impl Memory) {
+        let Some(pending) = self.0 else { return };
+        let tables = pending.flush(|context| memory.invalidate(context));
         for &table in &*tables {
             memory.free(table);
         }

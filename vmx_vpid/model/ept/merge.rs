@@ -11,7 +11,7 @@ use super::{
         Memory, //
     },
     transaction::{
-        Draft,
+        Transaction,
         FLAGS, //
     }, //
 };
@@ -20,9 +20,9 @@ use crate::{
         check::Slot,
         entry::{
             Entry,
-            Level,
-            ENTRIES, //
-        }, //
+            Level, //
+        },
+        level::ENTRIES, //
     },
     x86::addr::{
         Gpa,
@@ -93,7 +93,7 @@ impl Run {
     }
 }
 
-impl<M: Memory> Draft<'_, M> {
+impl<M: Memory> Transaction<'_, M> {
     /// Drafts that entries of a table are merged, from the lowest level up.
     ///
     /// Returns the entry that can take the place of the table, if there is one: then nothing is to

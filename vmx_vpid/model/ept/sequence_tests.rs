@@ -151,14 +151,14 @@ mod tests {
     }
 
     /// A run.
-    struct Course {
+    struct RandomSteps {
         random: Random,
         ept: Ept,
         arena: Arena,
         flat: [Flat; PIECES],
     }
 
-    impl Course {
+    impl RandomSteps {
         fn new(cpu: Cpu) -> Result<Self> {
             let mut arena = Arena::new(TABLES)?;
             let rules = Rules::new(cpu.caps, MaxPhyAddr::new(46), cpu.mbec);
@@ -299,7 +299,7 @@ mod tests {
                         self.check_steps(before, &flat);
                     }
                     self.flat = flat;
-                    self.settle(change, lost);
+                    self.complete_flush(change, lost);
                 }
                 Err(error) => {
                     assert!(error == ENOMEM || error == EAGAIN);
@@ -314,7 +314,7 @@ mod tests {
 
         /// Looks at what is owed for a change, and settles it; `lost` tells whether something was
         /// taken away.
-        fn settle(&mut self, change: Change, lost: bool) {
+        fn complete_flush(&mut self, change: Change, lost: bool) {
             let show = |_, _, _, _| {};
             let tables = survey(self.ept.rules(), self.ept.pointer(), &mut self.arena, show);
             let linked = tables.unwrap_or(0);
@@ -324,22 +324,22 @@ mod tests {
                 Needs::Nothing
             };
             assert_eq!(change.needs(), needs);
-            change.settle(&mut self.arena);
+            change.complete_flush(&mut self.arena);
             assert_eq!(tables, Ok(self.arena.used()));
         }
     }
 
     fn run(cpu: Cpu) -> Result {
-        let mut course = Course::new(cpu)?;
+        let mut random_steps = RandomSteps::new(cpu)?;
         for count in 0..STEPS {
-            course.step(count)?;
+            random_steps.step(count)?;
         }
-        course
+        random_steps
             .ept
-            .destroy(&mut course.arena)?
-            .settle(&mut course.arena);
-        assert_eq!(course.arena.used(), 0);
-        assert_eq!(course.arena.left, TABLES);
+            .destroy(&mut random_steps.arena)?
+            .complete_flush(&mut random_steps.arena);
+        assert_eq!(random_steps.arena.used(), 0);
+        assert_eq!(random_steps.arena.left, TABLES);
         Ok(())
     }
 

@@ -16,9 +16,9 @@ use crate::{
             Entry,
             Level,
             Misconfig,
-            Rules,
-            ENTRIES, //
+            Rules, //
         },
+        level::ENTRIES,
         Eptp, //
     },
     x86::addr::{

@@ -2,7 +2,7 @@
 
 //! How a change of an EPT is made.
 //!
-//! First a draft: tables that are to come are made and filled where no CPU sees them, and what is
+//! First a transaction: tables that are to come are made and filled where no CPU sees them, and what is
 //! to become of entries that CPUs may see is written down.  That can fail, and then nothing has
 //! happened.  Then each of those entries is replaced, in one step of 64 bits, and that cannot fail.
 //! A CPU finds what was or what is to be, and nothing in between.
@@ -28,9 +28,9 @@ use crate::{
         entry::{
             Entry,
             Level,
-            Rights,
-            ENTRIES, //
-        }, //
+            Rights, //
+        },
+        level::ENTRIES, //
     },
     x86::addr::{
         Gpa,
@@ -84,7 +84,7 @@ pub(crate) struct Edit {
 }
 
 /// A change that is being made.
-pub(crate) struct Draft<'a, M> {
+pub(crate) struct Transaction<'a, M> {
     /// The EPT.
     pub(crate) ept: Ept,
     /// Where its tables are.
@@ -101,7 +101,7 @@ pub(crate) struct Draft<'a, M> {
     pub(crate) stale: bool,
 }
 
-impl<'a, M: Memory> Draft<'a, M> {
+impl<'a, M: Memory> Transaction<'a, M> {
     /// Starts with nothing.
     pub(crate) fn new(ept: Ept, memory: &'a mut M, range: Range) -> Self {
         Self {
@@ -251,7 +251,7 @@ impl<'a, M: Memory> Draft<'a, M> {
         rights.execute() || rights.execute_user()
     }
 
-    /// Makes the edits of a draft, or takes back what there is of one that failed.
+    /// Makes the edits of a transaction, or takes back what there is of one that failed.
     fn commit(mut self, drafted: Result) -> Result<Change> {
         if let Err(error) = drafted {
             for &table in &*self.fresh {

@@ -4,7 +4,7 @@
 //! is owed then.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_ept_change)]
+#[kernel::macros::kunit_tests(vmx_vpid_ept_transaction)]
 mod tests {
     use crate::{
         ept::entry::*,
@@ -48,7 +48,7 @@ mod tests {
             // Of a page of its own, and as a part of a large one.
             for first in [range(MIB_2, KIB_4)?, range(MIB_2, MIB_2)?] {
                 let (ept, mut arena) = empty()?;
-                before(ept, &mut arena, first)?.settle(&mut arena);
+                before(ept, &mut arena, first)?.complete_flush(&mut arena);
                 arena.log.clear();
                 let change = act(ept, &mut arena, range(MIB_2, KIB_4)?)?;
                 let context = ept.pointer().ep4ta();
@@ -60,7 +60,7 @@ mod tests {
                 assert_eq!(change.needs(), needs);
                 // No flush is made before it is settled, and one then.
                 assert!(!arena.log.contains(&Event::Invalidate(context)));
-                change.settle(&mut arena);
+                change.complete_flush(&mut arena);
                 assert_eq!(arena.log.contains(&Event::Invalidate(context)), flush);
             }
         }
@@ -72,9 +72,9 @@ mod tests {
         for (before, act) in [(UNMAP, UNMAP), (MARK, MARK), (MAP, MAP), (MAP_R, PROTECT_R)] {
             let (ept, mut arena) = empty()?;
             let page = range(MIB_2, KIB_4)?;
-            before(ept, &mut arena, page)?.settle(&mut arena);
+            before(ept, &mut arena, page)?.complete_flush(&mut arena);
             arena.log.clear();
-            act(ept, &mut arena, page)?.settle(&mut arena);
+            act(ept, &mut arena, page)?.complete_flush(&mut arena);
             assert_eq!(arena.writes(), 0);
         }
         Ok(())
@@ -84,7 +84,7 @@ mod tests {
     fn a_table_is_not_reused_before_the_flush() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         assert_eq!(arena.used(), 4);
         let before = arena.copy()?;
         let change = ept.unmap(&mut arena, range(0, GIB)?)?;
@@ -94,10 +94,10 @@ mod tests {
         assert_eq!(arena.used(), 4);
         // What is made now gets other ones.
         ept.map(&mut arena, range(0, KIB_4)?, to(0, RW))?
-            .settle(&mut arena);
+            .complete_flush(&mut arena);
         assert_eq!(arena.used(), 6);
         arena.log.clear();
-        change.settle(&mut arena);
+        change.complete_flush(&mut arena);
         // The two that are no more can be had after the flush.
         assert!(matches!(
             &*arena.log,
@@ -142,7 +142,7 @@ mod tests {
                 assert!(matches!(last, Some(Event::Write(_, entry))
                     if entry & rights.into_raw() == rights.into_raw()));
                 assert_eq!(seen.next(), None);
-                change.settle(&mut arena);
+                change.complete_flush(&mut arena);
             }
         }
         Ok(())
@@ -195,7 +195,7 @@ mod tests {
                     let found = look(ept, &mut arena, 0, Write);
                     assert!(matches!(found, Outcome::Translated(_)));
                 }
-                act(ept, &mut arena, range(0, KIB_4)?)?.settle(&mut arena);
+                act(ept, &mut arena, range(0, KIB_4)?)?.complete_flush(&mut arena);
                 assert_eq!(arena.race, None);
                 let (found, entry) = last(ept, &mut arena, KIB_4);
                 assert_eq!((found, entry & (A | D)), (level, A | D));
@@ -215,15 +215,16 @@ mod tests {
                     let entry = arena.read(at);
                     arena.write(at, entry | D);
                 }
-                act(ept, &mut arena, range(0, GIB)?)?.settle(&mut arena);
+                act(ept, &mut arena, range(0, GIB)?)?.complete_flush(&mut arena);
                 assert!(arena.race.is_none() && arena.read(at) & D != 0);
             }
         }
         // CPUs may set flags in a table that is no more until the flush.
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, GIB)?, Level::Pd)?
-            .settle(&mut arena);
-        ept.merge(&mut arena, range(0, GIB)?)?.settle(&mut arena);
+            .complete_flush(&mut arena);
+        ept.merge(&mut arena, range(0, GIB)?)?
+            .complete_flush(&mut arena);
         let at = locate(ept, &mut arena, Level::Pdpt, 0);
         assert_eq!(arena.read(at) & (A | D), A | D);
         Ok(())
