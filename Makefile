@@ -99,7 +99,7 @@ model: kernel-source ## try to refute the flushes: ten million steps at random, 
 	@for machine in ept shadow ept,context shadow,context ept,c shadow,c; do \
 		build/tools/debug/model all --machine $$machine || exit; done
 	@for machine in ept,vpids2 shadow,vpids2; do \
-		build/tools/debug/model all --alphabet Lives --machine $$machine || exit; done
+		build/tools/debug/model all --step-set Lives --machine $$machine || exit; done
 
 mutants: kernel-source ## break one thing after the other; each fault has to be found
 	@KSRC='$(ksrc)' CARGO=$(CARGO) testbed/mutants $(ARGS)

@@ -132,8 +132,8 @@ enum What {
     Summary,
 }
 
-/// One reading.
-struct Reading {
+/// One seq.
+struct EptSeq {
     /// What is read.
     what: What,
     /// Whose VMs; 0 for all.
@@ -154,7 +154,7 @@ struct Reading {
     ended: bool,
 }
 
-impl Reading {
+impl EptSeq {
     /// A reading that has not begun.
     fn new(what: What, pid: bindings::pid_t) -> Self {
         Self {
@@ -213,7 +213,7 @@ impl Reading {
         self.ready
             .reserve(REGIONS_AT_ONCE + MORE_LINES, GFP_KERNEL)?;
         // SAFETY: The symbols are resolved while the function runs.
-        let step = attach::resolved(|| unsafe { self.step() });
+        let step = attach::with_kvm_symbols(|| unsafe { self.step() });
         step.unwrap_or_else(|why| {
             self.say(Line::Nothing(why));
             self.ended = true;
@@ -344,7 +344,7 @@ impl Reading {
     }
 }
 
-/// Begins a reading.
+/// Begins a seq.
 ///
 /// # Safety
 ///
@@ -353,7 +353,7 @@ impl Reading {
 unsafe extern "C" fn vmx_vpid_ept_open(
     summary: bool,
     pid: bindings::pid_t,
-    reading: *mut *mut c_void,
+    seq: *mut *mut c_void,
 ) -> c_int {
     from_result(|| {
         let what = if summary {
@@ -361,22 +361,22 @@ unsafe extern "C" fn vmx_vpid_ept_open(
         } else {
             What::Regions
         };
-        let new = KBox::new(Reading::new(what, pid), GFP_KERNEL)?;
+        let new = KBox::new(EptSeq::new(what, pid), GFP_KERNEL)?;
         // SAFETY: The contract of this function.
-        unsafe { reading.write(KBox::into_raw(new).cast()) };
+        unsafe { seq.write(KBox::into_raw(new).cast()) };
         Ok(0)
     })
 }
 
-/// Ends a reading.
+/// Ends a seq.
 ///
 /// # Safety
 ///
 /// It is one of [`vmx_vpid_ept_open()`], and is not used again.
 #[no_mangle]
-unsafe extern "C" fn vmx_vpid_ept_close(reading: *mut c_void) {
+unsafe extern "C" fn vmx_vpid_ept_close(seq: *mut c_void) {
     // SAFETY: The contract of this function.
-    drop(unsafe { KBox::<Reading>::from_raw(reading.cast()) });
+    drop(unsafe { KBox::<EptSeq>::from_raw(seq.cast()) });
 }
 
 /// Leads to the line of a number; returns 1 if there is one, 0 at the end, or an errno.
@@ -385,10 +385,10 @@ unsafe extern "C" fn vmx_vpid_ept_close(reading: *mut c_void) {
 ///
 /// `reading` is one of [`vmx_vpid_ept_open()`], and is used by no one else meanwhile.
 #[no_mangle]
-unsafe extern "C" fn vmx_vpid_ept_line(reading: *mut c_void, line: u64) -> c_int {
+unsafe extern "C" fn vmx_vpid_ept_line(seq: *mut c_void, line: u64) -> c_int {
     // SAFETY: The contract of this function.
-    let reading = unsafe { &mut *reading.cast::<Reading>() };
-    from_result(|| Ok(c_int::from(reading.start(line)?)))
+    let seq = unsafe { &mut *seq.cast::<EptSeq>() };
+    from_result(|| Ok(c_int::from(seq.start(line)?)))
 }
 
 /// Shows the line that was led to.
@@ -398,11 +398,11 @@ unsafe extern "C" fn vmx_vpid_ept_line(reading: *mut c_void, line: u64) -> c_int
 /// `reading` is one of [`vmx_vpid_ept_open()`] that no one changes meanwhile; `file` is being read
 /// by this task, and by no other.
 #[no_mangle]
-unsafe extern "C" fn vmx_vpid_ept_show(reading: *const c_void, file: *mut bindings::seq_file) {
+unsafe extern "C" fn vmx_vpid_ept_show(seq: *const c_void, file: *mut bindings::seq_file) {
     // SAFETY: The contract of this function; the two bindings of the type are the same C type.
     let file = unsafe { SeqFile::from_raw(file.cast()) };
     // SAFETY: The contract of this function.
-    if let Some(line) = unsafe { &*reading.cast::<Reading>() }.line {
+    if let Some(line) = unsafe { &*seq.cast::<EptSeq>() }.line {
         seq_print!(file, "{line}\n");
     }
 }

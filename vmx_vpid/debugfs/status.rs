@@ -12,7 +12,7 @@ use crate::{
         attach,
         check_vmcs::{
             self,
-            Look, //
+            VmcsCheck, //
         },
         cpu,
         mmus::{
@@ -36,8 +36,8 @@ use crate::{
             Verdict, //
         },
         vmcs::{
-            TagError,
-            Tagging, //
+            VmcsVpid, //
+            VmcsVpidError,
         }, //
     }, //
 };
@@ -89,32 +89,36 @@ pub(crate) fn show_status(file: &SeqFile) {
 
 /// `vmcs`: what flushes found that looked at the VMCS.
 pub(crate) fn show_vmcs(file: &SeqFile) {
-    let looks = check_vmcs::looks();
-    seq_print!(file, "looks {}\nwrong {}\n", looks.count, looks.wrong);
-    show_look("last", looks.last, file);
-    show_look("last_wrong", looks.last_wrong, file);
+    let checks = check_vmcs::checks();
+    seq_print!(file, "looks {}\nwrong {}\n", checks.count, checks.wrong);
+    show_vmcs_check("last", checks.last, file);
+    show_vmcs_check("last_wrong", checks.last_wrong, file);
 }
 
 /// Shows what one look found, if there was one.
-fn show_look(name: &str, look: Option<Look>, file: &SeqFile) {
-    let Some(look) = look else {
+fn show_vmcs_check(name: &str, check: Option<VmcsCheck>, file: &SeqFile) {
+    let Some(check) = check else {
         seq_print!(file, "{name} -\n");
         return;
     };
-    let number = |tagging| match tagging {
-        Tagging::None => 0,
-        Tagging::By(vpid) => vpid.into_raw(),
+    let number = |vmcs_vpid| match vmcs_vpid {
+        VmcsVpid::None => 0,
+        VmcsVpid::By(vpid) => vpid.into_raw(),
     };
-    let (seconds, rest) = (look.time / 1_000_000_000, look.time % 1_000_000_000);
+    let (seconds, rest) = (check.time / 1_000_000_000, check.time % 1_000_000_000);
     seq_print!(file, "{name} time={seconds}.{:06}", rest / 1000);
-    match look.found {
-        Ok(tagging) => seq_print!(file, " vmcs={}", number(tagging)),
-        Err(TagError::Invalid(number)) => seq_print!(file, " vmcs=invalid:{number:#x}"),
-        Err(TagError::Inaccessible(_)) => seq_print!(file, " vmcs=inaccessible"),
+    match check.found {
+        Ok(vmcs_vpid) => seq_print!(file, " vmcs={}", number(vmcs_vpid)),
+        Err(VmcsVpidError::Invalid(number)) => seq_print!(file, " vmcs=invalid:{number:#x}"),
+        Err(VmcsVpidError::Inaccessible(_)) => seq_print!(file, " vmcs=inaccessible"),
     }
-    let verdict = if look.agrees() { "agrees" } else { "wrong" };
-    seq_print!(file, " vcpu={}", number(look.wanted));
-    seq_print!(file, " in_use={} result={verdict}\n", u8::from(look.in_use));
+    let verdict = if check.agrees() { "agrees" } else { "wrong" };
+    seq_print!(file, " vcpu={}", number(check.wanted));
+    seq_print!(
+        file,
+        " in_use={} result={verdict}\n",
+        u8::from(check.in_use)
+    );
 }
 
 /// Shows the line of a number of `vpids`, the first being 0.

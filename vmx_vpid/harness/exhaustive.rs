@@ -26,9 +26,9 @@ use std::{
 
 /// What a search is about: the steps that its sequences are made of.
 #[derive(Clone, Copy)]
-pub struct Alphabet(Who);
+pub struct StepSet(Who);
 
-impl Alphabet {
+impl StepSet {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         Who::ALL.into_iter().map(Self)
@@ -54,7 +54,7 @@ pub struct Searched {
     /// How many sequences were gone, those counted that others begin with.
     pub count: u64,
     /// The story of the last, if it went wrong.
-    pub story: Option<String>,
+    pub counterexample: Option<String>,
 }
 
 /// Goes all sequences of so many letters of an alphabet, each after the first steps of that, until
@@ -65,17 +65,17 @@ pub struct Searched {
 /// A sentence, for a fault that there is not, and when there is no memory.
 pub fn search(
     machine_type: MachineType,
-    alphabet: Alphabet,
+    step_set: StepSet,
     length: usize,
     bug: Option<&str>,
 ) -> Result<Searched, String> {
     let (config, bugs) = (machine_type.0, by_name(bug)?);
-    let mut letters = Vec::new();
-    alphabet
+    let mut steps = Vec::new();
+    step_set.0.each_step(config.ept, |step| steps.push(step));
+    let mut sequence = Vec::with_capacity(16);
+    step_set
         .0
-        .each_letter(config.ept, |step| letters.push(step));
-    let mut word = Vec::with_capacity(16);
-    alphabet.0.each_first(config.ept, |step| word.push(step));
+        .each_first(config.ept, |step| sequence.push(step));
     // One machine for each depth: that of a depth is where all longer sequences begin.
     let mut machines = Vec::new();
     for _ in 0..=length {
@@ -83,17 +83,20 @@ pub fn search(
     }
     machines[0].restart();
     let mut count = 0;
-    let begun = word.iter().try_for_each(|&step| machines[0].step(step));
-    let wrong = begun.and_then(|()| descend(&mut machines, &letters, &mut word, &mut count));
-    let story = wrong.err().map(|_| tell(&mut machines[0], &word));
-    Ok(Searched { count, story })
+    let begun = sequence.iter().try_for_each(|&step| machines[0].step(step));
+    let wrong = begun.and_then(|()| descend(&mut machines, &steps, &mut sequence, &mut count));
+    let counterexample = wrong.err().map(|_| tell(&mut machines[0], &sequence));
+    Ok(Searched {
+        count,
+        counterexample,
+    })
 }
 
 /// Goes all sequences that begin where the first machine is, until one goes wrong.
 fn descend(
     machines: &mut [Machine<'_>],
-    letters: &[Step],
-    word: &mut Vec<Step>,
+    steps: &[Step],
+    sequence: &mut Vec<Step>,
     count: &mut u64,
 ) -> Result<(), Wrong> {
     let [here, rest @ ..] = machines else {
@@ -102,13 +105,13 @@ fn descend(
     if rest.is_empty() {
         return Ok(());
     }
-    for &letter in letters {
+    for &step in steps {
         rest[0].assign(here);
-        word.push(letter);
+        sequence.push(step);
         *count += 1;
-        rest[0].step(letter)?;
-        descend(rest, letters, word, count)?;
-        word.pop();
+        rest[0].step(step)?;
+        descend(rest, steps, sequence, count)?;
+        sequence.pop();
     }
     Ok(())
 }

@@ -10,7 +10,7 @@
 //!
 //! At any time, in any order: no VPID has two holders; none is lost; a number that is not held is
 //! told; one side is the truth; and no CPU is recorded as clean that is not.  Each [`Bug`] breaks
-//! a promise, and some scenario has to find it.
+//! a invalidated, and some scenario has to find it.
 
 mod machine;
 mod oracle;
@@ -102,7 +102,7 @@ struct Scenario {
     /// Whether Rust serves at first.
     attached: bool,
     /// What livepatch does meanwhile.
-    course: &'static [Move],
+    schedule: &'static [Move],
     /// What two tasks do.
     tasks: [&'static [Act]; 2],
 }
@@ -113,7 +113,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         "attach",
         Scenario {
             attached: false,
-            course: &[Call(PrePatch), Lead(Rust), Wait, Call(PostPatch)],
+            schedule: &[Call(PrePatch), Lead(Rust), Wait, Call(PostPatch)],
             tasks: [&[Take, Run, Give, Look], &[Take, Give, GiveForeign, Take]],
         },
     ),
@@ -121,7 +121,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         "attach, turned round",
         Scenario {
             attached: false,
-            course: &[Call(PrePatch), Lead(Rust), Lead(C), Wait, Call(PostUnpatch)],
+            schedule: &[Call(PrePatch), Lead(Rust), Lead(C), Wait, Call(PostUnpatch)],
             tasks: [&[Take, Run, Give], &[Take, Look, Give, Take]],
         },
     ),
@@ -129,7 +129,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         "detach",
         Scenario {
             attached: true,
-            course: &[Call(PreUnpatch), Lead(C), Wait, Call(PostUnpatch)],
+            schedule: &[Call(PreUnpatch), Lead(C), Wait, Call(PostUnpatch)],
             tasks: [&[Take, Run, Give, Look], &[Take, Give, GiveForeign, Take]],
         },
     ),
@@ -137,7 +137,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         "detach, turned round",
         Scenario {
             attached: true,
-            course: &[Call(PreUnpatch), Lead(C), Lead(Rust), Wait, Call(PostPatch)],
+            schedule: &[Call(PreUnpatch), Lead(C), Lead(Rust), Wait, Call(PostPatch)],
             tasks: [&[Take, Run, Give], &[Take, Give, Take, Run]],
         },
     ),
@@ -145,7 +145,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         "attach and detach",
         Scenario {
             attached: false,
-            course: &[
+            schedule: &[
                 Call(PrePatch),
                 Lead(Rust),
                 Wait,
@@ -162,7 +162,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         "detach and attach",
         Scenario {
             attached: true,
-            course: &[
+            schedule: &[
                 Call(PreUnpatch),
                 Lead(C),
                 Wait,
@@ -179,7 +179,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         "attached, VPIDs are taken anew",
         Scenario {
             attached: true,
-            course: &[],
+            schedule: &[],
             tasks: [&[Take, Run, Give, Late], &[Take, Run, Give, Take, Run]],
         },
     ),
@@ -187,7 +187,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         "attached, all look and err",
         Scenario {
             attached: true,
-            course: &[],
+            schedule: &[],
             tasks: [&[Take, Look, GiveForeign, Give], &[Take, Give, Look]],
         },
     ),
@@ -195,7 +195,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         "detach, with C where livepatch does not reach",
         Scenario {
             attached: true,
-            course: &[Call(PreUnpatch), Lead(C), Wait, Call(PostUnpatch)],
+            schedule: &[Call(PreUnpatch), Lead(C), Wait, Call(PostUnpatch)],
             tasks: [&[StrayTake, StrayGive, StrayTake], &[Take, Give, Take]],
         },
     ),

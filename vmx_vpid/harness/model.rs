@@ -21,7 +21,7 @@ use crate::{
             Random, //
         },
         search::{
-            random::Course,
+            random::RandomSteps,
             regressions,
             run, //
         },
@@ -148,8 +148,8 @@ pub struct MachineType(pub(super) Config);
 /// Returns the steps of a part of a random run.
 fn steps(seed: u64, count: u64) -> Vec<Step> {
     let mut random = Random::new(seed);
-    let mut course = Course::new(&mut random);
-    (0..count).map(|_| course.next(&mut random)).collect()
+    let mut random_steps = RandomSteps::new(&mut random);
+    (0..count).map(|_| random_steps.next(&mut random)).collect()
 }
 
 /// Something that was found, with its shortest story.
@@ -159,7 +159,7 @@ pub struct Report {
     /// How many steps it took.
     pub steps: u64,
     /// The story.
-    pub story: String,
+    pub counterexample: String,
 }
 
 /// Returns what is broken, by the name of the one fault if there is one.
@@ -201,7 +201,7 @@ pub fn at_random(
             Report {
                 seed: found.seed,
                 steps: found.total,
-                story: tell(machine, &short),
+                counterexample: tell(machine, &short),
             }
         });
         Ran { found, evicted }
@@ -243,19 +243,19 @@ fn shrink(machine: &mut Machine<'_>, steps: Vec<Step>, wrong: Wrong) -> Vec<Step
 
 /// Tells a sequence as a story.
 pub(super) fn tell(machine: &mut Machine<'_>, steps: &[Step]) -> String {
-    let mut story = String::new();
+    let mut counterexample = String::new();
     for (number, step) in steps.iter().enumerate() {
-        let _ = writeln!(story, "  {:2}. {step}", number + 1);
+        let _ = writeln!(counterexample, "  {:2}. {step}", number + 1);
     }
     if let Some((_, wrong)) = run::replay(machine, steps.iter().copied()) {
-        let _ = writeln!(story, "      {wrong}");
+        let _ = writeln!(counterexample, "      {wrong}");
         if let Wrong::Stale { cpu, entry, .. } = wrong {
             if let Some(cached) = machine.cached(cpu, entry) {
-                let _ = writeln!(story, "      ({cached})");
+                let _ = writeln!(counterexample, "      ({cached})");
             }
         }
     }
-    story
+    counterexample
 }
 
 /// The faults that can be switched on: name, words, whether each is harmless, and the machines that
@@ -285,17 +285,19 @@ pub struct Told {
 /// # Errors
 ///
 /// A sentence, when there is no memory.
-pub fn stories() -> Result<Vec<Told>, String> {
+pub fn regressions() -> Result<Vec<Told>, String> {
     let mut told = Vec::new();
-    for story in regressions::all() {
+    for counterexample in regressions::all() {
         let mut good = true;
-        for (bugs, wanted) in story.combinations() {
-            let told = with_machine(story.config, bugs, |machine| (story.tell)(machine))?;
+        for (bugs, wanted) in counterexample.combinations() {
+            let told = with_machine(counterexample.config, bugs, |machine| {
+                (counterexample.tell)(machine)
+            })?;
             good &= told.is_err() == wanted;
         }
         told.push(Told {
-            name: story.name,
-            bugs: story.bugs.iter().map(|bug| bug.name()).collect(),
+            name: counterexample.name,
+            bugs: counterexample.bugs.iter().map(|bug| bug.name()).collect(),
             good,
         });
     }
@@ -346,10 +348,10 @@ pub fn by_bytes(bytes: &[u8]) -> Result<(), String> {
             Some(machine) => machine,
             empty => empty.insert(lasting_machine(types[which].1 .0, Bugs::NONE)?),
         };
-        let mut course = Course::new(&mut choice);
+        let mut random_steps = RandomSteps::new(&mut choice);
         let mut steps = Vec::new();
         while !choice.0.is_empty() {
-            steps.push(course.next(&mut choice));
+            steps.push(random_steps.next(&mut choice));
         }
         match run::replay(machine, steps.iter().copied()) {
             None => Ok(()),

@@ -43,7 +43,7 @@ pub fn shadow(bug: Option<&str>, seed: u64, count: u64) -> Result<Option<Report>
     Ok(found.map(|found| Report {
         seed: found.seed,
         steps: found.step,
-        story: std::format!("  {:?}\n", found.wrong),
+        counterexample: std::format!("  {:?}\n", found.wrong),
     }))
 }
 

@@ -11,7 +11,7 @@ use crate::{
     flush::policy::Switches,
     model::{
         bug::Bugs,
-        cpu::cost::Tally,
+        cpu::cost::Cost,
         guest::control_regs::Registers,
         machine::{
             Backend,
@@ -143,7 +143,7 @@ pub struct Counted {
     pub invalidations: u64,
     /// Steps that the oracle followed.
     pub steps: u64,
-    /// Cached entries that it looked at.
+    /// TlbEntry entries that it looked at.
     pub judged: u64,
 }
 
@@ -282,13 +282,13 @@ impl Schedule {
         }
         self.go(machine, self.usage.instructions)?;
         let (accesses, steps) = (self.accesses, self.steps);
-        let (tally, invalidations) = (machine.tally(), machine.invalidations());
+        let (cost, invalidations) = (machine.cost(), machine.invalidations());
         self.go(machine, self.usage.instructions)?;
-        let Tally {
+        let Cost {
             misses,
             references,
             judged,
-        } = machine.tally().since(tally);
+        } = machine.cost().since(cost);
         Ok(Counted {
             accesses: self.accesses - accesses,
             misses,

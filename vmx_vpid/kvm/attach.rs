@@ -326,7 +326,7 @@ pub(crate) fn mmus() -> Result<Result<Lines, bool>> {
 /// # Errors
 ///
 /// What is said of kvm_intel if they are not; nothing was called then.
-pub(super) fn resolved<R>(function: impl FnOnce() -> R) -> Result<R, &'static str> {
+pub(crate) fn with_kvm_symbols<R>(function: impl FnOnce() -> R) -> Result<R, &'static str> {
     let attach = ATTACH.lock();
     if attach.phase == Phase::Detached {
         return Err(symbols::absence(attach.live));

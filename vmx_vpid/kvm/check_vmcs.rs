@@ -20,9 +20,9 @@ use crate::{
     vpid::{
         allocator::VpidLock,
         vmcs::{
-            TagError,
-            Tagging,
             Vmcs, //
+            VmcsVpid,
+            VmcsVpidError,
         },
         Vpid, //
     }, //
@@ -47,18 +47,18 @@ impl Vmcs for Current {
 
 /// What was found by one look.
 #[derive(Clone, Copy)]
-pub(crate) struct Look {
+pub(crate) struct VmcsCheck {
     /// When, in nanoseconds of the kernel's monotonic clock.
     pub(crate) time: u64,
     /// How the VMCS has it.
-    pub(crate) found: Result<Tagging, TagError>,
+    pub(crate) found: Result<VmcsVpid, VmcsVpidError>,
     /// How it ought to be.
-    pub(crate) wanted: Tagging,
+    pub(crate) wanted: VmcsVpid,
     /// Whether the VPID is in use, as KVM's bitmap or the pool has it.
     pub(crate) in_use: bool,
 }
 
-impl Look {
+impl VmcsCheck {
     /// Returns whether all is as it ought to be.
     pub(crate) fn agrees(&self) -> bool {
         self.found == Ok(self.wanted) && self.in_use
@@ -67,20 +67,20 @@ impl Look {
 
 /// What was found so far.
 #[derive(Clone, Copy)]
-pub(crate) struct Looks {
+pub(crate) struct VmcsChecks {
     /// How many looks there were.
     pub(crate) count: u64,
     /// How many found something wrong.
     pub(crate) wrong: u64,
     /// The last one.
-    pub(crate) last: Option<Look>,
+    pub(crate) last: Option<VmcsCheck>,
     /// The last one that found something wrong.
-    pub(crate) last_wrong: Option<Look>,
+    pub(crate) last_wrong: Option<VmcsCheck>,
 }
 
 global_lock! {
     // SAFETY: `set_up()` initialises it, before an operation is called or there is a file.
-    unsafe(uninit) static LOOKS: SpinLock<Looks> = Looks {
+    unsafe(uninit) static CHECKS: SpinLock<VmcsChecks> = VmcsChecks {
         count: 0,
         wrong: 0,
         last: None,
@@ -95,23 +95,23 @@ global_lock! {
 /// Nobody else calls anything of this file meanwhile, and no one calls this again.
 pub(super) unsafe fn set_up() {
     // SAFETY: The contract of this function.
-    unsafe { LOOKS.init() };
+    unsafe { CHECKS.init() };
 }
 
 /// Returns what was found so far.
-pub(crate) fn looks() -> Looks {
-    *LOOKS.lock()
+pub(crate) fn checks() -> VmcsChecks {
+    *CHECKS.lock()
 }
 
 /// Returns how the VMCS of a vCPU ought to have it; answers to `vmx_secondary_exec_control()`,
 /// `init_vmcs()` and `prepare_vmcs02_early_rare()`.
 ///
 /// With the VMCS of L2 the control is on if it is with that of L1, or if L1 has it on for L2.
-fn wanted(vcpu: &Vcpu) -> Tagging {
-    vcpu.current_vpid().map_or(Tagging::None, Tagging::By)
+fn wanted(vcpu: &Vcpu) -> VmcsVpid {
+    vcpu.current_vpid().map_or(VmcsVpid::None, VmcsVpid::By)
 }
 
-/// Looks at the VMCS of the vCPU that an operation was called for.
+/// VmcsChecks at the VMCS of the vCPU that an operation was called for.
 ///
 /// One that is being destroyed is left out: it has given its VPIDs back.
 #[cold]
@@ -120,26 +120,26 @@ pub(super) fn look(vcpu: &Vcpu) {
         return;
     }
     let wanted = wanted(vcpu);
-    let found = Tagging::of(&Current(()));
+    let found = VmcsVpid::of(&Current(()));
     let is_in_use = |vpid: Vpid| {
         // SAFETY: An operation runs, so kvm_intel is loaded and its symbols are resolved.
         unsafe { Vpids::new() }.locked(|allocators| allocators.has(vpid))
     };
-    let look = Look {
+    let look = VmcsCheck {
         // SAFETY: The helper only reads a clock.
         time: unsafe { bindings::vmx_vpid_now() },
         found,
         wanted,
         in_use: match wanted {
-            Tagging::None => true,
-            Tagging::By(vpid) => is_in_use(vpid),
+            VmcsVpid::None => true,
+            VmcsVpid::By(vpid) => is_in_use(vpid),
         },
     };
-    let mut looks = LOOKS.lock();
-    looks.count = looks.count.saturating_add(1);
-    looks.last = Some(look);
+    let mut checks = CHECKS.lock();
+    checks.count = checks.count.saturating_add(1);
+    checks.last = Some(look);
     if !look.agrees() {
-        looks.wrong = looks.wrong.saturating_add(1);
-        looks.last_wrong = Some(look);
+        checks.wrong = checks.wrong.saturating_add(1);
+        checks.last_wrong = Some(look);
     }
 }

@@ -158,7 +158,7 @@ pub(crate) fn mutants() -> &'static [Mutant] {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_model_host)]
+#[kernel::macros::kunit_tests(vmx_vpid_model_host_mm)]
 mod tests {
     use super::*;
 

@@ -5,7 +5,7 @@
 use super::{
     bug::Bugs,
     cpu::{
-        cost::Tally,
+        cost::Cost,
         tlb::{
             Cpu,
             Here,
@@ -224,7 +224,7 @@ pub(crate) struct Machine<'a> {
     /// What [`Backend::Generations`] knows.
     pub(super) generations: Generations,
     /// What was counted.
-    pub(super) tally: Tally,
+    pub(super) cost: Cost,
     /// The time, in things that guests did.
     pub(super) now: u32,
     /// How many vCPUs there ever were.
@@ -262,7 +262,7 @@ impl<'a> Machine<'a> {
             tables: Tables::new()?,
             memories,
             generations: Generations::new(),
-            tally: Tally::default(),
+            cost: Cost::default(),
             now: 1,
             lives: 0,
         })
@@ -303,7 +303,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Returns an entry of a CPU's caches, as a story tells of it.
-    pub(crate) fn cached(&self, cpu: u8, entry: u16) -> Option<super::cpu::tlb_entry::Cached> {
+    pub(crate) fn cached(&self, cpu: u8, entry: u16) -> Option<super::cpu::tlb_entry::TlbEntry> {
         self.cpus.get(usize::from(cpu))?.entry(entry.into())
     }
 
@@ -315,7 +315,7 @@ impl<'a> Machine<'a> {
     /// Returns how many translations all CPUs have cached of a vCPU's own.
     pub(super) fn cached_by(&self, id: usize) -> usize {
         let vpid = self.vcpus[id].vpid01;
-        let of_it = |entry: &super::cpu::tlb_entry::Cached| {
+        let of_it = |entry: &super::cpu::tlb_entry::TlbEntry| {
             entry.key.vpid == vpid && entry.key.kind != super::cpu::tlb_entry::Kind::Physical
         };
         self.cpus.iter().map(|cpu| cpu.count(of_it)).sum()

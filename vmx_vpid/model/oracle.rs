@@ -17,9 +17,9 @@ use super::{
     cpu::{
         access::offset,
         tlb_entry::{
-            Cached,
             Kind,
             Rights, //
+            TlbEntry,
         }, //
     },
     guest::{
@@ -85,7 +85,7 @@ impl Machine<'_> {
     }
 
     /// Says what is wrong with an entry of a CPU's.
-    fn judge(&self, context: &Context, entry: &Cached) -> Option<Stale> {
+    fn judge(&self, context: &Context, entry: &TlbEntry) -> Option<Stale> {
         let key = &entry.key;
         let (vpid, ep4ta) = (context.vpid, context.ep4ta());
         let usable = match key.kind {
@@ -114,9 +114,9 @@ impl Machine<'_> {
     }
 
     /// Since when the guest's part of an entry has to be true.
-    fn guest_since(&self, context: &Context, entry: &Cached) -> u32 {
+    fn guest_since(&self, context: &Context, entry: &TlbEntry) -> u32 {
         let vcpu = &self.vcpus[context.id];
-        let promised = vcpu.promises[context.reader_index].since(entry);
+        let promised = vcpu.invalidated[context.reader_index].since(entry);
         // INVEPT of L1's drops combined mappings too.
         context.ept12.map_or(promised, |ept12| {
             promised.max(vcpu.ept12_dropped[usize::from(ept12.number)])
@@ -136,7 +136,7 @@ impl Machine<'_> {
     }
 
     /// Whether KVM's tables still say what an entry says.
-    fn host_agrees(&self, context: &Context, entry: &Cached) -> bool {
+    fn host_agrees(&self, context: &Context, entry: &TlbEntry) -> bool {
         let key = &entry.key;
         let fresh = |number| self.fresh_host(context, number);
         match (key.kind, key.is_structure()) {
@@ -197,7 +197,7 @@ impl Machine<'_> {
     }
 
     /// Whether the guest's tables say what an entry says.
-    fn guest_agrees(&self, context: &Context, entry: &Cached) -> bool {
+    fn guest_agrees(&self, context: &Context, entry: &TlbEntry) -> bool {
         let key = &entry.key;
         if key.is_structure() {
             if key.kind == Kind::Linear {
@@ -217,7 +217,7 @@ impl Machine<'_> {
     }
 
     /// Whether L1's EPT says what an entry says, if that has to be.
-    fn nested_agrees(&self, context: &Context, entry: &Cached) -> bool {
+    fn nested_agrees(&self, context: &Context, entry: &TlbEntry) -> bool {
         let Some(ept12) = context.ept12 else {
             return true;
         };
@@ -280,7 +280,7 @@ impl Machine<'_> {
             } else if tree.role.is_ept() {
                 continue;
             } else {
-                let promise = &self.vcpus[context.id].promises[context.reader_index];
+                let invalidated = &self.vcpus[context.id].invalidated[context.reader_index];
                 let entry = shadow(context, number, meta.time);
                 let fresh = self.fresh_guest(context, number);
                 let guest = Rights {
@@ -289,7 +289,7 @@ impl Machine<'_> {
                 };
                 let agrees =
                     fresh.is_ok_and(|leaf| leaf.gfn == meta.gfn && guest.within(leaf.rights));
-                if meta.time >= promise.since(&entry) || agrees {
+                if meta.time >= invalidated.since(&entry) || agrees {
                     continue;
                 }
                 Stale::Guest
@@ -301,8 +301,8 @@ impl Machine<'_> {
 }
 
 /// Returns an entry of KVM's shadows as the CPU would cache it, as far as a promise asks.
-fn shadow(context: &Context, page: u16, time: u32) -> Cached {
-    Cached {
+fn shadow(context: &Context, page: u16, time: u32) -> TlbEntry {
+    TlbEntry {
         key: super::cpu::tlb_entry::Key {
             kind: Kind::Linear,
             level: 0,
@@ -326,14 +326,14 @@ fn shadow(context: &Context, page: u16, time: u32) -> Cached {
 }
 
 /// Returns the linear pages that an entry is for.
-fn pages_of(entry: &Cached) -> impl Iterator<Item = u16> {
+fn pages_of(entry: &TlbEntry) -> impl Iterator<Item = u16> {
     let first = entry.key.first;
     first..first + (1 << entry.key.span)
 }
 
 /// Returns the frames that a guest-physical mapping is for, as far as there are any, each with
 /// where it leads to.
-fn frames_of(entry: &Cached) -> impl Iterator<Item = (Gfn, Hfn)> + '_ {
+fn frames_of(entry: &TlbEntry) -> impl Iterator<Item = (Gfn, Hfn)> + '_ {
     Gfn::all()
         .filter(|gfn| entry.key.covers(gfn.0))
         .map(|gfn| (gfn, entry.hfn.plus(gfn.0 - entry.gfn.0)))

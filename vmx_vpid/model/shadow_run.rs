@@ -26,7 +26,7 @@ use machine::Machine;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
     /// A CPU could use something that it has cached.
-    Cached(Stale),
+    TlbEntry(Stale),
     /// It could use an entry of KVM's.
     Entry(Stale),
     /// A guest makes no progress.

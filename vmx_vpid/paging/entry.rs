@@ -201,7 +201,7 @@ impl Rules {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_entry)]
+#[kernel::macros::kunit_tests(vmx_vpid_paging_entry)]
 mod tests {
     use super::*;
 

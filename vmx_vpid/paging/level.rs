@@ -138,7 +138,7 @@ impl Table {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_table)]
+#[kernel::macros::kunit_tests(vmx_vpid_paging_level)]
 mod tests {
     use super::*;
 

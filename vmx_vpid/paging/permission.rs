@@ -179,7 +179,7 @@ impl Control {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_permission)]
+#[kernel::macros::kunit_tests(vmx_vpid_paging_permission)]
 mod tests {
     use super::{
         AccessKind::*,

@@ -3,7 +3,7 @@
 //! The tests of [`crate::paging::walk`], in a file of their own for their size.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_walk)]
+#[kernel::macros::kunit_tests(vmx_vpid_paging_walk)]
 mod tests {
     use crate::paging::{
         level::EntryWidth,

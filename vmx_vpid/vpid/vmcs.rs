@@ -51,7 +51,7 @@ pub(crate) trait VmcsMut: Vmcs {
 
 /// How what a guest caches is tagged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tagging {
+pub(crate) enum VmcsVpid {
     /// By 0, like what the host caches; it is dropped at every entry and exit.
     None,
     /// By a VPID.
@@ -60,28 +60,28 @@ pub(crate) enum Tagging {
 
 /// What is wrong with a VMCS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TagError {
+pub(crate) enum VmcsVpidError {
     /// A field cannot be accessed.
     Inaccessible(Field),
     /// VPIDs are on, and the number is 0 or has more than 16 bits: VM entry fails.
     Invalid(u64),
 }
 
-impl Tagging {
+impl VmcsVpid {
     /// Returns how a VMCS has it.
     ///
     /// # Errors
     ///
-    /// Those of [`TagError`].
-    pub(crate) fn of(vmcs: &impl Vmcs) -> Result<Self, TagError> {
+    /// Those of [`VmcsVpidError`].
+    pub(crate) fn of(vmcs: &impl Vmcs) -> Result<Self, VmcsVpidError> {
         let (_, secondary) = controls(vmcs)?;
         if !secondary.vpid() {
             return Ok(Self::None);
         }
         let field = Field::VIRTUAL_PROCESSOR_ID;
-        let number = vmcs.read(field).ok_or(TagError::Inaccessible(field))?;
+        let number = vmcs.read(field).ok_or(VmcsVpidError::Inaccessible(field))?;
         let vpid = u16::try_from(number).ok().and_then(Vpid::new);
-        vpid.map(Self::By).ok_or(TagError::Invalid(number))
+        vpid.map(Self::By).ok_or(VmcsVpidError::Invalid(number))
     }
 
     /// Has a VMCS tag like this.
@@ -92,11 +92,11 @@ impl Tagging {
     ///
     /// # Errors
     ///
-    /// [`TagError::Inaccessible`] for the field that could not be accessed, the primary controls if
+    /// [`VmcsVpidError::Inaccessible`] for the field that could not be accessed, the primary controls if
     /// they leave the secondary ones out.  The VMCS tags then as it did, or not at all.
     #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-    pub(crate) fn put(self, vmcs: &mut impl VmcsMut) -> Result<(), TagError> {
-        let refuse = |field| Err(TagError::Inaccessible(field));
+    pub(crate) fn put(self, vmcs: &mut impl VmcsMut) -> Result<(), VmcsVpidError> {
+        let refuse = |field| Err(VmcsVpidError::Inaccessible(field));
         let (primary, secondary) = controls(vmcs)?;
         let on = match self {
             Self::None if !primary.secondary() => return Ok(()),
@@ -123,8 +123,8 @@ impl Tagging {
 }
 
 /// Reads both controls; the secondary ones are 0 where they do not count.
-fn controls(vmcs: &impl Vmcs) -> Result<(Primary, Secondary), TagError> {
-    let read = |field| vmcs.read(field).ok_or(TagError::Inaccessible(field));
+fn controls(vmcs: &impl Vmcs) -> Result<(Primary, Secondary), VmcsVpidError> {
+    let read = |field| vmcs.read(field).ok_or(VmcsVpidError::Inaccessible(field));
     // CAST: Controls have 32 bits.
     let primary = Primary::from(read(Field::PRIMARY_CONTROLS)? as u32);
     let secondary = if primary.secondary() {
@@ -143,7 +143,7 @@ fn put_controls(vmcs: &mut impl VmcsMut, controls: Secondary) -> bool {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_tagging)]
+#[kernel::macros::kunit_tests(vmx_vpid_vmcs)]
 mod tests {
     use super::*;
 
@@ -210,8 +210,8 @@ mod tests {
         }
     }
 
-    fn by(number: u16) -> Result<Tagging> {
-        Vpid::new(number).map(Tagging::By).ok_or(EINVAL)
+    fn by(number: u16) -> Result<VmcsVpid> {
+        Vpid::new(number).map(VmcsVpid::By).ok_or(EINVAL)
     }
 
     #[test]
@@ -219,20 +219,25 @@ mod tests {
         for (primary, secondary, number, tagging) in [
             (SECONDARY, OTHERS | VPID, 1, Ok(by(1)?)),
             (SECONDARY, VPID, 0xffff, Ok(by(0xffff)?)),
-            (SECONDARY, OTHERS | VPID, 0, Err(TagError::Invalid(0))),
-            (SECONDARY, VPID, 1 << 16, Err(TagError::Invalid(1 << 16))),
+            (SECONDARY, OTHERS | VPID, 0, Err(VmcsVpidError::Invalid(0))),
+            (
+                SECONDARY,
+                VPID,
+                1 << 16,
+                Err(VmcsVpidError::Invalid(1 << 16)),
+            ),
             // Off, in the one control or the other: the number does not count.
-            (SECONDARY, OTHERS, 7, Ok(Tagging::None)),
-            (0, OTHERS | VPID, 7, Ok(Tagging::None)),
-            (!SECONDARY, !0, 0, Ok(Tagging::None)),
+            (SECONDARY, OTHERS, 7, Ok(VmcsVpid::None)),
+            (0, OTHERS | VPID, 7, Ok(VmcsVpid::None)),
+            (!SECONDARY, !0, 0, Ok(VmcsVpid::None)),
         ] {
             let vmcs = Three::new(primary, secondary, number);
-            assert_eq!(Tagging::of(&vmcs), tagging);
+            assert_eq!(VmcsVpid::of(&vmcs), tagging);
         }
         for field in Three::new(0, 0, 0).fields.map(|known| known.0) {
             let mut vmcs = Three::new(SECONDARY, VPID, 1);
             vmcs.unreadable = Some(field);
-            assert_eq!(Tagging::of(&vmcs), Err(TagError::Inaccessible(field)));
+            assert_eq!(VmcsVpid::of(&vmcs), Err(VmcsVpidError::Inaccessible(field)));
         }
         Ok(())
     }
@@ -240,19 +245,19 @@ mod tests {
     // From each state to each other, with each write the last that succeeds.
     #[test]
     fn vm_entry_never_finds_half_of_it() -> Result {
-        for from in [Tagging::None, by(1)?, by(2)?] {
-            for to in [Tagging::None, by(1)?, by(3)?] {
+        for from in [VmcsVpid::None, by(1)?, by(2)?] {
+            for to in [VmcsVpid::None, by(1)?, by(3)?] {
                 let mut before = Three::new(SECONDARY, OTHERS, 0);
                 assert_eq!(from.put(&mut before), Ok(()));
-                assert_eq!(Tagging::of(&before), Ok(from));
+                assert_eq!(VmcsVpid::of(&before), Ok(from));
                 for writes in 0..4 {
                     let mut vmcs = before;
                     vmcs.writes = writes;
                     let outcome = to.put(&mut vmcs);
-                    let found = Tagging::of(&vmcs);
+                    let found = VmcsVpid::of(&vmcs);
                     match outcome {
                         Ok(()) => assert_eq!(found, Ok(to)),
-                        Err(_) => assert!(found == Ok(from) || found == Ok(Tagging::None)),
+                        Err(_) => assert!(found == Ok(from) || found == Ok(VmcsVpid::None)),
                     }
                     assert_eq!(vmcs.fields[1].1 & !VPID, OTHERS);
                     assert!(writes != 3 || outcome.is_ok());
@@ -265,9 +270,9 @@ mod tests {
     #[test]
     fn secondary_controls_that_do_not_count_are_left_alone() -> Result {
         let mut vmcs = Three::new(0, OTHERS, 0);
-        let refused = Err(TagError::Inaccessible(Field::PRIMARY_CONTROLS));
+        let refused = Err(VmcsVpidError::Inaccessible(Field::PRIMARY_CONTROLS));
         assert_eq!(by(5)?.put(&mut vmcs), refused);
-        assert_eq!(Tagging::None.put(&mut vmcs), Ok(()));
+        assert_eq!(VmcsVpid::None.put(&mut vmcs), Ok(()));
         assert_eq!(vmcs.fields[1].1, OTHERS);
         Ok(())
     }

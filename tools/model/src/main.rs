@@ -11,7 +11,7 @@ use std::{
 use vmx_vpid::harness::{
     exhaustive::{
         self,
-        Alphabet, //
+        StepSet, //
     },
     model::{
         self,
@@ -22,7 +22,7 @@ use vmx_vpid::harness::{
 
 const USAGE: &str = "\
 usage: model random [--seed N] [--steps N] [--machine NAME] [--bug NAME] [--first]
-       model all [--length N] [--machine NAME] [--alphabet NAME] [--bug NAME]
+       model all [--length N] [--machine NAME] [--step-set NAME] [--bug NAME]
        model shadow [--seed N] [--steps N] [--bug NAME]
        model bugs [--seed N] [--steps N]
        model policies [--seed N] [--csv FILE]
@@ -36,7 +36,7 @@ struct Arguments {
     length: usize,
     first: bool,
     machine: Option<String>,
-    alphabet: Option<String>,
+    step_set: Option<String>,
     bug: Option<String>,
     csv: Option<String>,
 }
@@ -50,7 +50,7 @@ fn arguments() -> Option<Arguments> {
         length: exhaustive::LENGTH,
         first: false,
         machine: None,
-        alphabet: None,
+        step_set: None,
         bug: None,
         csv: None,
     };
@@ -65,7 +65,7 @@ fn arguments() -> Option<Arguments> {
             "--steps" => arguments.steps = value.parse().ok()?,
             "--length" => arguments.length = value.parse().ok()?,
             "--machine" => arguments.machine = Some(value),
-            "--alphabet" => arguments.alphabet = Some(value),
+            "--step-set" => arguments.step_set = Some(value),
             "--bug" => arguments.bug = Some(value),
             "--csv" => arguments.csv = Some(value),
             _ => return None,
@@ -101,7 +101,7 @@ fn random(arguments: &Arguments) -> Result<bool, String> {
                     "not ok - {name}: after {} steps, seed {}",
                     report.steps, report.seed
                 );
-                print!("{}", report.story);
+                print!("{}", report.counterexample);
                 if arguments.first {
                     break;
                 }
@@ -122,7 +122,7 @@ fn shadow(arguments: &Arguments) -> Result<bool, String> {
                 "not ok - shadow pages: after {} steps, seed {}",
                 report.steps, report.seed
             );
-            print!("{}", report.story);
+            print!("{}", report.counterexample);
         }
     }
     Ok(found.is_none())
@@ -133,20 +133,20 @@ fn all(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
     let (length, bug) = (arguments.length, arguments.bug.as_deref());
     for (name, machine) in machines(arguments) {
-        for alphabet in Alphabet::all() {
-            let about = alphabet.name();
-            let mut wanted = arguments.alphabet.iter();
+        for step_set in StepSet::all() {
+            let about = step_set.name();
+            let mut wanted = arguments.step_set.iter();
             if wanted.any(|wanted| *wanted != about) {
                 continue;
             }
-            let searched = exhaustive::search(machine, alphabet, length, bug)?;
+            let searched = exhaustive::search(machine, step_set, length, bug)?;
             let count = searched.count;
-            match searched.story {
+            match searched.counterexample {
                 None => println!("ok - {name}, {about}, {length} steps: {count} sequences"),
-                Some(story) => {
+                Some(counterexample) => {
                     sound = false;
                     println!("not ok - {name}, {about}, {length} steps: in sequence {count}");
-                    print!("{story}");
+                    print!("{counterexample}");
                 }
             }
         }
@@ -158,13 +158,13 @@ fn all(arguments: &Arguments) -> Result<bool, String> {
 fn found_by_all() -> Result<bool, String> {
     let mut sound = true;
     let machines = model::machines();
-    for alphabet in Alphabet::all() {
-        let about = alphabet.name();
-        for (bug, wanted) in alphabet.finds() {
+    for step_set in StepSet::all() {
+        let about = step_set.name();
+        for (bug, wanted) in step_set.finds() {
             let machine = machines.iter().find(|(name, _)| name == wanted);
             let (_, machine) = machine.ok_or_else(|| format!("there is no machine {wanted}"))?;
-            let searched = exhaustive::search(*machine, alphabet, exhaustive::LENGTH, Some(bug))?;
-            let (found, count) = (searched.story.is_some(), searched.count);
+            let searched = exhaustive::search(*machine, step_set, exhaustive::LENGTH, Some(bug))?;
+            let (found, count) = (searched.counterexample.is_some(), searched.count);
             sound &= found;
             let (start, word) = if found {
                 ("ok", "found in")
@@ -194,7 +194,7 @@ fn bugs(arguments: &Arguments) -> Result<bool, String> {
                         "not ok - {name}: a control, but found in step {}:",
                         report.steps
                     );
-                    print!("{}", report.story);
+                    print!("{}", report.counterexample);
                 }
                 None => {
                     sound = false;
@@ -232,11 +232,11 @@ fn bugs(arguments: &Arguments) -> Result<bool, String> {
     }
     sound &= found_by_all()?;
     // Those that would hardly ever be met at random have sequences of their own.
-    for story in model::stories()? {
-        sound &= story.good;
-        let start = if story.good { "ok" } else { "not ok" };
-        for name in story.bugs {
-            println!("{start} - {name}: by the story '{}'", story.name);
+    for regression in model::regressions()? {
+        sound &= regression.good;
+        let start = if regression.good { "ok" } else { "not ok" };
+        for name in regression.bugs {
+            println!("{start} - {name}: by the regression '{}'", regression.name);
         }
     }
     Ok(sound)

@@ -153,7 +153,7 @@ impl Machine {
             thread::spawn(move || machine.task(number, scenario.tasks[number]))
         });
         scenario
-            .course
+            .schedule
             .iter()
             .for_each(|&step| this.livepatch(step));
         for task in tasks {

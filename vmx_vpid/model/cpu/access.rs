@@ -11,11 +11,11 @@ use super::{
     context::Context,
     gpa::Physical,
     tlb_entry::{
-        Cached,
         Drop,
         Key,
         Kind,
         Rights, //
+        TlbEntry,
     }, //
 };
 use crate::model::{
@@ -100,7 +100,7 @@ impl Machine<'_> {
         if self.config.ways == Ways::Shortest && self.has_translation(context, page, write) {
             return Access::Done;
         }
-        self.tally.misses += 1;
+        self.cost.misses += 1;
         let mut starts = [None; PAGES as usize];
         let mut free = starts.iter_mut();
         let kind = context.kind();
@@ -218,7 +218,7 @@ impl Machine<'_> {
                     span: level,
                     ..key
                 };
-                self.cpus[context.cpu].keep(Cached {
+                self.cpus[context.cpu].keep(TlbEntry {
                     key,
                     gfn,
                     hfn,
@@ -231,7 +231,7 @@ impl Machine<'_> {
                 });
             }
             let index = walk::index(level, page);
-            self.tally.references += 1;
+            self.cost.references += 1;
             let mut entry = read_at(&self.memories, hfn, index);
             if entry & PRESENT == 0 {
                 return Err(Access::GuestFault);
@@ -292,7 +292,7 @@ impl Machine<'_> {
             span,
             guest_span,
         };
-        self.cpus[context.cpu].keep(Cached {
+        self.cpus[context.cpu].keep(TlbEntry {
             key,
             gfn: Gfn(leaf.gfn.0 - back),
             hfn: Hfn(target.hfn.0 - u32::from(back)),
@@ -332,14 +332,14 @@ impl Machine<'_> {
         };
         loop {
             let index = tree.role.index(level, page);
-            self.tally.references += 1;
+            self.cost.references += 1;
             let entry = self.tables.read(table, index);
             let meta = self.tables.meta(table, index);
             if !is_present(entry) {
                 return exit;
             }
             let reader = context.reader;
-            let nothing = Cached {
+            let nothing = TlbEntry {
                 key,
                 gfn: meta.gfn,
                 hfn: frame_of(entry),
@@ -364,7 +364,7 @@ impl Machine<'_> {
                     span: level,
                     ..key
                 };
-                self.cpus[context.cpu].keep(Cached { key, ..nothing });
+                self.cpus[context.cpu].keep(TlbEntry { key, ..nothing });
                 continue;
             }
             let writable = entry & WRITABLE != 0;
@@ -380,7 +380,7 @@ impl Machine<'_> {
                 write: writable,
                 dirty: true,
             };
-            self.cpus[context.cpu].keep(Cached {
+            self.cpus[context.cpu].keep(TlbEntry {
                 guest,
                 host,
                 ..nothing

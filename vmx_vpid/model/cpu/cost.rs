@@ -8,8 +8,8 @@
 //! the EPT, from the lowest table of it that is known of, unless the CPU has its translation.
 
 use super::tlb_entry::{
-    Cached,
     Kind, //
+    TlbEntry,
 };
 use crate::model::{
     cpu::context::Context,
@@ -22,16 +22,16 @@ use crate::model::{
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct Cost {
     /// Accesses of guests that found no translation, those before an exit among them.
     pub(crate) misses: u64,
     /// References to entries of tables that they made.
     pub(crate) references: u64,
-    /// Cached entries that the oracle looked at.
+    /// TlbEntry entries that the oracle looked at.
     pub(crate) judged: u64,
 }
 
-impl Tally {
+impl Cost {
     /// Returns what was counted since an earlier time.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Tally {
 
 /// Whether an entry permits an access without a look at the tables: a write of a page that is not
 /// dirty yet has to set a flag there.
-fn permits(entry: &Cached, write: bool) -> bool {
+fn permits(entry: &TlbEntry, write: bool) -> bool {
     let permits = |rights: super::tlb_entry::Rights| rights.write && rights.dirty;
     !write || permits(entry.guest) && permits(entry.host)
 }
@@ -96,8 +96,8 @@ impl Machine<'_> {
     }
 
     /// Returns what was counted since the machine was made.
-    pub(crate) fn tally(&self) -> Tally {
-        self.tally
+    pub(crate) fn cost(&self) -> Cost {
+        self.cost
     }
 
     /// Returns how many invalidations all CPUs executed since then.
@@ -107,7 +107,7 @@ impl Machine<'_> {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_model_tally)]
+#[kernel::macros::kunit_tests(vmx_vpid_model_cost)]
 mod tests {
     use crate::model::{
         bug::Bugs,
@@ -158,9 +158,9 @@ mod tests {
         }
         let mut taken = [(0, 0); 2];
         for taken in &mut taken {
-            let before = machine.tally();
+            let before = machine.cost();
             assert_eq!(machine.step(reads(1, 1)), Ok(()));
-            let counted = machine.tally().since(before);
+            let counted = machine.cost().since(before);
             *taken = (counted.misses, counted.references);
         }
         Ok(taken)
@@ -187,10 +187,10 @@ mod tests {
         // CAST: There are few.
         let cached = machine.cpus[0].count(|_| true) as u64;
         assert!(cached > 0);
-        let before = machine.tally();
+        let before = machine.cost();
         assert_eq!(machine.step(reads(0, 0)), Ok(()));
         assert_eq!(machine.cpus[0].count(|_| true) as u64, cached);
-        assert_eq!(machine.tally().since(before).judged, 2 * cached);
+        assert_eq!(machine.cost().since(before).judged, 2 * cached);
         Ok(())
     }
 }

@@ -5,11 +5,11 @@
 use super::{
     access::Access,
     tlb_entry::{
-        Cached,
         Drop,
         Key,
         Kind,
         Rights, //
+        TlbEntry,
     }, //
 };
 use crate::{
@@ -65,7 +65,7 @@ impl Machine<'_> {
             span: 0,
             guest_span: 0,
         };
-        let nothing = Cached {
+        let nothing = TlbEntry {
             key,
             gfn,
             hfn: Hfn(0),
@@ -77,7 +77,7 @@ impl Machine<'_> {
             reader: 0,
         };
         let references = self.ept_references(context, gfn, write, found.place.level);
-        self.tally.references += references;
+        self.cost.references += references;
         let cpu = &self.cpus[context.cpu];
         let passed = if references == 0 {
             4
@@ -94,7 +94,7 @@ impl Machine<'_> {
                     ..key
                 };
                 let hfn = Hfn::at(table.address());
-                cpu.keep(Cached {
+                cpu.keep(TlbEntry {
                     key,
                     hfn,
                     ..nothing
@@ -119,7 +119,7 @@ impl Machine<'_> {
             dirty: !self.config.accessed_dirty || entry & tree.role.dirty_bit() != 0,
         };
         let key = Key { first, span, ..key };
-        cpu.keep(Cached {
+        cpu.keep(TlbEntry {
             key,
             hfn: frame_of(entry),
             gfn: Gfn(first),

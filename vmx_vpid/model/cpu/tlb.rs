@@ -6,8 +6,8 @@
 //! forget at random or have no room left.
 
 use super::tlb_entry::{
-    Cached,
     Drop, //
+    TlbEntry,
 };
 use crate::{
     ept,
@@ -38,7 +38,7 @@ use kernel::prelude::*;
 /// A CPU with what it has cached.
 pub(crate) struct Cpu {
     caps: EptVpidCap,
-    cached: Cell<KVec<Cached>>,
+    cached: Cell<KVec<TlbEntry>>,
     /// The most that it keeps.
     room: usize,
     /// Where the next entry goes when there is no room: one place after the other, which is not
@@ -64,7 +64,7 @@ impl Cpu {
     }
 
     /// Works on what is cached.
-    fn with<R>(&self, work: impl FnOnce(&mut KVec<Cached>) -> R) -> R {
+    fn with<R>(&self, work: impl FnOnce(&mut KVec<TlbEntry>) -> R) -> R {
         let mut cached = self.cached.take();
         let result = work(&mut cached);
         self.cached.set(cached);
@@ -87,8 +87,8 @@ impl Cpu {
 
     /// Keeps an entry; one that says the same of the same is kept in its place, with its later
     /// times: to a guest the two are one.
-    pub(crate) fn keep(&self, entry: Cached) {
-        let same = |it: &&mut Cached| {
+    pub(crate) fn keep(&self, entry: TlbEntry) {
+        let same = |it: &&mut TlbEntry| {
             it.key == entry.key
                 && (it.gfn, it.hfn, it.root) == (entry.gfn, entry.hfn, entry.root)
                 && (it.guest, it.host, it.reader) == (entry.guest, entry.host, entry.reader)
@@ -109,12 +109,12 @@ impl Cpu {
     }
 
     /// Calls a function for each entry, until it returns something.
-    pub(crate) fn find<R>(&self, look: impl FnMut(&Cached) -> Option<R>) -> Option<R> {
+    pub(crate) fn find<R>(&self, look: impl FnMut(&TlbEntry) -> Option<R>) -> Option<R> {
         self.with(|cached| cached.iter().find_map(look))
     }
 
     /// Returns the entry with a number, the first being 0.
-    pub(crate) fn entry(&self, number: usize) -> Option<Cached> {
+    pub(crate) fn entry(&self, number: usize) -> Option<TlbEntry> {
         self.with(|cached| cached.get(number).copied())
     }
 
@@ -124,7 +124,7 @@ impl Cpu {
     }
 
     /// Returns how many entries there are that a function wants to be counted.
-    pub(crate) fn count(&self, wanted: impl Fn(&Cached) -> bool) -> usize {
+    pub(crate) fn count(&self, wanted: impl Fn(&TlbEntry) -> bool) -> usize {
         self.with(|cached| cached.iter().filter(|it| wanted(it)).count())
     }
 
@@ -142,7 +142,7 @@ impl Cpu {
     /// Has another hypervisor run on it: VMXOFF and VMXON need not drop anything, and by chance it
     /// used the same tags.
     pub(crate) fn estrange(&self) {
-        self.with(|cached| cached.iter_mut().for_each(Cached::estrange));
+        self.with(|cached| cached.iter_mut().for_each(TlbEntry::estrange));
     }
 
     /// Forgets one entry in two, by a number: a CPU may at any time.

@@ -79,7 +79,7 @@ pub(crate) const STRANGER: u32 = u32::MAX;
 
 /// An entry that a CPU has cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cached {
+pub(crate) struct TlbEntry {
     /// What it is found by.
     pub(crate) key: Key,
     /// The guest-physical frame that it leads to; of a linear mapping, as KVM knows it.
@@ -100,7 +100,7 @@ pub(crate) struct Cached {
     pub(crate) reader: u32,
 }
 
-impl Cached {
+impl TlbEntry {
     /// Makes it what another hypervisor left under the same tags: it leads to memory of nobody's.
     pub(crate) fn estrange(&mut self) {
         (self.hfn, self.reader) = (Hfn(0), STRANGER);

@@ -6,7 +6,7 @@
 //! whole walk through the EPT, for where the table is; and one more walk for the page itself.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_model_references)]
+#[kernel::macros::kunit_tests(vmx_vpid_model_walk_refs)]
 mod tests {
     use crate::{
         ept::{

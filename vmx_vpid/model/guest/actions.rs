@@ -89,9 +89,9 @@ impl Machine<'_> {
     }
 
     /// Notes that a guest dropped something of its own.
-    pub(crate) fn promise(&mut self, context: &Context, what: Dropped) {
+    pub(crate) fn invalidated(&mut self, context: &Context, what: Dropped) {
         let now = self.now;
-        self.vcpus[context.id].promises[context.reader_index].note(what, now);
+        self.vcpus[context.id].invalidated[context.reader_index].note(what, now);
     }
 
     /// Does something that is no access.
@@ -113,11 +113,11 @@ impl Machine<'_> {
                     let address = Some(address_of(page));
                     self.exit(id, Instruction::Invlpg, 0, [0; 2], address)?;
                 }
-                self.promise(context, Dropped::Page(index, page));
+                self.invalidated(context, Dropped::Page(index, page));
             }
             Op::EmulatedInvlpg(page) => {
                 self.exits_invlpg(id, page)?;
-                self.promise(context, Dropped::PageAlone(index, page));
+                self.invalidated(context, Dropped::PageAlone(index, page));
             }
             Op::Invpcid { kind, pcid, page } => self.invpcid(context, kind, pcid, page)?,
             Op::MovCr3 { registers, keep } => self.mov_cr3(context, registers, keep),
@@ -128,7 +128,7 @@ impl Machine<'_> {
                     // kvm_post_set_cr4().
                     self.vcpus[id].pending.guest |= !self.bugs.has(Bug::NoFlushOnPge);
                 }
-                self.promise(context, Dropped::All);
+                self.invalidated(context, Dropped::All);
             }
             Op::Toggle(bit) => self.toggle(context, bit),
             Op::Init => self.init(context)?,
@@ -231,7 +231,7 @@ impl Machine<'_> {
             }
         }
         let index = invalidated::index(pcid);
-        self.promise(
+        self.invalidated(
             context,
             match kind {
                 0 => Dropped::PcidPage(index, page),
@@ -269,7 +269,7 @@ impl Machine<'_> {
             }
         }
         if !keep {
-            self.promise(context, Dropped::Pcid(invalidated::index(pcid)));
+            self.invalidated(context, Dropped::Pcid(invalidated::index(pcid)));
         }
     }
 
@@ -299,15 +299,15 @@ impl Machine<'_> {
             return Ok(());
         }
         let now = self.now;
-        let promises = &mut self.vcpus[id].promises;
+        let invalidated = &mut self.vcpus[id].invalidated;
         let one = usize::from(vpid12);
         match kind {
-            0 => promises[one].note(Dropped::PageEverywhere(page), now),
-            1 => promises[one].note(Dropped::All, now),
-            2 => promises[1..3]
+            0 => invalidated[one].note(Dropped::PageEverywhere(page), now),
+            1 => invalidated[one].note(Dropped::All, now),
+            2 => invalidated[1..3]
                 .iter_mut()
-                .for_each(|promise| promise.note(Dropped::All, now)),
-            _ => promises[one].note(Dropped::ButGlobals, now),
+                .for_each(|invalidated| invalidated.note(Dropped::All, now)),
+            _ => invalidated[one].note(Dropped::ButGlobals, now),
         }
         Ok(())
     }

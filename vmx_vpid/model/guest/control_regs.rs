@@ -174,7 +174,7 @@ impl Machine<'_> {
                 if !bugs.has(Bug::RootsKeptOnPaging) {
                     self.reset_context(id);
                 }
-                self.promise(context, Dropped::All);
+                self.invalidated(context, Dropped::All);
             }
             // kvm_post_set_cr4().
             Bit::Pcide if new.pcide => {
@@ -184,7 +184,7 @@ impl Machine<'_> {
             }
             Bit::Pcide => {
                 self.vcpus[id].pending.guest |= !bugs.has(Bug::NoFlushOnPcideOff);
-                self.promise(context, Dropped::All);
+                self.invalidated(context, Dropped::All);
             }
             Bit::Pae | Bit::Smep => {
                 let as_cr3 = bugs.has(Bug::GlobalsKeptOnCr4);
@@ -199,7 +199,7 @@ impl Machine<'_> {
                 if bit == Bit::Pae || new.smep {
                     let flush = !as_cr3 && !bugs.has(Bug::NoFlushOnCr4);
                     self.vcpus[id].pending.current |= flush;
-                    self.promise(context, Dropped::PcidAndGlobals(index));
+                    self.invalidated(context, Dropped::PcidAndGlobals(index));
                 }
             }
         }
@@ -235,7 +235,7 @@ impl Machine<'_> {
         if paging && !ignored && !self.bugs.has(Bug::RootsKeptOnInit) {
             self.reset_context(id);
         }
-        self.promise(context, Dropped::All);
+        self.invalidated(context, Dropped::All);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@
 
 use super::memory::PAGES;
 use crate::{
-    model::cpu::tlb_entry::Cached,
+    model::cpu::tlb_entry::TlbEntry,
     x86::invpcid::Pcid, //
 };
 
@@ -18,7 +18,7 @@ pub(crate) const PCIDS: usize = 2;
 
 /// When a virtual CPU last dropped what of its own translations; 0 for never.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Promise {
+pub(crate) struct Invalidated {
     /// Everything.
     all: u32,
     /// Everything but globals.
@@ -61,7 +61,7 @@ pub(crate) fn index(pcid: Pcid) -> usize {
     usize::from(pcid != Pcid::ZERO)
 }
 
-impl Promise {
+impl Invalidated {
     /// That of a virtual CPU that begins at a time, with nothing cached.
     pub(crate) fn from(now: u32) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl Promise {
     }
 
     /// Returns since when an entry has to say what the tables say, if it was read before.
-    pub(crate) fn since(&self, entry: &Cached) -> u32 {
+    pub(crate) fn since(&self, entry: &TlbEntry) -> u32 {
         let key = &entry.key;
         let pages = if key.global {
             &self.global_page

@@ -85,7 +85,7 @@ impl Told {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_asid_reach)]
+#[kernel::macros::kunit_tests(vmx_vpid_flush_cpus)]
 mod tests {
     use super::*;
     use crate::asid::{

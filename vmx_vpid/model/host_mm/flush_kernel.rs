@@ -40,7 +40,7 @@ pub(crate) fn drop_everything(hardware: &impl Pge) {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_asid_everywhere)]
+#[kernel::macros::kunit_tests(vmx_vpid_flush_kernel)]
 mod tests {
     use super::*;
     use crate::{

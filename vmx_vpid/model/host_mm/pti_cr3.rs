@@ -69,7 +69,7 @@ pub(crate) fn to_kernel(cr3: Cr3, hardware: &impl Hardware) {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_asid_boundary)]
+#[kernel::macros::kunit_tests(vmx_vpid_pti_cr3)]
 mod tests {
     use super::*;
     use crate::asid::{

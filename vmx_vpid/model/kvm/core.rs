@@ -34,7 +34,7 @@ use crate::{
         },
         guest::{
             control_regs::Controls,
-            invalidated::Promise, //
+            invalidated::Invalidated, //
         },
         machine::{
             Backend,
@@ -61,7 +61,7 @@ impl Machine<'_> {
             life: self.lives,
             vpid01: self.take_vpid(),
             vmcs: [loaded_before.then_some(0), None],
-            promises: [Promise::from(self.now); READERS],
+            invalidated: [Invalidated::from(self.now); READERS],
             ept12_dropped: [self.now; 2],
             controls: [Controls::usual(&self.config); 2],
             ..Vcpu::default()
@@ -336,7 +336,7 @@ impl Machine<'_> {
             reader_index: vcpu.reader_index(),
             ept12: vcpu.ept12(),
         };
-        self.tally.judged += self.cpus[cpu].count(|_| true) as u64;
+        self.cost.judged += self.cpus[cpu].count(|_| true) as u64;
         self.check(&context)?;
         Ok(context)
     }

@@ -64,7 +64,7 @@ impl Machine<'_> {
         if l2.vpid12 == 0 {
             let now = self.now;
             for reader in [0, 3] {
-                self.vcpus[id].promises[reader].note(Dropped::All, now);
+                self.vcpus[id].invalidated[reader].note(Dropped::All, now);
             }
         }
     }
@@ -103,7 +103,7 @@ impl Machine<'_> {
         let reader = vcpu.reader_index();
         if vcpu.ran >> reader & 1 == 0 {
             vcpu.ran |= 1 << reader;
-            vcpu.promises[reader].note(Dropped::All, now);
+            vcpu.invalidated[reader].note(Dropped::All, now);
         }
         if let Some(ept12) = vcpu.ept12() {
             if vcpu.ran_on >> ept12.number & 1 == 0 {
@@ -140,7 +140,7 @@ impl Machine<'_> {
             let vcpu = &mut self.vcpus[id];
             vcpu.pending.guest |= flush;
             let reader = vcpu.reader_index();
-            vcpu.promises[reader].note(Dropped::All, now);
+            vcpu.invalidated[reader].note(Dropped::All, now);
         }
     }
 

@@ -30,7 +30,7 @@ use crate::{
                 Controls,
                 Registers, //
             },
-            invalidated::Promise,
+            invalidated::Invalidated,
             memory::{
                 frames,
                 Gfn, //
@@ -174,7 +174,7 @@ pub(crate) struct Vcpu {
     /// What is to be done before it runs on.
     pub(crate) pending: Pending,
     /// What each reader was promised.
-    pub(crate) promises: [Promise; READERS],
+    pub(crate) invalidated: [Invalidated; READERS],
     /// When L1 last dropped what it cached of each of its EPTs.
     pub(crate) ept12_dropped: [u32; 2],
     /// Which readers ever ran, and which EPTs L2 ever ran on, by bit: nothing can have been cached

@@ -4,8 +4,8 @@
 
 use crate::model::{
     cpu::tlb_entry::{
-        Cached,
         Kind, //
+        TlbEntry,
     },
     guest::control_regs::Bit,
     machine::{
@@ -160,7 +160,7 @@ impl fmt::Display for Step {
     }
 }
 
-impl fmt::Display for Cached {
+impl fmt::Display for TlbEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = &self.key;
         match (key.kind, key.level) {

@@ -111,7 +111,7 @@ impl Who {
     }
 
     /// Calls a function for each letter.
-    pub(crate) fn each_letter(self, ept: bool, mut visit: impl FnMut(Step)) {
+    pub(crate) fn each_step(self, ept: bool, mut visit: impl FnMut(Step)) {
         ALWAYS.into_iter().for_each(&mut visit);
         match self {
             Self::Guests => guests().into_iter().for_each(visit),

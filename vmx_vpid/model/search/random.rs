@@ -79,7 +79,7 @@ enum Kind {
 /// Each course leaves out some of what could happen, and uses some pages only: what takes many
 /// steps of few kinds to go wrong would hardly ever be met otherwise.
 #[derive(Clone)]
-pub(crate) struct Course {
+pub(crate) struct RandomSteps {
     /// The vCPU of the last time, where it was.
     vcpu: u8,
     cpus: [u8; VCPUS],
@@ -111,7 +111,7 @@ enum Edits {
     OneEpt,
 }
 
-impl Course {
+impl RandomSteps {
     /// Chooses a course.
     pub(crate) fn new(choice: &mut impl Choice) -> Self {
         // CAST: There are few of each.

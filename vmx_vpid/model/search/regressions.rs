@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// A sequence, and what it is about.
-pub(crate) struct Story {
+pub(crate) struct Regression {
     /// Its name.
     pub(crate) name: &'static str,
     /// With what it goes wrong: all of these together, where each alone is made up for.
@@ -47,7 +47,7 @@ pub(crate) struct Story {
     pub(crate) tell: fn(&mut Machine<'_>) -> Result<(), Wrong>,
 }
 
-impl Story {
+impl Regression {
     /// Each combination of its faults, and whether the sequence has to go wrong with it: with all
     /// of them, and with no fewer.
     pub(crate) fn combinations(&self) -> impl Iterator<Item = (Bugs, bool)> + '_ {
@@ -301,13 +301,13 @@ fn record_is_of_another_cpu(machine: &mut Machine<'_>) -> Result<(), Wrong> {
 }
 
 /// Makes a story of its parts.
-fn story(
+fn regression(
     name: &'static str,
     bugs: &'static [Bug],
     config: Config,
     tell: fn(&mut Machine<'_>) -> Result<(), Wrong>,
-) -> Story {
-    Story {
+) -> Regression {
+    Regression {
         name,
         bugs,
         config,
@@ -316,7 +316,7 @@ fn story(
 }
 
 /// Returns all of them.
-pub(crate) fn all() -> impl Iterator<Item = Story> {
+pub(crate) fn all() -> impl Iterator<Item = Regression> {
     let usual = Config::usual;
     let with_vpids = |ept, vpids| Config {
         vpids,
@@ -330,68 +330,68 @@ pub(crate) fn all() -> impl Iterator<Item = Story> {
         ..usual(ept)
     };
     let own = [
-        story(
+        regression(
             "vpid02 is reused",
             &[Bug::NoFlushOnVmxon],
             with_vpids(true, 2),
             vpid02_is_reused,
         ),
-        story(
+        regression(
             "a root is reused",
             &[Bug::NoFlushOnRootLoad],
             usual(true),
             root_is_reused,
         ),
-        story(
+        regression(
             "a tree is freed",
             &[Bug::NoFlushOnFree],
             usual(false),
             tree_is_freed,
         ),
-        story(
+        regression(
             "pointers differ in flags",
             &[Bug::ComparedByPointer],
             usual(true),
             pointers_differ_in_flags,
         ),
-        story(
+        regression(
             "L1 moves and comes back",
             // Either the handler or the flush of all that follows would do.
             &[Bug::HiddenL2Root, Bug::Vpid12NotForgotten],
             by_context(true),
             l1_moves_and_comes_back,
         ),
-        story(
+        regression(
             "a request outlives L2",
             &[Bug::TransitionLosesRequests],
             usual(true),
             request_outlives_l2,
         ),
-        story(
+        regression(
             "vpid12 changes on shadow paging",
             &[Bug::NoSyncOnGuestFlush],
             usual(false),
             vpid12_changes_on_shadow_paging,
         ),
-        story(
+        regression(
             "INVLPG is emulated",
             &[Bug::InvvpidAddressLost],
             usual(true),
             invlpg_is_emulated,
         ),
-        story(
+        regression(
             "a VM has a successor",
             &[Bug::NoFlushOnRootLoad],
             by_context(true),
             vm_has_a_successor,
         ),
-        story(
+        regression(
             "a split page moves",
             &[Bug::NoRemoteFlush],
             usual(true),
             split_page_moves,
         ),
-        story(
+        regression(
             "the record is of another CPU",
             &[Bug::RecordsUnpinned],
             with_vpids(false, 1),
@@ -402,7 +402,7 @@ pub(crate) fn all() -> impl Iterator<Item = Story> {
 }
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-#[kernel::macros::kunit_tests(vmx_vpid_model_stories)]
+#[kernel::macros::kunit_tests(vmx_vpid_model_regressions)]
 mod tests {
     use super::{
         super::run,

@@ -2,7 +2,7 @@
 
 //! Runs: steps one after the other, until something is wrong.
 
-use super::random::Course;
+use super::random::RandomSteps;
 use crate::{
     flush::policy::Switches,
     model::{
@@ -63,10 +63,10 @@ pub(crate) fn at_random(machine: &mut Machine<'_>, seed: u64, steps: u64) -> Opt
     while total < steps {
         machine.restart();
         let mut random = Random::new(part);
-        let mut course = Course::new(&mut random);
+        let mut random_steps = RandomSteps::new(&mut random);
         for step in 0..LENGTH {
             total += 1;
-            if let Err(wrong) = machine.step(course.next(&mut random)) {
+            if let Err(wrong) = machine.step(random_steps.next(&mut random)) {
                 return Some(Found {
                     seed: part,
                     step,

@@ -228,7 +228,7 @@ impl Shadows {
             for page in Self::each(pages) {
                 self.page_mut(page).unsync = false;
                 match self.sync_page(vm, page, context) {
-                    Some(owed) => flush |= owed,
+                    Some(pending) => flush |= pending,
                     None => {
                         self.prepare_zap(vm, page, &mut zapped);
                     }

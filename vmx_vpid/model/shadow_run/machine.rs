@@ -71,7 +71,7 @@ pub(super) struct Machine {
     pub(super) cpus: [Cpu; VCPUS],
     pub(super) random: Random,
     /// What of it all this part of a run leaves out.
-    pub(super) course: super::random::Course,
+    pub(super) random_steps: super::random::RandomSteps,
 }
 
 impl Machine {
@@ -83,7 +83,7 @@ impl Machine {
             shadows: Shadows::new(POOL)?,
             vcpus: [Vcpu::new(), Vcpu::new()],
             cpus: [Cpu::new()?, Cpu::new()?],
-            course: super::random::Course::new(&mut random),
+            random_steps: super::random::RandomSteps::new(&mut random),
             random,
         })
     }
@@ -95,7 +95,7 @@ impl Machine {
         self.vcpus = [Vcpu::new(), Vcpu::new()];
         self.cpus.iter_mut().for_each(|cpu| cpu.drop(Drop::All));
         self.random = Random::new(seed);
-        self.course = super::random::Course::new(&mut self.random);
+        self.random_steps = super::random::RandomSteps::new(&mut self.random);
     }
 
     /// Takes note that a vCPU has flushed what others asked for; whether it had to.
@@ -299,7 +299,7 @@ impl Machine {
             vcpu.roots
                 .free_pcid(&mut self.shadows, &mut self.memory, pcid);
         }
-        vcpu.promises.pcid[pcid as usize] = self.memory.now;
+        vcpu.invalidated.pcid[pcid as usize] = self.memory.now;
     }
 
     /// Drops a page, under each PCID as far as KVM is concerned: `kvm_mmu_invlpg()`.
@@ -309,7 +309,7 @@ impl Machine {
         self.cpus[id].drop(Drop::Address(address));
         vcpu.roots
             .invalidate(&mut self.shadows, &mut self.memory, address, true, None);
-        vcpu.promises.page[vcpu.pcid as usize][page as usize] = self.memory.now;
+        vcpu.invalidated.page[vcpu.pcid as usize][page as usize] = self.memory.now;
     }
 
     /// Drops a page under one PCID: `kvm_mmu_invpcid_gva()`.
@@ -323,6 +323,6 @@ impl Machine {
             vcpu.roots
                 .invalidate(shadows, memory, address, current, Some(pcid));
         }
-        vcpu.promises.page[pcid as usize][page as usize] = self.memory.now;
+        vcpu.invalidated.page[pcid as usize][page as usize] = self.memory.now;
     }
 }

@@ -39,7 +39,7 @@ impl Machine {
             for it in self.cpus[id].translations(pcid) {
                 if it.address == address {
                     self.judge(id, page, it.entry, it.at, it.origin, false)
-                        .map_err(Wrong::Cached)?;
+                        .map_err(Wrong::TlbEntry)?;
                 }
             }
             let Some((top, level)) = self.vcpus[id].roots.top(address) else {
@@ -60,7 +60,7 @@ impl Machine {
             let (root, level) = way.root;
             let to = self.shadows.table_at(root, level, way.level, way.address);
             if to != Some(way.table) || self.shadows.table_of(root).is_none() {
-                return Err(Wrong::Cached(Stale::Structure));
+                return Err(Wrong::TlbEntry(Stale::Structure));
             }
         }
         Ok(())
@@ -83,7 +83,7 @@ impl Machine {
         if entry.writable() && self.shadows.is_protected(origin.gfn) {
             return Err(Stale::Unseen);
         }
-        let old = synced || origin.time < vcpu.promises.since(vcpu.pcid, page as usize);
+        let old = synced || origin.time < vcpu.invalidated.since(vcpu.pcid, page as usize);
         let (paging, address) = (vcpu.paging(), memory::address(page));
         for access in accesses().filter(|&access| vcpu.cpu_allows(entry, access)) {
             if !vcpu.guest_allows(origin.guest, access) {

@@ -69,7 +69,7 @@ const KINDS: [(Kind, u32); 15] = [
 
 /// What a part of a run leaves out: what takes many steps of few kinds to go wrong would hardly
 /// ever be met otherwise.
-pub(super) struct Course {
+pub(super) struct RandomSteps {
     /// Kinds that are left out, by bit.
     without: u32,
     /// The pages that are used, by bit.
@@ -80,7 +80,7 @@ pub(super) struct Course {
     vcpu: usize,
 }
 
-impl Course {
+impl RandomSteps {
     /// Chooses one.
     pub(super) fn new(choice: &mut impl Choice) -> Self {
         let needed = 1 << Kind::Access as u32 | 1 << Kind::Write as u32;
@@ -130,12 +130,12 @@ impl Machine {
     /// Has something happen, and looks whether the vCPU may be entered afterwards.
     pub(super) fn step(&mut self) -> Result<(), Wrong> {
         self.memory.now += 1;
-        if self.random.below(self.course.other) == 0 {
-            self.course.vcpu = 1 - self.course.vcpu;
+        if self.random.below(self.random_steps.other) == 0 {
+            self.random_steps.vcpu = 1 - self.random_steps.vcpu;
         }
-        let id = self.course.vcpu;
-        let kind = self.course.kind(&mut self.random);
-        let page = self.course.page(&mut self.random);
+        let id = self.random_steps.vcpu;
+        let kind = self.random_steps.kind(&mut self.random);
+        let page = self.random_steps.page(&mut self.random);
         self.happen(id, kind, page)?;
         self.enter(id)
     }
@@ -187,7 +187,7 @@ impl Machine {
             Kind::InvpcidAll | Kind::TogglePge => {
                 self.enter(id)?;
                 self.vcpus[id].pending.guest = true;
-                self.vcpus[id].promises.all = now;
+                self.vcpus[id].invalidated.all = now;
             }
             Kind::MovCr3 => {
                 self.enter(id)?;
@@ -203,7 +203,7 @@ impl Machine {
                 vcpu.smep ^= true;
                 if vcpu.smep {
                     vcpu.pending.current = true;
-                    vcpu.promises.pcid[vcpu.pcid as usize] = now;
+                    vcpu.invalidated.pcid[vcpu.pcid as usize] = now;
                 }
                 self.reset_context(id);
             }
@@ -217,7 +217,7 @@ impl Machine {
                 vcpu.mode = modes[self.random.below(3) as usize];
                 vcpu.pcid = 0;
                 vcpu.pending.guest = true;
-                vcpu.promises.all = now;
+                vcpu.invalidated.all = now;
                 self.reset_context(id);
             }
             Kind::Relocate => {

@@ -46,7 +46,7 @@ pub(super) enum Mode {
 
 /// When a guest dropped something last, for which its tables have to be read anew.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Promises {
+pub(super) struct Invalidated {
     /// Everything.
     pub(super) all: u32,
     /// A PCID.
@@ -55,7 +55,7 @@ pub(super) struct Promises {
     pub(super) page: [[u32; super::memory::PAGES as usize]; PCIDS],
 }
 
-impl Promises {
+impl Invalidated {
     /// Returns since when what is said of a page under a PCID has to be so.
     pub(super) fn since(&self, pcid: u64, page: usize) -> u32 {
         let at = pcid as usize % PCIDS;
@@ -84,7 +84,7 @@ pub(super) struct Vcpu {
     pub(super) root: u64,
     pub(super) pcid: u64,
     pub(super) roots: Cache,
-    pub(super) promises: Promises,
+    pub(super) invalidated: Invalidated,
     pub(super) pending: Pending,
 }
 
@@ -99,7 +99,7 @@ impl Vcpu {
             root: 0,
             pcid: 0,
             roots: Cache::new(Role::from_raw(0)),
-            promises: Promises::default(),
+            invalidated: Invalidated::default(),
             pending: Pending::default(),
         };
         vcpu.roots = Cache::new(vcpu.role());

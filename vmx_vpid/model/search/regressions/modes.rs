@@ -9,10 +9,10 @@ use super::{
     guest,
     keep,
     l2_on,
+    regression,
     remap,
-    story,
     vmfunc,
-    Story,
+    Regression,
     READ, //
 };
 use crate::model::{
@@ -100,33 +100,33 @@ fn l2_turns_to_another_ept(machine: &mut Machine<'_>) -> Result<(), Wrong> {
 }
 
 /// Returns all of these.
-pub(super) fn all() -> impl Iterator<Item = Story> {
+pub(super) fn all() -> impl Iterator<Item = Regression> {
     [
-        story(
+        regression(
             "paging is turned on",
             &[Bug::RootsKeptOnPaging],
             Config::usual(true),
             paging_is_turned_on,
         ),
-        story(
+        regression(
             "a root outlives its PCID",
             &[Bug::RootsKeptOnPcideOn],
             Config::usual(false),
             root_outlives_its_pcid,
         ),
-        story(
+        regression(
             "SMEP is set on another EPT",
             &[Bug::RootsKeptOnCr4],
             Config::usual(true),
             smep_is_set_on_another_ept,
         ),
-        story(
+        regression(
             "SMEP is set with globals",
             &[Bug::GlobalsKeptOnCr4],
             Config::usual(true),
             smep_is_set_with_globals,
         ),
-        story(
+        regression(
             "L2 turns to another EPT",
             &[Bug::NoFlushOnVmfunc],
             Config::usual(true),
