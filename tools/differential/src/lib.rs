@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pure files of vmx_vpid against second versions, made to be right and not fast.
+//! This crate compares the pure files of vmx_vpid with reference versions that are made to be right,
+//! not fast.
 //!
-//! What a guest controls is where a mistake costs most: operands, descriptors, page tables.  Each
-//! module here has a function `check()` that makes a case of any bytes, has it done twice, by the
-//! module's code and by its second version in [`reference`], and panics unless both agree.  The second
-//! versions go by the manual, bit by bit and byte by byte, and know nothing of the code.
+//! A mistake costs most where a guest controls the input: operands, descriptors, page tables.  Each
+//! module has a function `check()` that turns any bytes into a case, runs the case by the module's
+//! code and by the version in [`reference`], and panics unless both agree.  The reference versions
+//! follow the manual bit by bit and byte by byte, and share no code with the module, not even a
+//! random generator.
 //!
 //! Bytes come from a fuzzer (`tools/fuzz`), from its corpus, or at random.
 
@@ -26,11 +28,12 @@ mod differential {
         path::Path, //
     };
 
-    /// Cases at random, of so many bytes at most.
+    /// The number of random cases.
     const CASES: u32 = 200_000;
+    /// The length of a random case is below this number of bytes.
     const LEN: u64 = 200;
 
-    /// Tries cases at random; where they come from is xorshift, by Marsaglia.
+    /// Checks random cases; the generator is the xorshift of Marsaglia.
     fn at_random(check: fn(&[u8])) {
         let mut random = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = || {
@@ -47,12 +50,33 @@ mod differential {
         }
     }
 
-    /// Tries what a fuzzer found worth keeping.
+    /// Decodes one line of a seed file: two hexadecimal digits for each byte.
+    fn decode(line: &str) -> Option<Vec<u8>> {
+        let digits: Option<Vec<u32>> = line.chars().map(|digit| digit.to_digit(16)).collect();
+        let (pairs, rest) = digits.as_ref()?.as_chunks::<2>();
+        if !rest.is_empty() {
+            return None;
+        }
+        // CAST: Two hexadecimal digits fit in a byte.
+        Some(
+            pairs
+                .iter()
+                .map(|[high, low]| (high << 4 | low) as u8)
+                .collect(),
+        )
+    }
+
+    /// Checks each seed of a fuzz target.
     fn of_corpus(target: &str, check: fn(&[u8])) -> io::Result<()> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
         let mut count = 0;
-        for file in fs::read_dir(folder.join(target))? {
-            check(&fs::read(file?.path())?);
+        for line in fs::read_to_string(folder.join(format!("{target}.seeds")))?.lines() {
+            let seed = decode(line);
+            assert!(
+                seed.is_some(),
+                "{target}.seeds: no hexadecimal digits: {line}"
+            );
+            check(&seed.unwrap_or_default());
             count += 1;
         }
         assert!(count > 10, "{target}: a corpus of {count}");
