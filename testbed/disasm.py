@@ -13,7 +13,7 @@ Insn = namedtuple("Insn", "address text reloc")
 
 RETURN_THUNK = "__x86_return_thunk"
 # The functions that livepatch and KVM's static calls are given, kvm/ops.rs.
-ENTRY = re.compile(r"<\w+::kvm::hooks::Entry<(?:\w+::)*(\w+)>>::(\w+)")
+ENTRY = re.compile(r"<\w+::kvm::ops::Entry<(?:\w+::)*(\w+)>>::(\w+)")
 JUMP = re.compile(r"(?:(?:notrack|bnd|cs|ds|es|ss|data16|rex\S*)\s+)*(?:j\w+|loop\w*)\s+(.*)")
 RELOC = re.compile(r"\s+[0-9a-f]+:\s+R_X86_64_(\w+)\s+(\S+?)([-+]0x[0-9a-f]+)?")
 
