@@ -9,6 +9,7 @@
 #include <linux/livepatch.h>
 #include <linux/module.h>
 #include <linux/notifier.h>
+#include <asm/text-patching.h>
 #include "vmx_vpid.h"
 
 /*
@@ -67,10 +68,43 @@ asm(".macro vmx_vpid_call module, name\n"
 	".popsection\n"
 	".endm\n");
 
+/*
+ * The body of a function that is itself replaced begins behind its call of
+ * __fentry__, which leads to the replacement.  An ENDBR64 comes before that call
+ * where the kernel has IBT.  has_body() looks at these bytes before they are used.
+ */
+#define ENDBR_SIZE	(IS_ENABLED(CONFIG_X86_KERNEL_IBT) ? 4 : 0)
+#define FENTRY_SIZE	5
+#if IS_ENABLED(CONFIG_X86_KERNEL_IBT)
+#define BODY_OFFSET	"9"
+#else
+#define BODY_OFFSET	"5"
+#endif
+asm(".macro vmx_vpid_body module, name\n"
+	".pushsection .text.vmx_vpid_calls, \"ax\"\n"
+	".globl vmx_vpid_body_\\name\n"
+	".type vmx_vpid_body_\\name, @function\n"
+	"vmx_vpid_body_\\name:\n"
+	"jmp \".klp.tombstone.body.\\name\"\n"
+	"77:\n"
+	"int3\n"
+	".size vmx_vpid_body_\\name, . - vmx_vpid_body_\\name\n"
+	".popsection\n"
+	".weak \".klp.tombstone.body.\\name\"\n"
+	".weak \".klp.sym.\\module\\().\\name\\(),0\"\n"
+	".pushsection \"__klp_relocs.kvm_intel\", \"a\"\n"
+	".quad 77b - 4\n"
+	".quad \".klp.sym.\\module\\().\\name\\(),0\" - 4 + " BODY_OFFSET "\n"
+	".long 4\n"
+	".long 0\n"
+	".popsection\n"
+	".endm\n");
+
 #define KVM_IMPORT(name)	asm("vmx_vpid_import kvm_intel, kvm, " #name)
 #define KVM_INTEL_IMPORT(name)	asm("vmx_vpid_import kvm_intel, kvm_intel, " #name)
 #define KVM_CALL(name)		asm("vmx_vpid_call kvm, " #name)
 #define KVM_INTEL_CALL(name)	asm("vmx_vpid_call kvm_intel, " #name)
+#define KVM_INTEL_BODY(name)	asm("vmx_vpid_body kvm_intel, " #name)
 #include "vmx_vpid_imports.h"
 
 /*
@@ -100,8 +134,26 @@ bool vmx_vpid_object_live(const struct klp_object *obj)
 	return obj->mod && READ_ONCE(obj->mod->state) == MODULE_STATE_LIVE;
 }
 
+/*
+ * Whether the function at an address begins with [ENDBR64 and] a call of
+ * __fentry__, as it is or patched to a NOP.
+ */
+static bool has_body(const u8 *address)
+{
+	static const u8 nop[FENTRY_SIZE] = { 0x0f, 0x1f, 0x44, 0x00, 0x00 };
+	const u8 *fentry = address + ENDBR_SIZE;
+
+	return *fentry == CALL_INSN_OPCODE || !memcmp(fentry, nop, sizeof(nop));
+}
+
 static int pre_patch(struct klp_object *obj)
 {
+	if (!has_body(vmx_vpid_import_vmx_vcpu_create) ||
+	    !has_body(vmx_vpid_import_vmx_vcpu_free)) {
+		pr_err("vmx_vcpu_create() and vmx_vcpu_free() do not begin with a call of __fentry__: not attached; build kvm_intel with CONFIG_FUNCTION_TRACER and -mfentry\n");
+		return -EOPNOTSUPP;
+	}
+
 	return vmx_vpid_pre_patch(obj);
 }
 
@@ -134,6 +186,8 @@ static struct klp_func funcs[] = {
 	{ .old_name = "handle_invept" },
 	{ .old_name = "handle_ept_violation" },
 	{ .old_name = "handle_ept_misconfig" },
+	{ .old_name = "vmx_vcpu_create" },
+	{ .old_name = "vmx_vcpu_free" },
 	{ }
 };
 
@@ -190,6 +244,8 @@ int vmx_vpid_klp_enable(const struct vmx_vpid_ops *ops)
 	funcs[9].new_func = ops->handle_invept;
 	funcs[10].new_func = ops->handle_ept_violation;
 	funcs[11].new_func = ops->handle_ept_misconfig;
+	funcs[12].new_func = ops->vcpu_create;
+	funcs[13].new_func = ops->vcpu_free;
 
 	return klp_enable_patch(&patch);
 }

@@ -32,7 +32,13 @@ struct vmx_vpid_ops {
 	int (*handle_invept)(struct kvm_vcpu *vcpu);
 	int (*handle_ept_violation)(struct kvm_vcpu *vcpu);
 	int (*handle_ept_misconfig)(struct kvm_vcpu *vcpu);
+	int (*vcpu_create)(struct kvm_vcpu *vcpu);
+	void (*vcpu_free)(struct kvm_vcpu *vcpu);
 };
+
+/* The bodies of C's functions, for the two operations that surround them. */
+int vmx_vpid_body_vmx_vcpu_create(struct kvm_vcpu *vcpu);
+void vmx_vpid_body_vmx_vcpu_free(struct kvm_vcpu *vcpu);
 
 /*
  * KVM's functions that are called, each by a function that jumps there.  They
@@ -79,6 +85,7 @@ int vmx_vpid_call___traceiter_kvm_fast_mmio(void *data, u64 gpa);
 #define KVM_INTEL_IMPORT(name)	KVM_IMPORT(name)
 #define KVM_CALL(name)		static_assert(__same_type(name, vmx_vpid_call_##name))
 #define KVM_INTEL_CALL(name)	KVM_CALL(name)
+#define KVM_INTEL_BODY(name)	static_assert(__same_type(name, vmx_vpid_body_##name))
 #include "vmx_vpid_imports.h"
 
 /* The imports that are there as soon as the module is loaded: see klp.c. */

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The symbols that kvm.ko and kvm_intel.ko keep to themselves and vmx_vpid
- * needs, in the form of asm/kvm-x86-ops.h: included with four macros defined as
+ * needs, in the form of asm/kvm-x86-ops.h: included with five macros defined as
  * what is wanted for each.
  *
  * KVM_IMPORT() and KVM_INTEL_IMPORT() are imports of an address, of data or of a
- * function; KVM_CALL() and KVM_INTEL_CALL() are imports of a function to call.
+ * function; KVM_CALL() and KVM_INTEL_CALL() are imports of a function to call;
+ * KVM_INTEL_BODY() is the body of a function that is itself replaced.
  */
 #if !defined(KVM_IMPORT) || !defined(KVM_INTEL_IMPORT) || \
-	!defined(KVM_CALL) || !defined(KVM_INTEL_CALL)
-#error "define the four macros first"
+	!defined(KVM_CALL) || !defined(KVM_INTEL_CALL) || !defined(KVM_INTEL_BODY)
+#error "define the five macros first"
 #endif
 
 /* How kvm_intel was set up. */
@@ -31,6 +32,12 @@ KVM_INTEL_IMPORT(vmx_vpid_lock);
 /* The VMs there are, and the lock that guards the list. */
 KVM_IMPORT(vm_list);
 KVM_IMPORT(kvm_lock);
+
+/* The life of a vCPU: each is replaced by a function that calls C's. */
+KVM_INTEL_IMPORT(vmx_vcpu_create);
+KVM_INTEL_IMPORT(vmx_vcpu_free);
+KVM_INTEL_BODY(vmx_vcpu_create);
+KVM_INTEL_BODY(vmx_vcpu_free);
 
 /* KVM's static calls, and where they lead in C. */
 KVM_INTEL_IMPORT(vmx_flush_tlb_all);
@@ -91,3 +98,4 @@ KVM_CALL(__traceiter_kvm_fast_mmio);
 #undef KVM_INTEL_IMPORT
 #undef KVM_CALL
 #undef KVM_INTEL_CALL
+#undef KVM_INTEL_BODY

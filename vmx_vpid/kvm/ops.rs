@@ -39,11 +39,19 @@ use crate::{
         Gva, //
     }, //
 };
-use core::marker::PhantomData;
+use core::{
+    marker::PhantomData,
+    mem, //
+};
 use kernel::{
     pr_err_once,
     pr_warn_once,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+    task::Task, //
 };
 
 /// Issues what answers a request, on this CPU.
@@ -199,13 +207,30 @@ fn stay_on_stack() {
     unsafe { kernel::asm!(""; options(nostack, preserves_flags)) };
 }
 
+/// The task whose latest call of `allocate_vpid()` got no VPID, by its address.
+///
+/// [`Entry::vcpu_create()`] knows by it that C's body has asked for one already.  If two tasks fail
+/// at the same time, one of them may ask twice, and is counted twice.
+static REFUSED: Atomic<usize> = Atomic::new(0);
+
+/// Returns what [`REFUSED`] stores for this task.
+fn current() -> usize {
+    Task::current_raw().addr()
+}
+
 /// The entries through which KVM calls a backend.
 struct Entry<B>(PhantomData<B>);
 
 impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
     /// In the place of `allocate_vpid()`; 0 stands for "none".
     extern "C" fn allocate_vpid() -> c_int {
-        let vpid = B::allocate_vpid().map_or(0, Vpid::into_raw);
+        let vpid = match B::allocate_vpid() {
+            Some(vpid) => vpid.into_raw(),
+            None => {
+                REFUSED.store(current(), Relaxed);
+                0
+            }
+        };
         stay_on_stack();
         c_int::from(vpid)
     }
@@ -220,6 +245,52 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
             }
             Err(_) => not_held(vpid),
         }
+        stay_on_stack();
+    }
+
+    /// Takes the place of `vmx_vcpu_create()`: calls C's body, and allocates a VPID if the body got
+    /// none.
+    ///
+    /// A compiler may inline `allocate_vpid()` into the body, or split it, where livepatch does not
+    /// reach it.  While the backend is attached, such a copy finds KVM's bitmap full.  Nothing reads
+    /// the VPID before this function returns: kvm_vcpu_after_set_cpuid() and the reset of the vCPU
+    /// come later in kvm_arch_vcpu_create().
+    ///
+    /// # Safety
+    ///
+    /// To be called by KVM only, for a vCPU that it creates.
+    unsafe extern "C" fn vcpu_create(vcpu: *mut bindings::kvm_vcpu) -> c_int {
+        REFUSED.store(0, Relaxed);
+        // SAFETY: By the safety requirements KVM creates `vcpu`; the jump leads to C's function
+        // since `pre_patch`, and livepatch keeps kvm_intel while a task is in here.
+        let ret = unsafe { bindings::vmx_vpid_body_vmx_vcpu_create(vcpu) };
+        // SAFETY: `struct kvm_vcpu` is the first member of `struct vcpu_vmx`, and this task alone
+        // knows the vCPU before it is created.
+        let vpid = unsafe { &mut (*vcpu.cast::<bindings::vcpu_vmx>()).vpid };
+        // If the body called `allocate_vpid()` in vain, the failure is counted already.
+        if ret == 0 && *vpid == 0 && REFUSED.load(Relaxed) != current() {
+            *vpid = B::allocate_vpid().map_or(0, |vpid| c_int::from(vpid.into_raw()));
+        }
+        stay_on_stack();
+        ret
+    }
+
+    /// Takes the place of `vmx_vcpu_free()`: frees the VPID, then calls C's body, which finds none.
+    ///
+    /// A copy of `free_vpid()` that is inlined in the body would clear a bit of KVM's bitmap, which
+    /// stays full while the backend is attached.
+    ///
+    /// # Safety
+    ///
+    /// To be called by KVM only, for a vCPU that it destroys.
+    unsafe extern "C" fn vcpu_free(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: `struct kvm_vcpu` is the first member of `struct vcpu_vmx`, and no other task
+        // uses a vCPU that is being destroyed.
+        let vpid = mem::take(unsafe { &mut (*vcpu.cast::<bindings::vcpu_vmx>()).vpid });
+        Self::free_vpid(vpid);
+        // SAFETY: By the safety requirements KVM destroys `vcpu`; the jump leads to C's function
+        // since `pre_patch`, and livepatch keeps kvm_intel while a task is in here.
+        unsafe { bindings::vmx_vpid_body_vmx_vcpu_free(vcpu) };
         stay_on_stack();
     }
 
@@ -345,5 +416,7 @@ pub(super) const fn table<B: Backend<Vcpu = Vcpu>>() -> bindings::vmx_vpid_ops {
         handle_invept: entry!(HAS_HANDLE_INVEPT, handle_invept),
         handle_ept_violation: entry!(HAS_HANDLE_EPT_VIOLATION, handle_ept_violation),
         handle_ept_misconfig: entry!(HAS_HANDLE_EPT_MISCONFIG, handle_ept_misconfig),
+        vcpu_create: entry!(HAS_ALLOCATE_VPID, vcpu_create),
+        vcpu_free: entry!(HAS_FREE_VPID, vcpu_free),
     }
 }
