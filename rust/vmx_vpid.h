@@ -88,6 +88,28 @@ int vmx_vpid_call___traceiter_kvm_fast_mmio(void *data, u64 gpa);
 #define KVM_INTEL_BODY(name)	static_assert(__same_type(name, vmx_vpid_body_##name))
 #include "vmx_vpid_imports.h"
 
+/*
+ * The types that imports of data are cast to, compared with KVM's declarations.
+ * vmx_vpid_bitmap, vmx_vpid_lock, enable_vnmi and kvm_vmx_exit_handlers are
+ * declared nowhere but in vmx/vmx.c: there is nothing to compare their types with.
+ */
+#define VMX_VPID_IMPORT_TYPE(name, type)	static_assert(__same_type(name, type))
+VMX_VPID_IMPORT_TYPE(enable_ept, bool);
+VMX_VPID_IMPORT_TYPE(enable_ept_ad_bits, bool);
+VMX_VPID_IMPORT_TYPE(enable_mbec, bool);
+VMX_VPID_IMPORT_TYPE(enable_vpid, bool);
+VMX_VPID_IMPORT_TYPE(allow_smaller_maxphyaddr, bool);
+VMX_VPID_IMPORT_TYPE(tdp_mmu_enabled, bool);
+VMX_VPID_IMPORT_TYPE(vm_list, struct list_head);
+VMX_VPID_IMPORT_TYPE(kvm_lock, struct mutex);
+VMX_VPID_IMPORT_TYPE(STATIC_CALL_KEY(kvm_x86_flush_tlb_all), struct static_call_key);
+VMX_VPID_IMPORT_TYPE(STATIC_CALL_KEY(kvm_x86_flush_tlb_current), struct static_call_key);
+VMX_VPID_IMPORT_TYPE(STATIC_CALL_KEY(kvm_x86_flush_tlb_gva), struct static_call_key);
+VMX_VPID_IMPORT_TYPE(STATIC_CALL_KEY(kvm_x86_flush_tlb_guest), struct static_call_key);
+VMX_VPID_IMPORT_TYPE(__tracepoint_kvm_page_fault, struct tracepoint);
+VMX_VPID_IMPORT_TYPE(__tracepoint_kvm_fast_mmio, struct tracepoint);
+#undef VMX_VPID_IMPORT_TYPE
+
 /* The imports that are there as soon as the module is loaded: see klp.c. */
 extern void *vmx_vpid_import_linux_banner;
 extern void *vmx_vpid_import_cpu_tlbstate;
