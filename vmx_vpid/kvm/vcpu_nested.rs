@@ -35,6 +35,7 @@ use crate::{
         control_regs::Rflags, //
     }, //
 };
+use core::ptr;
 
 impl Nested for Exit<'_> {
     fn tags(&self) -> &impl Tags {
@@ -94,7 +95,10 @@ impl Nested for Exit<'_> {
     }
 
     fn vmcs02_is_here(&self) -> bool {
-        u32::try_from(get!(self, nested.vmcs02.cpu)) == Ok(cpu::current())
+        // SAFETY: By the type invariant the vCPU is live.  The field is an aligned `int`, which
+        // another CPU may set to -1 at any time, when it goes offline: one load reads all of it.
+        let cpu = unsafe { ptr::read_volatile(&raw const (*self.vmx()).nested.vmcs02.cpu) };
+        u32::try_from(cpu) == Ok(cpu::current())
     }
 
     fn forget_vpid12(&mut self) {
