@@ -20,7 +20,7 @@ pub(crate) mod tags;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) mod mock;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-mod tests;
+mod flush_tests;
 
 use crate::{
     ept::{

@@ -24,7 +24,7 @@ mod page;
 pub(crate) mod role;
 pub(crate) mod roots;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-mod tests;
+mod shadow_tests;
 mod unsync;
 pub(crate) mod zap;
 
