@@ -5,7 +5,7 @@ The rules are those of Documentation/overview.rst, "Layers":
 
 R1  A file imports its own unit, and units below it in ORDER.
 R2  Only model/ and harness/ import model/ and harness/.
-R3  What a product folder contains is in vmx_vpid.ko: only tests and mocks are built for KUnit alone.
+R3  A product folder is part of vmx_vpid.ko: only tests and mocks in it are built for KUnit alone.
 R4  The files of a unit import each other without a circle; CIRCLES lists those still to be cut.
 R5  Each rust/X.c is the C part of kvm/X.rs, debugfs/X.rs or debugfs.rs.
 
@@ -141,7 +141,7 @@ def complaints(sources, texts, c_files):
     for name in sorted(product):
         unit = unit_of(name)
         if unit not in RANK and unit not in APART:
-            lines.append(f"R1 {name}: the unit {unit} has no place in the order of testbed/layers.py")
+            lines.append(f"R1 {name}: the unit {unit} has no place in ORDER")
             continue
         lines += [f"{'R2' if unit_of(other) in APART else 'R1'} {name}: imports {other}"
                   for other in sorted(crate.imports[name]) if not allowed(unit, unit_of(other))]
