@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! EPT pointers and the instruction that invalidates by them.
+//! This module builds EPT pointers, issues INVEPT, and checks the operands of a guest's INVEPT.
 //!
-//! Guest-physical and combined mappings are tagged by EP4TA, bits 51:12 of the EPT pointer, and by
-//! nothing else of it.  INVEPT drops them by that tag, for every VPID and every PCID.
+//! EP4TA, bits 51:12 of the EPT pointer, tags guest-physical and combined mappings; the other bits
+//! of the pointer do not.  INVEPT drops mappings by EP4TA, for every VPID and every PCID.
 //! Source: the manual's chapter on VMX instructions, INVEPT, and the chapter on the extended
 //! page-table mechanism.
 
@@ -55,30 +55,30 @@ bitfield! {
         2:0     memory_type;
         /// Length of the page walk, minus one.
         5:3     walk_length;
-        /// Accessed and dirty flags are kept by the CPU.
+        /// The CPU sets accessed and dirty flags.
         6:6     accessed_dirty => bool;
-        /// Access rights of supervisor shadow-stack pages are enforced.
+        /// The CPU enforces access rights of supervisor shadow-stack pages.
         7:7     supervisor_shadow_stack => bool;
         /// Reserved, 0.
         11:8    reserved;
-        /// Page frame of the root table; with the low bits 0 this is EP4TA.
+        /// Page frame of the root table: bits 51:12 of EP4TA.
         51:12   root;
     }
 }
 
-/// How many levels an EPT has.
+/// The number of levels of an EPT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Levels {
-    /// Four, which every CPU with EPT has.
+    /// Four levels, which every CPU with EPT has.
     Four,
-    /// Five, for guest-physical addresses of more than 48 bits.
+    /// Five levels, for guest-physical addresses of more than 48 bits.
     Five,
 }
 
 impl Eptp {
-    /// Builds the pointer under which KVM runs a root; answers to `construct_eptp()`.
+    /// Builds the pointer with which KVM runs a root.
     ///
-    /// Bits of `root` that are no part of a table's address are dropped.
+    /// Equivalent of `construct_eptp()`.  Ignores the bits of `root` outside of 51:12.
     #[inline]
     pub(crate) fn for_root(root: Hpa, levels: Levels, accessed_dirty: bool) -> Self {
         let frame = Bounded::<u64, 52>::from_expr(root.into_raw() & Self::ROOT_MASK);
@@ -92,13 +92,13 @@ impl Eptp {
             .with_root(frame.shr::<12, 40>())
     }
 
-    /// Returns what mappings made through this pointer are tagged by.
+    /// Returns the tag of the mappings that the CPU caches when it uses this pointer.
     #[inline]
     pub(crate) fn ep4ta(self) -> Ep4ta {
         Ep4ta(self.into_raw() & Self::ROOT_MASK)
     }
 
-    /// Returns whether the memory type of the tables is one that the CPU has.
+    /// Returns whether the CPU has the memory type of the tables.
     fn memory_type_exists(self, caps: EptVpidCap) -> bool {
         match self.memory_type().get() {
             UNCACHEABLE => caps.uncacheable(),
@@ -107,7 +107,7 @@ impl Eptp {
         }
     }
 
-    /// Returns whether the length of the walk is one that the CPU has.
+    /// Returns whether the CPU has walks of this length.
     fn walk_exists(self, caps: EptVpidCap) -> bool {
         match self.walk_length().get() {
             WALK_4 => caps.walk_4(),
@@ -116,7 +116,7 @@ impl Eptp {
         }
     }
 
-    /// Returns whether the flags that are set are among those that the CPU has.
+    /// Returns whether the CPU has the flags that are set.
     fn flags_exist(self, caps: EptVpidCap) -> bool {
         (!self.accessed_dirty() || caps.accessed_dirty())
             && (!self.supervisor_shadow_stack() || caps.supervisor_shadow_stack())
@@ -129,8 +129,8 @@ impl Eptp {
 
     /// Returns whether VM entry accepts the pointer on a CPU with these capabilities.
     ///
-    /// The manual's chapter on VM entries, "VM-Execution Control Fields"; answers to
-    /// `nested_vmx_check_eptp()`.
+    /// Equivalent of `nested_vmx_check_eptp()`.  Source: the manual's chapter on VM entries,
+    /// "VM-Execution Control Fields".
     pub(crate) fn is_accepted(self, caps: EptVpidCap, width: MaxPhyAddr) -> bool {
         self.memory_type_exists(caps)
             && self.walk_exists(caps)
@@ -147,16 +147,16 @@ impl Eptp {
 pub(crate) struct Ep4ta(u64);
 
 impl Ep4ta {
-    /// Returns the bits, where a pointer has them.
+    /// Returns bits 51:12 in their place, with all other bits 0.
     #[cfg(vmx_vpid_userspace)]
     pub(crate) const fn into_raw(self) -> u64 {
         self.0
     }
 }
 
-/// What one INVEPT covers.
+/// The mappings that one INVEPT covers.
 ///
-/// The numbers of the types are those of the manual, and `VMX_EPT_EXTENT_*` in KVM.
+/// The types have the numbers of the manual, as `VMX_EPT_EXTENT_*` in KVM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// Type 1: every mapping tagged by the EP4TA of this pointer.
@@ -177,7 +177,7 @@ struct Descriptor {
 kernel::static_assert!(core::mem::size_of::<Descriptor>() == 16);
 
 impl Extent {
-    /// Returns the numbers that stand for this extent: type and EPT pointer, 0 where there is none.
+    /// Returns the type and the EPT pointer of this extent; 0 for an absent pointer.
     #[inline]
     pub(crate) const fn numbers(self) -> (u8, u64) {
         match self {
@@ -186,19 +186,19 @@ impl Extent {
         }
     }
 
-    /// Returns the type and the operand that stand for this extent.
+    /// Returns the type and the operand in memory of this extent.
     #[inline]
     const fn encode(self) -> (u64, Descriptor) {
         let (kind, eptp) = self.numbers();
-        // CAST: It is wider there.
+        // CAST: u64 is wider than u8.
         (kind as u64, Descriptor { eptp, reserved: 0 })
     }
 }
 
 /// Issues INVEPT on this CPU.
 ///
-/// Drops what the extent covers from this CPU's translation caches and from no other's: it is the
-/// caller's to run on the CPU that may hold the entries.
+/// INVEPT drops mappings from this CPU's translation caches only: the caller has to run on the CPU
+/// that may have cached them.
 ///
 /// # Errors
 ///
@@ -207,7 +207,7 @@ impl Extent {
 #[inline]
 pub(crate) fn invept(extent: Extent) -> Result<(), InsnError> {
     match extent {
-        // An operand that is always the same does not have to be written.
+        // A constant operand does not have to be written to the stack.
         Extent::All => {
             const ALL: (u64, Descriptor) = Extent::All.encode();
             issue(ALL.0, &ALL.1)
@@ -219,7 +219,7 @@ pub(crate) fn invept(extent: Extent) -> Result<(), InsnError> {
     }
 }
 
-/// Issues the instruction itself.
+/// Issues INVEPT with a type and an operand.
 #[inline]
 fn issue(kind: u64, descriptor: &Descriptor) -> Result<(), InsnError> {
     invalidate!(
@@ -229,22 +229,22 @@ fn issue(kind: u64, descriptor: &Descriptor) -> Result<(), InsnError> {
     )
 }
 
-/// A type of INVEPT as a guest names it, by the manual's numbers.
+/// A type of INVEPT that a guest asks for, with the manual's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// 1: one EP4TA.
     Context,
-    /// 2: all.
+    /// 2: all EP4TAs.
     All,
 }
 
 impl Kind {
-    /// Returns the type that a guest's register names, if its CPU has it.
+    /// Returns the type that a guest's register names, if the guest's CPU has that type.
     ///
     /// # Errors
     ///
-    /// [`VmInsnError::InvalidOperand`] for a type that does not exist or that `caps` lacks; found
-    /// before memory is read.
+    /// [`VmInsnError::InvalidOperand`] for a type that does not exist or that `caps` lacks.  The
+    /// CPU checks this before it reads the operand in memory.
     #[inline]
     pub(crate) fn from_register(value: u64, caps: EptVpidCap) -> Result<Self, VmInsnError> {
         match value {
@@ -255,19 +255,19 @@ impl Kind {
     }
 }
 
-/// What a guest asks for by INVEPT, checked.
+/// A request that a guest makes by INVEPT, after all checks of the operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Drop what is tagged by one EP4TA.
+    /// Drop the mappings that one EP4TA tags.
     Context(Ep4ta),
-    /// Drop everything.
+    /// Drop the mappings of every EP4TA.
     All,
 }
 
 /// Checks the operand of a guest's INVEPT, the two quadwords that were read from its memory.
 ///
-/// The second quadword is reserved, and ignored as KVM ignores it: there are guests that leave it
-/// dirty, Hyper-V among them.
+/// The second quadword is reserved.  This function ignores it, as KVM does, because some guests
+/// leave it dirty, Hyper-V among them.
 ///
 /// # Errors
 ///
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pointer_of_a_root() {
+    fn the_pointer_of_a_root_has_levels_and_flags() {
         let root = Hpa::new(0x0000_1234_5678_9000);
         let plain = Eptp::for_root(root, Levels::Four, false).into_raw();
         assert_eq!(plain, 0x0000_1234_5678_901e);
@@ -302,14 +302,14 @@ mod tests {
     }
 
     #[test]
-    fn bits_outside_the_address_are_dropped() {
+    fn bits_outside_the_address_of_a_root_are_ignored() {
         let root = Hpa::new(0xfff0_0000_0000_1fff);
         let eptp = Eptp::for_root(root, Levels::Four, false).into_raw();
         assert_eq!(eptp, 0x101e);
     }
 
     #[test]
-    fn extents_encode_as_the_manual_says() {
+    fn invept_extents_encode_as_the_manual_says() {
         let eptp = Eptp::for_root(Hpa::new(0x5000), Levels::Four, true);
         let (kind, desc) = Extent::Context(eptp).encode();
         assert_eq!((kind, desc.eptp, desc.reserved), (1, 0x505e, 0));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_is_the_address_alone() {
+    fn ep4ta_is_the_address_of_the_root_alone() {
         let root = Hpa::new(0x5000);
         let one = Eptp::for_root(root, Levels::Four, true);
         let other = Eptp::for_root(root, Levels::Five, false);
@@ -327,9 +327,10 @@ mod tests {
     }
 
     #[test]
-    fn a_guests_pointer_is_checked_bit_by_bit() {
+    fn each_bit_of_a_guests_ept_pointer_is_checked() {
         let width = MaxPhyAddr::new(40);
-        // All that INVEPT of a guest of KVM has, and shadow stacks, which KVM does not offer.
+        // KVM offers these to L1, on a CPU with walks of four levels only; `full` has all others,
+        // such as shadow stacks.
         let caps = EptVpidCap::zeroed()
             .with_walk_4(true)
             .with_write_back(true)
@@ -350,7 +351,7 @@ mod tests {
             assert_eq!(accepted(raw, caps), walk == 3);
         }
         for bit in 6..64 {
-            // The address is 0x5000: these bits are part of it.
+            // Bits 12 to 39 belong to the address of the root table.
             let raw = good | 1 << bit;
             assert_eq!(accepted(raw, caps), bit == 6 || (12..40).contains(&bit));
             assert_eq!(accepted(raw, full), bit < 8 || (12..40).contains(&bit));
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guests_types() {
+    fn invept_types_of_a_guest_are_checked() {
         let full = EptVpidCap::from(u64::MAX);
         for value in [0, 3, 4, 31, 32, 63, 1 << 32, (1 << 32) + 1, u64::MAX] {
             assert!(Kind::from_register(value, full).is_err());
@@ -368,7 +369,7 @@ mod tests {
         assert_eq!(Kind::from_register(2, full), Ok(Kind::All));
         assert!(Kind::from_register(1, full.with_invept_context(false)).is_err());
         assert!(Kind::from_register(2, full.with_invept_all(false)).is_err());
-        // Type 2 ignores the pointer, and both the reserved quadword.
+        // Type 2 ignores the pointer, and both types ignore the reserved quadword.
         let width = MaxPhyAddr::new(40);
         let all = check(Kind::All, [u64::MAX; 2], full, width);
         assert_eq!(all, Ok(Request::All));
@@ -376,9 +377,9 @@ mod tests {
         assert!(check(Kind::Context, [0x501e, u64::MAX], full, width).is_ok());
     }
 
-    // As in the tests of INVVPID: with VMX on, a refused pointer is VM-fail; without, a fault.
+    // If VMX is on, a refused pointer ends in VM-fail; if VMX is off, every INVEPT faults.
     #[test]
-    fn failures_are_caught_as_what_they_are() {
+    fn a_failed_invept_returns_vm_fail_or_fault() {
         let good = Eptp::for_root(Hpa::new(0x5000), Levels::Four, false);
         let bad = Eptp::from(0x5000 | 0b111_111);
         match invept(Extent::All) {

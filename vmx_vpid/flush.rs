@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which instruction answers which request.
+//! This module decides which instructions serve which flush request.
 //!
-//! KVM's core asks for four kinds of flush, always on the CPU that has the vCPU loaded.  What has
-//! to be issued follows from the request, from how translations are tagged (EPT or not, VPID or
-//! not) and from what the CPU can do; that decision is [`decide()`].
+//! KVM's core requests four kinds of flush, always on the CPU that has the vCPU loaded.
+//! [`decide()`] chooses the instructions by the request, by how translations are tagged (with EPT
+//! or not, with VPIDs or not) and by the types of INVVPID and INVEPT that the CPU has.
 //!
-//! An invalidation may always cover more than was asked for, and never less: where a narrow type is
-//! missing, the next wider one is taken.
+//! An invalidation may cover more than the request, and never less: where the CPU lacks a narrow
+//! type, the next wider type is used.
 //!
-//! With `flush_context=1`, "all" is answered by the contexts that the vCPU can use, and not by all
-//! there are: other VMs keep what they have cached on this CPU.  Why that is enough, for each of
-//! KVM's callers, is in Documentation/flush.rst; that it is, [`crate::model`] tries to refute.
+//! With `flush_context=1`, "all" covers the contexts that the vCPU can use instead of all contexts:
+//! other VMs keep their cached translations on this CPU.  Documentation/flush.rst shows for each of
+//! KVM's callers why that is enough; `model/` tries to refute it.
 
 pub(crate) mod execute;
 pub(crate) mod policy;
 pub(crate) mod tags;
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
-pub(crate) mod mock;
-#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 mod flush_tests;
+#[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
+pub(crate) mod mock;
 
 use crate::{
     ept::{
@@ -47,20 +47,23 @@ use crate::{
 };
 use core::hint::cold_path;
 
-/// A flush that KVM's core asks for; each is one entry of `kvm_x86_ops`.
+/// A flush that KVM's core requests; each kind is one entry of `kvm_x86_ops`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// Every translation of this vCPU, whatever its root; `flush_tlb_all`.
     All,
-    /// The translations of the root in use; `flush_tlb_current`.
+    /// The translations of the current root; `flush_tlb_current`.
     Current,
-    /// One linear address of the guest's, in the tables it uses now; `flush_tlb_gva`.
+    /// One linear address of the guest, in the guest's current tables; `flush_tlb_gva`.
     Gva(CanonicalGva),
-    /// What the guest itself may have cached: linear and combined mappings; `flush_tlb_guest`.
+    /// The mappings that the guest itself may have cached: linear and combined ones;
+    /// `flush_tlb_guest`.
     Guest,
 }
 
-/// Covers a whole VPID as narrowly as can be; answers to `vpid_sync_context()`.
+/// Returns the narrowest extent that covers a whole VPID.
+///
+/// Equivalent of `vpid_sync_context()`.
 #[inline]
 fn context(vpid: Vpid, policy: Policy) -> invvpid::Extent {
     if policy.invvpid_context() {
@@ -71,9 +74,9 @@ fn context(vpid: Vpid, policy: Policy) -> invvpid::Extent {
     }
 }
 
-/// Covers a VPID, or one address of it, for a hypervisor's INVVPID.
+/// Returns the extent that covers a VPID, or one address of it, when L1 executes INVVPID.
 ///
-/// Answers to `vpid_sync_context()` and `vpid_sync_vcpu_addr()` in `handle_invvpid()`.
+/// Equivalent of `vpid_sync_context()` and `vpid_sync_vcpu_addr()` in `handle_invvpid()`.
 pub(crate) fn for_l1(vpid: Vpid, gva: Option<CanonicalGva>, policy: Policy) -> invvpid::Extent {
     match gva {
         _ if policy.force() && policy.invvpid_all() => invvpid::Extent::All,
@@ -84,19 +87,19 @@ pub(crate) fn for_l1(vpid: Vpid, gva: Option<CanonicalGva>, policy: Policy) -> i
     }
 }
 
-/// The VPIDs of which an answer leaves nothing on this CPU that the vCPU could use.
+/// The VPIDs for which a plan leaves no translation on this CPU that the vCPU could use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlushedVpids {
-    /// None: what is dropped says nothing of a whole VPID.
+    /// No VPID: the plan does not cover any VPID as a whole.
     Nothing,
-    /// This one.
+    /// One VPID.
     One(Vpid),
-    /// Those that the vCPU has.
+    /// Both VPIDs of the vCPU, or the only one.
     Both,
 }
 
 impl FlushedVpids {
-    /// Returns the VPIDs.
+    /// Returns the VPIDs; `None` for a VPID that the vCPU does not have.
     pub(crate) fn vpids(self, tags: &impl Tags) -> [Option<Vpid>; 2] {
         match self {
             Self::Nothing => [None, None],
@@ -106,25 +109,26 @@ impl FlushedVpids {
     }
 }
 
-/// What keeps the record of where VPIDs were flushed, besides issuing invalidations: see
-/// [`crate::vpid::owned`].
+/// A CPU that records flushed VPIDs, besides issuing invalidations; see
+/// [`crate::vpid::flushed_cpus`].
 pub(crate) trait Recorder: Invalidate {
-    /// Whether a VPID, if there is one, is recorded as flushed on this CPU.
+    /// Returns whether a VPID is recorded as flushed on this CPU; true for `None`.
     ///
-    /// The task may move right after.  Then it is not recorded that the VPID was flushed there,
-    /// which is never to say that it is clean: loading the vCPU there asks for a flush.
+    /// The task may migrate right after this check.  The flush is then issued on another CPU, and
+    /// is not recorded there.  That is safe: a missing record never claims that a VPID was flushed,
+    /// and KVM requests a flush when it loads the vCPU on another CPU.
     fn is_recorded(self, vpid: Option<Vpid>) -> bool;
     /// Records that a VPID was flushed on this CPU.
     fn record(self, vpid: Vpid);
-    /// Issues an instruction, unless somebody wants to be told of it; returns whether it was issued
-    /// and worked.
+    /// Issues an instruction, unless its trace event is enabled; returns whether the instruction
+    /// was issued and succeeded.
     fn issue_fast(self, what: Invalidation) -> bool;
-    /// Calls a function during which the task stays on this CPU.
+    /// Calls a function, and keeps the task on this CPU until the function returns.
     fn with_preemption_disabled<R>(self, function: impl FnOnce() -> R) -> R;
 }
 
-/// Whether a policy says of a request what [`Policy::DEFAULT`] says: then it may be answered by
-/// [`flush_fast()`].
+/// Returns whether [`flush_fast()`] may serve a request: whether the policy treats the request as
+/// [`Policy::DEFAULT`] does.
 pub(crate) fn takes_fast_path(request: Request, policy: Policy) -> bool {
     match request {
         Request::All => policy == Policy::DEFAULT,
@@ -134,24 +138,25 @@ pub(crate) fn takes_fast_path(request: Request, policy: Policy) -> bool {
     }
 }
 
-/// Carries out what answers a request as most are answered; returns whether that was done.
+/// Fast path: serves a request with at most one instruction; returns whether the request was
+/// served.
 ///
-/// That is by one instruction or none, where there is nothing to be recorded.  If it is `false`,
-/// nothing was dropped, and [`flush_slow()`] is to be called.  An instruction that fails is of no
-/// account here: that which takes its place is counted, and reported if it fails too.
-// To be short is what this is for.  It is compiled for each kind of request by itself, so that
-// there is no test of the policy; and nothing that is known before the instruction is needed after
-// it, so that the caller has no register to save.
+/// Serves requests for which nothing has to be recorded.  If this function returns `false`, nothing
+/// was invalidated, and the caller has to call [`flush_slow()`].  A failed instruction is neither
+/// counted nor reported here: the slow path issues it again, and reports a second failure.
+// This path has to stay short.  It is compiled separately for each kind of request, so it does not
+// test the policy.  After the instruction it needs no value from before the instruction, so the
+// caller does not save any register.
 #[inline(always)]
 pub(crate) fn flush_fast(request: Request, tags: &impl Tags, cpu: impl Recorder) -> bool {
     decide(request, tags, Policy::DEFAULT, ExecuteNow { tags, cpu })
 }
 
-/// Carries out on this CPU what answers a request, and records it.
+/// Slow path: executes the plan for a request on this CPU, and records the flushed VPIDs.
 ///
 /// # Errors
 ///
-/// Those of [`Plan::execute()`].
+/// See [`Plan::execute()`].
 pub(crate) fn flush_slow(
     request: Request,
     tags: &impl Tags,
@@ -170,18 +175,18 @@ pub(crate) fn flush_slow(
     })
 }
 
-/// What becomes of a plan.
+/// How [`decide()`] hands over a plan: returned (slow path) or executed in place (fast path).
 ///
-/// The plan is handed over where it is decided, in each arm by itself: what to issue is known there
-/// when this is compiled, and does not go through memory.
+/// Each arm of [`decide()`] calls [`Self::put()`] with its own plan.  The compiler knows the
+/// instruction there, so the plan does not go through memory.
 trait PlanSink {
-    /// What is left of it.
+    /// The result of [`Self::put()`].
     type Output;
-    /// Takes the plan, and the VPIDs that are clean when it was carried out.
+    /// Takes a plan, and the VPIDs that count as flushed once the plan is executed.
     fn put(self, plan: Plan, flushed: FlushedVpids) -> Self::Output;
 }
 
-/// Both are kept.
+/// Returns the plan and the flushed VPIDs.
 struct ReturnPlan;
 
 impl PlanSink for ReturnPlan {
@@ -192,7 +197,8 @@ impl PlanSink for ReturnPlan {
     }
 }
 
-/// The plan is carried out if that is all that is to be done; whether it was is returned.
+/// Executes a plan of at most one instruction if nothing has to be recorded; returns whether it was
+/// executed.
 struct ExecuteNow<'a, T, C> {
     tags: &'a T,
     cpu: C,
@@ -208,7 +214,7 @@ impl<T: Tags, C: Recorder> PlanSink for ExecuteNow<'_, T, C> {
             FlushedVpids::Nothing => true,
             FlushedVpids::One(vpid) => cpu.is_recorded(Some(vpid)),
             FlushedVpids::Both => {
-                // Few have a second one: whether there is one is asked last.
+                // Most vCPUs have no vpid02, so test it last.
                 cpu.is_recorded(tags.vpid01())
                     && tags.vpid02().is_none_or(|vpid| cpu.is_recorded(Some(vpid)))
             }
@@ -224,9 +230,9 @@ impl<T: Tags, C: Recorder> PlanSink for ExecuteNow<'_, T, C> {
     }
 }
 
-/// Decides which instructions answer a request.
+/// Decides which instructions serve a request.
 ///
-/// Answers to `vmx_flush_tlb_all()`, `_current()`, `_gva()` and `_guest()` of KVM.
+/// Equivalent of `vmx_flush_tlb_all()`, `_current()`, `_gva()` and `_guest()` of KVM.
 #[inline(always)]
 fn decide<S: PlanSink>(request: Request, tags: &impl Tags, policy: Policy, sink: S) -> S::Output {
     if policy.force() {
@@ -236,13 +242,13 @@ fn decide<S: PlanSink>(request: Request, tags: &impl Tags, policy: Policy, sink:
     match request {
         Request::All => all(tags, policy, sink),
 
-        // Without a root nothing can have been cached for it: a new one is flushed when it is
-        // loaded, by kvm_mmu_load().
+        // Without a root no flush is needed: the CPU has cached nothing for it, and
+        // kvm_mmu_load() flushes every new root that it loads.
         Request::Current if tags.ept() => match tags.root() {
             Root::Invalid => sink.put(Plan::Nothing, FlushedVpids::Nothing),
-            // Of the VPID, that drops what was cached of one root.
+            // INVEPT flushes one root only, so the VPID does not count as flushed.
             root => match eptp(root) {
-                // Answers to `vmx_flush_tlb_ept_root()`.
+                // Equivalent of `vmx_flush_tlb_ept_root()`.
                 Some(eptp) if policy.invept_context() => {
                     let extent = ept::Extent::Context(eptp);
                     sink.put(
@@ -264,7 +270,7 @@ fn decide<S: PlanSink>(request: Request, tags: &impl Tags, policy: Policy, sink:
             _ => guest(tags, policy, sink),
         },
 
-        // Answers to `vpid_sync_vcpu_addr()`.
+        // Equivalent of `vpid_sync_vcpu_addr()`.
         Request::Gva(gva) => match tags.current_vpid() {
             Some(vpid) if policy.invvpid_address() => {
                 let extent = invvpid::Extent::Address(vpid, gva);
@@ -288,19 +294,20 @@ fn decide<S: PlanSink>(request: Request, tags: &impl Tags, policy: Policy, sink:
     }
 }
 
-/// Covers all that the vCPU can use.
+/// Covers every translation that the vCPU can use.
 #[inline(always)]
 fn all<S: PlanSink>(tags: &impl Tags, policy: Policy, sink: S) -> S::Output {
     let flushed = FlushedVpids::Both;
     if policy.by_context() {
         return sink.put(by_context(tags, policy), flushed);
     }
-    // With EPT on, INVEPT whatever the VPIDs: neither VM entry nor INVVPID is required to drop
-    // guest-physical mappings, and INVEPT drops the combined ones of every VPID too.
+    // With EPT on, issue INVEPT whatever the VPIDs are: neither VM entry nor INVVPID has to drop
+    // guest-physical mappings, and INVEPT drops the combined mappings of every VPID, too.
     if tags.ept() {
         return sink.put(Plan::One(Invalidation::Invept(ept::Extent::All)), flushed);
     }
-    // With neither EPT nor VPID the guest runs as VPID 0, which VM entry and exit flush.
+    // With neither EPT nor VPIDs no flush is needed: the guest runs with VPID 0, and VM entry and
+    // VM exit flush VPID 0.
     if !tags.vpid() {
         return sink.put(Plan::Nothing, FlushedVpids::Nothing);
     }
@@ -313,7 +320,9 @@ fn all<S: PlanSink>(tags: &impl Tags, policy: Policy, sink: S) -> S::Output {
     sink.put(Plan::several(vpids(tags, policy)), flushed)
 }
 
-/// Covers what the VPID in use tags; answers to `vpid_sync_context()`.
+/// Covers every mapping that the current VPID tags.
+///
+/// Equivalent of `vpid_sync_context()`.
 #[inline(always)]
 fn guest<S: PlanSink>(tags: &impl Tags, policy: Policy, sink: S) -> S::Output {
     match tags.current_vpid() {
@@ -332,13 +341,13 @@ fn guest<S: PlanSink>(tags: &impl Tags, policy: Policy, sink: S) -> S::Output {
                 FlushedVpids::One(vpid),
             )
         }
-        // Without a VPID the guest runs as VPID 0: VM entry and exit drop its linear and combined
-        // mappings, and these are all that a guest's own flush is about.
+        // Without a VPID no flush is needed: the guest runs with VPID 0, and VM entry and VM exit
+        // drop its linear and combined mappings.  A guest flush covers no other kind of mapping.
         None => sink.put(Plan::Nothing, FlushedVpids::Nothing),
     }
 }
 
-/// Returns the EPT pointer of a root of which enough is known.
+/// Returns the EPT pointer of a root; `None` if the pointer cannot be built.
 #[inline]
 fn eptp(root: Root) -> Option<Eptp> {
     match root {
@@ -351,17 +360,21 @@ fn eptp(root: Root) -> Option<Eptp> {
     }
 }
 
-/// Covers all that the vCPU's two VPIDs tag; one that it does not have (`None`) tags nothing.
+/// Returns an INVVPID for each of the vCPU's two VPIDs.
+///
+/// A VPID that the vCPU does not have needs no INVVPID, since it tags no mapping.
 fn vpids(tags: &impl Tags, policy: Policy) -> [Option<Invalidation>; 2] {
     [tags.vpid01(), tags.vpid02()].map(|vpid| Some(Invalidation::Invvpid(context(vpid?, policy))))
 }
 
-/// Covers every context that the vCPU can use, and no other if the CPU can.
+/// Covers every context that the vCPU can use, and no other context where the CPU can name single
+/// ones.
 ///
-/// - With EPT on, mappings are used by their EP4TA, whatever the VPID: INVEPT of each root drops
-///   the guest-physical ones and the combined ones of every VPID.  A root that the vCPU does not
-///   keep is flushed by kvm_mmu_load() before it is used.
-/// - With EPT off, mappings are used by their VPID: INVVPID of vpid01 and vpid02.
+/// - With EPT on, the plan is an INVEPT of each root.  INVEPT drops the root's guest-physical
+///   mappings, and its combined mappings for every VPID.  A root that the vCPU does not keep needs
+///   no flush here: kvm_mmu_load() flushes it before the vCPU uses it.
+/// - With EPT off, the plan is an INVVPID of vpid01 and of vpid02: the CPU uses a mapping only by
+///   its VPID.
 #[cold]
 #[inline(never)]
 fn by_context(tags: &impl Tags, policy: Policy) -> Plan {
@@ -377,21 +390,21 @@ fn by_context(tags: &impl Tags, policy: Policy) -> Plan {
     let mut plan = [None; ROOTS];
     for (slot, root) in plan.iter_mut().zip(tags.roots()) {
         *slot = match (root, eptp(root)) {
-            // Nothing can be cached for a root that is not there.
+            // An invalid root needs no flush: the CPU has cached nothing for it.
             (Root::Invalid, _) => None,
             (_, Some(eptp)) if policy.invept_context() => {
                 Some(Invalidation::Invept(ept::Extent::Context(eptp)))
             }
-            // A root that cannot be named: only all contexts are sure to have it.
+            // This root cannot be named: only INVEPT of all contexts is sure to cover it.
             _ => return Plan::Wider(Invalidation::Invept(ept::Extent::All)),
         };
     }
     Plan::several(plan)
 }
 
-/// Covers everything of every guest on this CPU, whatever was asked for.
+/// Covers every mapping of every guest on this CPU, whatever the request is.
 ///
-/// Where the CPU cannot drop every VPID at once, those of the vCPU.
+/// Where the CPU cannot drop all VPIDs at once, the plan covers the vCPU's own VPIDs instead.
 #[cold]
 #[inline(never)]
 fn everything(tags: &impl Tags, policy: Policy) -> Plan {
@@ -406,13 +419,13 @@ fn everything(tags: &impl Tags, policy: Policy) -> Plan {
     Plan::several([ept, one, two])
 }
 
-/// Returns the plan that answers a request.
+/// Returns the plan that serves a request.
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) fn plan(request: Request, tags: &impl Tags, policy: Policy) -> Plan {
     decide(request, tags, policy, ReturnPlan).0
 }
 
-/// Returns the VPIDs that are clean when a request was answered.
+/// Returns the VPIDs that count as flushed once a request was served.
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) fn flushed(request: Request, tags: &impl Tags, policy: Policy) -> [Option<Vpid>; 2] {
     decide(request, tags, policy, ReturnPlan).1.vpids(tags)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! VPIDs and the instruction that invalidates by them.
+//! This module issues INVVPID, and checks the operands of a guest's INVVPID.
 //!
-//! A VPID tags the linear and the combined mappings of one virtual processor.  INVVPID drops them
-//! by tag; it is never required to drop guest-physical mappings, which is what INVEPT is for.
+//! A VPID tags the linear and the combined mappings of one virtual processor.  INVVPID drops these
+//! mappings by VPID.  INVVPID does not have to drop guest-physical mappings; INVEPT does.
 //! Source: the manual's chapter on VMX instructions, INVVPID, and the chapter on caching
 //! translation information with VMX.
 
@@ -24,16 +24,16 @@ use crate::{
     }, //
 };
 
-/// What one INVVPID covers.
+/// The mappings that one INVVPID covers.
 ///
-/// The numbers of the types are those of the manual, and `VMX_VPID_EXTENT_*` in KVM.
+/// The types have the numbers of the manual, as `VMX_VPID_EXTENT_*` in KVM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// Type 0: the mappings of one linear address, for every PCID and every EP4TA.
     Address(Vpid, CanonicalGva),
     /// Type 1: every mapping of one VPID, globals included.
     Context(Vpid),
-    /// Type 2: every mapping of every VPID but 0, which it may drop as well.
+    /// Type 2: every mapping of every VPID but 0; the CPU may drop the mappings of VPID 0 as well.
     All,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Descriptor {
 kernel::static_assert!(core::mem::size_of::<Descriptor>() == 16);
 
 impl Extent {
-    /// Returns what this extent names; `None` for what it is not limited to.
+    /// Returns the VPID and the address that limit this extent; `None` where there is no limit.
     #[inline]
     pub(crate) fn parts(self) -> (Option<Vpid>, Option<CanonicalGva>) {
         match self {
@@ -59,7 +59,7 @@ impl Extent {
         }
     }
 
-    /// Returns the extent that names so much, the other way round.
+    /// Returns the extent with such limits; the inverse of [`Self::parts()`].
     pub(crate) fn from_parts(vpid: Option<Vpid>, gva: Option<CanonicalGva>) -> Self {
         match (vpid, gva) {
             (Some(vpid), Some(gva)) => Self::Address(vpid, gva),
@@ -68,8 +68,7 @@ impl Extent {
         }
     }
 
-    /// Returns the numbers that stand for this extent: type, VPID and address; 0 where there is
-    /// none.
+    /// Returns the type, the VPID and the address of this extent; 0 for an absent VPID or address.
     #[inline]
     pub(crate) const fn numbers(self) -> (u8, u16, u64) {
         match self {
@@ -79,11 +78,11 @@ impl Extent {
         }
     }
 
-    /// Returns the type and the operand that stand for this extent.
+    /// Returns the type and the operand in memory of this extent.
     #[inline]
     const fn encode(self) -> (u64, Descriptor) {
         let (kind, vpid, gva) = self.numbers();
-        // CAST: Both are wider there.
+        // CAST: u64 is wider than either.
         let vpid = vpid as u64;
         (kind as u64, Descriptor { vpid, gva })
     }
@@ -91,8 +90,8 @@ impl Extent {
 
 /// Issues INVVPID on this CPU.
 ///
-/// Drops what the extent covers from this CPU's translation caches and from no other's: it is the
-/// caller's to run on the CPU that may hold the entries.
+/// INVVPID drops mappings from this CPU's translation caches only: the caller has to run on the CPU
+/// that may have cached them.
 ///
 /// # Errors
 ///
@@ -101,7 +100,7 @@ impl Extent {
 #[inline]
 pub(crate) fn invvpid(extent: Extent) -> Result<(), InsnError> {
     match extent {
-        // An operand that is always the same does not have to be written.
+        // A constant operand does not have to be written to the stack.
         Extent::All => {
             const ALL: (u64, Descriptor) = Extent::All.encode();
             issue(ALL.0, &ALL.1)
@@ -113,7 +112,7 @@ pub(crate) fn invvpid(extent: Extent) -> Result<(), InsnError> {
     }
 }
 
-/// Issues the instruction itself.
+/// Issues INVVPID with a type and an operand.
 #[inline]
 fn issue(kind: u64, descriptor: &Descriptor) -> Result<(), InsnError> {
     invalidate!(
@@ -123,7 +122,7 @@ fn issue(kind: u64, descriptor: &Descriptor) -> Result<(), InsnError> {
     )
 }
 
-/// A type of INVVPID as a guest names it, by the manual's numbers.
+/// A type of INVVPID that a guest asks for, with the manual's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// 0: one linear address under one VPID.
@@ -137,12 +136,12 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Returns the type that a guest's register names, if its CPU has it.
+    /// Returns the type that a guest's register names, if the guest's CPU has that type.
     ///
     /// # Errors
     ///
-    /// [`VmInsnError::InvalidOperand`] for a type that does not exist or that `caps` lacks; found
-    /// before memory is read.
+    /// [`VmInsnError::InvalidOperand`] for a type that does not exist or that `caps` lacks.  The
+    /// CPU checks this before it reads the operand in memory.
     #[inline]
     pub(crate) fn from_register(value: u64, caps: EptVpidCap) -> Result<Self, VmInsnError> {
         let (kind, offered) = match value {
@@ -165,7 +164,8 @@ impl Kind {
 
 /// A VPID in the numbering of L1: a vpid12.
 ///
-/// Never an operand of this CPU's INVVPID: KVM runs every L2 of a vCPU with one VPID of its own.
+/// A vpid12 is never an operand of this CPU's INVVPID: KVM runs every L2 of a vCPU with the vCPU's
+/// one vpid02.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Vpid12(Vpid);
@@ -178,7 +178,7 @@ impl Vpid12 {
     }
 }
 
-/// What a guest asks for by INVVPID, checked.
+/// A request that a guest makes by INVVPID, after all checks of the operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// Drop one linear address under one VPID.
@@ -192,21 +192,21 @@ pub(crate) enum Request {
 }
 
 impl Descriptor {
-    /// Takes the two quadwords that were read from a guest's memory.
+    /// Makes a descriptor of the two quadwords that were read from a guest's memory.
     #[inline]
     pub(crate) fn from_guest([vpid, gva]: [u64; 2]) -> Self {
         Self { vpid, gva }
     }
 
-    /// Returns the VPID field, if the reserved bits 63:16 are clear, as they must be for any type.
+    /// Returns the VPID field; `None` if a reserved bit of 63:16 is set, which no type allows.
     #[inline]
     fn vpid_field(&self) -> Option<u16> {
         u16::try_from(self.vpid).ok()
     }
 
-    /// Returns the address, if it is canonical, as it must be for type 0.
+    /// Returns the address, which type 0 uses; `None` if it is not canonical.
     ///
-    /// Linear-address masking (LAM) does not apply: an address that is invalidated is not accessed.
+    /// Linear-address masking (LAM) does not apply, because INVVPID does not access the address.
     #[inline]
     fn address(&self, width: LinearWidth) -> Option<CanonicalGva> {
         Gva::new(self.gva).canonical(width)
@@ -216,8 +216,8 @@ impl Descriptor {
     ///
     /// # Errors
     ///
-    /// [`VmInsnError::InvalidOperand`] when a reserved bit is set, when the VPID is 0 where one is
-    /// needed, or when the address of type 0 is not canonical.
+    /// [`VmInsnError::InvalidOperand`] when a reserved bit is set, when the VPID is 0 in a type
+    /// other than 2, or when the address of type 0 is not canonical.
     #[inline]
     pub(crate) fn check(&self, kind: Kind, width: LinearWidth) -> Result<Request, VmInsnError> {
         let check = || {
@@ -242,14 +242,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_is_no_vpid() {
+    fn vpid_0_cannot_be_made() {
         assert!(Vpid::new(0).is_none());
         assert_eq!(Vpid::new(65535).map(Vpid::into_raw), Some(65535));
         assert_eq!(core::mem::size_of::<Option<Vpid>>(), 2);
     }
 
     #[test]
-    fn extents_encode_as_the_manual_says() -> Result<(), kernel::error::Error> {
+    fn invvpid_extents_encode_as_the_manual_says() -> Result<(), kernel::error::Error> {
         let vpid = Vpid::new(0xabcd).ok_or(kernel::error::code::EINVAL)?;
         let gva = Gva::new(0xffff_8000_0000_1000)
             .canonical(LinearWidth::Bits48)
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_exists_if_the_capability_says_so() {
+    fn an_invvpid_type_exists_if_the_capability_is_set() {
         let all = EptVpidCap::from(u64::MAX);
         for (value, caps) in (0..).zip([
             all.with_invvpid_address(false),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guests_operand_is_checked_by_its_type() {
+    fn each_invvpid_type_checks_its_own_operand() {
         let kinds = [
             Kind::Address,
             Kind::Context,
@@ -300,7 +300,7 @@ mod tests {
             assert!(passes(kind, 1, 0));
             assert!(passes(kind, 0xffff, 0));
             assert_eq!(passes(kind, 0, 0), kind == Kind::All);
-            // Not canonical; the second one would be if LAM masked bits 62:57.
+            // Neither is canonical; the second one would be canonical if LAM masked bits 62:57.
             for gva in [1 << 47, 0x7e00_0000_0000_1000] {
                 assert_eq!(passes(kind, 1, gva), kind != Kind::Address);
             }
@@ -310,12 +310,12 @@ mod tests {
         }
     }
 
-    // Runs on machines of both kinds: where KVM has VMX on, a refused operand is VM-fail; where
-    // nothing has, everything faults.  Neither may go unnoticed, or further than the label.
+    // If KVM has turned VMX on, a refused operand ends in VM-fail; if VMX is off, every INVVPID
+    // faults.  Either has to become an error, and the fault has to be handled at the label.
     #[test]
-    fn failures_are_caught_as_what_they_are() -> Result<(), kernel::error::Error> {
+    fn a_failed_invvpid_returns_vm_fail_or_fault() -> Result<(), kernel::error::Error> {
         let vpid = Vpid::new(1).ok_or(kernel::error::code::EINVAL)?;
-        // VPID 0 is the one operand that the types above let no one write.
+        // `Extent` cannot express VPID 0, which the CPU refuses.
         let refused = || {
             let descriptor = Descriptor { vpid: 0, gva: 0 };
             issue(1, &descriptor)
@@ -325,7 +325,7 @@ mod tests {
                 kernel::pr_info!("instructions: VMX is on\n");
                 assert_eq!(invvpid(Extent::Context(vpid)), Ok(()));
                 assert_eq!(refused(), Err(InsnError::VmFail));
-                // 28 is "invalid operand"; without a current VMCS there is no number.
+                // 28 is "invalid operand"; without a current VMCS the CPU gives no number.
                 let number = crate::vmx::insn::vm_instruction_error();
                 assert!(matches!(number, None | Some(28)));
             }

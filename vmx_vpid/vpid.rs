@@ -20,17 +20,17 @@ use core::num::NonZeroU16;
 
 /// A virtual-processor identifier that a guest may run with.
 ///
-/// Never 0: that is the host's, and VM entry with the VPID control set and VPID 0 fails.  "No
-/// VPID" is `Option::<Vpid>::None`, which takes no more room.
+/// A VPID is never 0: VPID 0 is the host's, and VM entry with the VPID control set and VPID 0
+/// fails.  `Option<Vpid>` has the same size; `None` means "no VPID".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Vpid(NonZeroU16);
 
 impl Vpid {
-    /// How many VPIDs there are, the host's 0 included; KVM's `VMX_NR_VPIDS`.
+    /// The number of VPIDs, including the host's 0; KVM's `VMX_NR_VPIDS`.
     pub(crate) const COUNT: usize = 1 << u16::BITS;
 
-    /// Takes a number; 0 is no guest's VPID.
+    /// Returns the VPID with a number; `None` for 0, which no guest can have.
     #[inline]
     pub(crate) const fn new(vpid: u16) -> Option<Self> {
         match NonZeroU16::new(vpid) {

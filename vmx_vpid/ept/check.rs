@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a sound EPT is made of.
+//! This module checks whether an entry belongs in a sound EPT.
 //!
-//! A hypervisor makes one kind of entry that the CPU finds misconfigured, and on purpose: its
-//! marker for a page of device registers, which makes each access there exit.  Any other
-//! misconfiguration is a fault of who wrote the entry.
+//! A hypervisor writes one kind of misconfigured entry on purpose: the marker of a page of device
+//! registers, which makes each access to the page exit.  Any other misconfiguration is a bug in the
+//! code that wrote the entry.
 
 use super::entry::{
     Entry,
@@ -16,30 +16,30 @@ use super::entry::{
 };
 use crate::x86::addr::Hpa;
 
-/// What the marker of a page of device registers permits: writes and fetches without reads, which
-/// no CPU has; `VMX_EPT_MISCONFIG_WX_VALUE` in KVM.
+/// The rights in the marker of a page of device registers: writes and fetches without reads, which
+/// no CPU accepts; `VMX_EPT_MISCONFIG_WX_VALUE` in KVM.
 const MMIO: Rights = Rights::WRITE.or(Rights::EXECUTE);
 
-/// What an entry is there for.
+/// The purpose of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// Nothing: it is not present.
+    /// The entry is not present.
     Empty,
-    /// It makes accesses to device registers exit by a misconfiguration.
+    /// The entry is a marker, which makes accesses to device registers exit by a misconfiguration.
     Mmio,
-    /// It refers to the table at this address.
+    /// The entry refers to the table at this address.
     Table(Hpa),
-    /// It refers to the page that begins at this address.
+    /// The entry refers to the page that begins at this address.
     Page(Hpa),
 }
 
-/// Returns what an entry of a table of this level is there for.
+/// Returns the purpose of an entry in a table of this level.
 ///
 /// # Errors
 ///
-/// What is wrong with it, if it is misconfigured and no marker.
+/// The misconfiguration of an entry that is not a marker.
 pub(crate) fn check(rules: Rules, level: Level, entry: Entry) -> Result<Slot, Misconfig> {
-    // Bits 2:0 make it one: what else is in a marker is for who made it.
+    // Bits 2:0 tell a marker: the hypervisor is free to use the other bits of one.
     let is_marker = rules.rights(entry).with_execute_user(false) == MMIO;
     match rules.meaning(level, entry) {
         Meaning::NotPresent => Ok(Slot::Empty),

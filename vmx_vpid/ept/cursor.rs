@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A look at all of an EPT, piece by piece.
+//! The cursor reads all of an EPT piece by piece.
 //!
-//! `survey()` of the tests goes through an EPT in one go.  That of a running guest has locks
-//! that others wait for, and changes: here the place is kept between one piece and the next, as an
-//! address and nothing else.  Each piece begins at the root again, so that whatever happened to the
-//! tables meanwhile, no table is read that is not there any more.
+//! The EPT of a running guest changes, and a reader holds locks that other tasks wait for.  Between
+//! two pieces the reader drops the locks, and the cursor keeps only its place, which is an address.
+//! Each piece starts from the root again, so that the cursor reads no table that was freed between
+//! two pieces.  (`survey()` of the tests reads an EPT in one go.)
 
 use super::{
     check::{
@@ -26,102 +26,103 @@ use crate::x86::addr::{
     Hpa, //
 };
 
-/// How many entries of live tables are read before others get the locks.
+/// The number of entries of live tables that are read before the locks are dropped.
 pub(crate) const ENTRIES_AT_ONCE: usize = 4096;
 
-/// The memory that tables are in, to be read.
+/// The memory that holds the tables.
 pub(crate) trait Entries {
-    /// Reads an entry, as one step.
+    /// Reads an entry with one load.
     ///
-    /// The address is a multiple of 8, within a table that [`Self::holds()`].
+    /// The address is a multiple of 8, in the root table or in a table for which [`Self::holds()`]
+    /// returned true.
     fn read(&mut self, at: Hpa) -> u64;
 
     /// Returns whether there is a table of this level at an address.
     ///
-    /// It is asked for each table before anything of it is read.
+    /// The cursor calls this for each table below the root before it reads any entry of the table.
     fn holds(&mut self, table: Hpa, level: Level) -> bool;
 }
 
-/// What is wrong with an entry.
+/// The reason why a sound EPT does not have an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EntryError {
-    /// The CPU finds it misconfigured, and it is no marker of device registers.
+    /// The entry is misconfigured, and is no marker of device registers.
     Misconfigured(Misconfig),
-    /// It refers to a table, and there is none.
+    /// The entry refers to a table, and there is no table at that address.
     NoTable,
 }
 
 /// A tree of tables, as the CPU uses it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tree {
-    /// What entries mean.
+    /// The rules that give the entries their meaning.
     pub(crate) rules: Rules,
-    /// Where the root table is.
+    /// The address of the root table.
     pub(crate) root: Hpa,
-    /// How many levels of tables there are.
+    /// The number of levels of tables.
     pub(crate) levels: Levels,
 }
 
-/// An entry that was looked at, and is not empty.
+/// An entry that the cursor has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The level of its table.
+    /// The level of the entry's table.
     pub(crate) level: Level,
-    /// The first address that is looked at by it.
+    /// The cursor's place, which is the first address that the entry covers.
     ///
-    /// That is the first it is for, but where it took the place of a table of which a part had been
-    /// looked at.
+    /// The place is a later address if the entry replaced a table after the cursor had read a part
+    /// of the table.
     pub(crate) first: u64,
-    /// The first address behind those that it is for.
+    /// The first address after those that the entry covers.
     pub(crate) end: u64,
     /// The entry, as it was read.
     pub(crate) entry: Entry,
-    /// What it permits together with the entries that lead to it.
+    /// The rights that the entry and all entries that lead to it permit.
     pub(crate) rights: Rights,
-    /// What it is there for, or what is wrong with it.
+    /// The purpose of the entry, or the reason why a sound EPT does not have it.
     pub(crate) slot: Result<Slot, EntryError>,
 }
 
-/// How far a look has come.
+/// Whether the cursor is at the end of the EPT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// There is more to see.
+    /// More entries are left.
     More,
-    /// That was all.
+    /// The cursor has read all entries.
     Done,
 }
 
-/// A place in an EPT that is looked at piece by piece.
+/// A place in an EPT that is read piece by piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
-    /// The first address that was not looked at.
+    /// The first address whose entry was not read yet.
     next: u64,
 }
 
 /// A table on the way down.
 #[derive(Clone, Copy)]
 struct Table {
-    /// Where it is.
+    /// The address of the table.
     at: Hpa,
-    /// Its level.
+    /// The level of the table.
     level: Level,
-    /// What the entries that lead to it permit.
+    /// The rights that all entries that lead to the table permit.
     rights: Rights,
 }
 
 impl Cursor {
-    /// A place from which nothing has been looked at.
+    /// Returns a cursor at the start of an EPT.
     pub(crate) const fn new() -> Self {
         Self { next: 0 }
     }
 
-    /// Looks at entries from this place on, until so many were read, `show` returns false, or there
-    /// are no more.
+    /// Reads entries from this place on, until `budget` entries were read, `show` returns false, or
+    /// no entry is left.
     ///
-    /// Each entry that is not empty is shown: that of a table before those in the table, and in the
-    /// order of addresses.  A table's is shown once, however many pieces the table takes.  What
-    /// `show` returns for a table's does not count.  A piece reads at least one entry of those that
-    /// lead on, however small the budget is.
+    /// Calls `show` for each entry that is not empty, in the order of addresses; for an entry that
+    /// refers to a table before the entries of the table.  Calls `show` for a table once, even if
+    /// several pieces read parts of the table, and ignores the result of that call.  A piece makes
+    /// progress by at least one entry, however small the budget is.
     pub(crate) fn advance(
         &mut self,
         tree: Tree,
@@ -150,7 +151,7 @@ impl Cursor {
         }
     }
 
-    /// Goes down to the lowest table that has an entry for this place.
+    /// Walks down to the lowest table that has an entry for this place.
     fn descend(
         self,
         tree: Tree,
@@ -164,7 +165,7 @@ impl Cursor {
             let Ok(Slot::Table(at)) = seen.slot else {
                 break;
             };
-            // Of a table that was looked at in part the entry has been shown.
+            // If an earlier piece read the start of the table, it has shown this entry.
             if self.next & table.level.offset_mask() == 0 {
                 show(&seen);
             }
@@ -177,8 +178,8 @@ impl Cursor {
         table
     }
 
-    /// Goes on in a table, to its end or to an entry that refers to another; returns whether to go
-    /// on.
+    /// Reads entries of a table, up to its end or to an entry that refers to another table; returns
+    /// whether to continue.
     fn pass(
         &mut self,
         tree: Tree,
@@ -191,7 +192,7 @@ impl Cursor {
             let seen = self.look(tree, table, entries);
             *left = left.saturating_sub(1);
             match seen.slot {
-                // The next descent leads there.
+                // The next call of `descend()` walks into this table.
                 Ok(Slot::Table(_)) => return true,
                 Ok(Slot::Empty) => self.next = seen.end,
                 _ => {
@@ -207,7 +208,7 @@ impl Cursor {
         }
     }
 
-    /// Looks at the entry that a table has for this place.
+    /// Reads the entry that a table has for this place.
     fn look(self, tree: Tree, table: Table, entries: &mut impl Entries) -> Seen {
         let gpa = Gpa::new(self.next);
         let entry = Entry::from(entries.read(table.level.locate(table.at, gpa)));
@@ -221,7 +222,7 @@ impl Cursor {
         Seen {
             level: table.level,
             first: self.next,
-            // Of five levels the end is bit 57: far from too much.
+            // The end of five levels is 1 << 57, so the addition does not saturate.
             end: (self.next | table.level.offset_mask()).saturating_add(1),
             entry,
             rights: table.rights.and(tree.rules.rights(entry)),

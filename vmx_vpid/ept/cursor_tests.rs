@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests of [`super::cursor`]: all of an EPT is seen, also while it changes.
+//! These tests of [`super::cursor`] check that a cursor reads all of an EPT, even while the EPT
+//! changes.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_cursor)]
@@ -36,7 +37,7 @@ mod tests {
     };
     use kernel::prelude::*;
 
-    /// Looks at a whole EPT in pieces; each entry that is shown, and how many pieces there were.
+    /// Reads a whole EPT in pieces; returns the shown entries, and the number of pieces.
     fn look_at(
         tree: Tree,
         arena: &mut Arena,
@@ -60,7 +61,7 @@ mod tests {
         }
     }
 
-    /// An EPT with some of everything.
+    /// Returns an EPT with tables, pages and markers of all sizes.
     fn mixed() -> Result<(Ept, Arena)> {
         let (ept, mut arena) = with_gib(RW)?;
         for (act, start, bytes) in [
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ept_of_five_levels_ends_where_its_addresses_do() -> Result {
+    fn an_ept_of_five_levels_ends_at_bit_57() -> Result {
         let mut arena = Arena::new(16)?;
         let rules = rules(EptVpidCap::from(u64::MAX));
         let ept = Ept::new(rules, Levels::Five, true, &mut arena)?;
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_take_rights_away() -> Result {
+    fn rights_are_those_of_all_entries_of_a_walk() -> Result {
         let (ept, mut arena) = mixed()?;
         let at = locate(ept, &mut arena, Level::Pdpt, 0);
         let entry = Tables::read(&mut arena, at);
@@ -141,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_sound_is_shown_and_not_followed() -> Result {
+    fn an_unsound_entry_is_shown_and_not_followed() -> Result {
         let (ept, mut arena) = mixed()?;
         let (whole, _) = look_at(tree(ept), &mut arena, usize::MAX, usize::MAX)?;
         assert!(whole.iter().all(|seen| seen.slot.is_ok()));
         let at = locate(ept, &mut arena, Level::Pd, MIB_2);
-        // No table, one that no one has any more, one that is nowhere.
+        // A misconfigured entry, and two that refer to addresses without a table.
         for (entry, fault) in [
             (0b010, EntryError::Misconfigured(Misconfig::WriteOnly)),
             (0x12_3400_f007, EntryError::NoTable),
@@ -159,14 +160,14 @@ mod tests {
             assert_eq!((seen.slot, seen.level), (Err(fault), Level::Pd));
             assert_eq!((seen.first, seen.end), (MIB_2, 2 * MIB_2));
             assert!(bad.next().is_none());
-            // 512 entries are missed, and no other.
+            // The 512 entries of the table are missing, and no others.
             assert_eq!(shown.len(), whole.len() - 512);
         }
         Ok(())
     }
 
     #[test]
-    fn a_page_in_the_place_of_a_table_is_shown_from_there_on() -> Result {
+    fn a_page_that_replaces_a_table_is_shown_from_the_cursor_on() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
             .complete_flush(&mut arena);
@@ -187,10 +188,10 @@ mod tests {
         Ok(())
     }
 
-    // Some ranges are changed between the pieces in any way there is, one is not: it is seen as it
-    // is, and nothing is seen twice or in a table that is no more.
+    // Between the pieces, ranges of the EPT are changed at random, except for one range.  The
+    // cursor shows that range unchanged, and shows no address twice and no entry of a freed table.
     #[test]
-    fn changes_between_the_pieces_hide_nothing() -> Result {
+    fn changes_between_two_pieces_hide_no_entry() -> Result {
         let kept = range(5 * MIB_2 + KIB_4, 3 * MIB_2)?;
         let (start, end) = (5 * MIB_2 + KIB_4, 8 * MIB_2 + KIB_4);
         for seed in 1..40 {
@@ -222,7 +223,7 @@ mod tests {
                 let change = random.one_of(&[MAP, MAP_R, MARK, UNMAP, PROTECT_RWX]);
                 let from = random.one_of(&[0, KIB_4, MIB_2, 9 * MIB_2, 16 * MIB_2, 20 * MIB_2]);
                 let bytes = random.one_of(&[KIB_4, 3 * KIB_4, MIB_2, 4 * MIB_2]);
-                // One that runs out of tables changes nothing.
+                // A change that runs out of tables changes nothing.
                 if let Ok(change) = change(ept, &mut arena, range(from, bytes)?) {
                     change.complete_flush(&mut arena);
                 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is in an EPT, as regions of addresses with equal attributes.
+//! A dump shows an EPT as regions of addresses with equal attributes.
 //!
-//! The form is that of the kernel's dump of its own page tables: a region, its size, and its
-//! attributes.  Addresses that nothing is mapped at are left out.
+//! The format is that of the kernel's dump of its own page tables: a region, its size, and its
+//! attributes.  Addresses without a mapping are left out.
 
 use super::{
     check::Slot,
@@ -24,31 +24,29 @@ use kernel::{
     prelude::*, //
 };
 
-/// Whether the CPU keeps accessed and dirty flags in an EPT.
-///
-/// Where it does not, the bits are ignored, and software may have set them.
+/// Whether the CPU sets accessed and dirty flags in an EPT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flags {
-    /// It does.
+    /// The CPU sets the flags.
     Kept,
-    /// It does not.
+    /// The CPU ignores the bits, and software may have set them.
     Ignored,
 }
 
-/// What a region of addresses stands for.
+/// The attributes of a region of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attributes {
     /// Memory.
     Page {
-        /// The level of the entries, which tells the size of the pages.
+        /// The level of the entries, which determines the size of the pages.
         level: Level,
-        /// What is permitted.
+        /// The rights that the EPT permits.
         rights: Rights,
         /// The memory type.
         memory_type: MemoryType,
         /// Whether the guest's PAT is ignored.
         ignore_pat: bool,
-        /// The accessed and the dirty flag; none where they are not kept.
+        /// The accessed and the dirty flag; `None` if the CPU ignores them.
         flags: Option<(bool, bool)>,
     },
     /// Device registers.
@@ -60,7 +58,7 @@ pub(crate) enum Attributes {
     Bad {
         /// The level of the entry.
         level: Level,
-        /// What is wrong with it.
+        /// The reason why a sound EPT does not have the entry.
         fault: EntryError,
         /// The entry.
         entry: Entry,
@@ -68,7 +66,8 @@ pub(crate) enum Attributes {
 }
 
 impl Attributes {
-    /// Returns what the addresses of an entry stand for; none for that of a table.
+    /// Returns the attributes of the addresses of an entry; `None` if the entry is empty or refers
+    /// to a table.
     pub(crate) fn of(seen: &Seen, flags: Flags) -> Option<Self> {
         let Seen { level, entry, .. } = *seen;
         match seen.slot {
@@ -77,7 +76,7 @@ impl Attributes {
             Ok(Slot::Page(_)) => Some(Self::Page {
                 level,
                 rights: seen.rights,
-                // The entry of a page has one.
+                // The entry of a page always has a memory type, so the default is not used.
                 memory_type: entry.memory_type().unwrap_or(MemoryType::Uncacheable),
                 ignore_pat: entry.ignore_pat(),
                 flags: (flags == Flags::Kept).then(|| (entry.accessed(), entry.dirty())),
@@ -91,26 +90,26 @@ impl Attributes {
     }
 }
 
-/// A region of addresses that stand for the same.
+/// A region of addresses with equal attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Region {
     /// The first address.
     pub(crate) start: u64,
-    /// The first address behind it.
+    /// The first address after the region.
     pub(crate) end: u64,
-    /// What it stands for.
+    /// The attributes of the region.
     pub(crate) attributes: Attributes,
 }
 
-/// Entries, made regions of.
+/// Merges entries into regions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Regions {
-    /// The region that may go on.
+    /// The last region, which the next entry may extend.
     open: Option<Region>,
 }
 
 impl Regions {
-    /// Takes the next entry; returns a region that has ended before it, if one has.
+    /// Adds the next entry; returns the region before the entry, if that region has ended.
     pub(crate) fn add(&mut self, seen: &Seen, flags: Flags) -> Option<Region> {
         let next = Region {
             start: seen.first,
@@ -133,7 +132,7 @@ impl Regions {
 }
 
 impl Level {
-    /// Returns how much an entry of this level covers, in words.
+    /// Returns the text for the size that an entry of this level covers.
     const fn size(self) -> &'static str {
         match self {
             Self::Pt => "4K",
@@ -159,7 +158,7 @@ impl MemoryType {
 }
 
 impl EntryError {
-    /// Returns what is wrong, in words.
+    /// Returns the text for this error.
     const fn name(self) -> &'static str {
         match self {
             Self::Misconfigured(Misconfig::WriteOnly) => "writes without reads",
@@ -189,7 +188,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A letter if something holds, and a dash in its place if not.
+/// Returns a letter if `holds` is true, and a dash otherwise.
 const fn letter(holds: bool, letter: char) -> char {
     if holds {
         letter
@@ -259,7 +258,7 @@ mod tests {
     };
     use core::fmt::Write;
 
-    /// Text that is compared with what it ought to be, as it comes.
+    /// A writer that compares the text with the expected text, which it holds.
     struct Compare<'a>(&'a str);
 
     impl Write for Compare<'_> {
@@ -274,7 +273,7 @@ mod tests {
         left.write_fmt(fmt!("{value}")).is_ok() && left.0.is_empty()
     }
 
-    /// The regions of an EPT.
+    /// Returns the regions of an EPT.
     fn regions(ept: Ept, arena: &mut Arena, flags: Flags) -> Result<KVec<Region>> {
         let (mut open, mut all) = (Regions::default(), KVec::new());
         let mut full = false;
@@ -300,7 +299,7 @@ mod tests {
             .complete_flush(&mut arena);
         ept.unmap(&mut arena, range(4 * MIB_2, 3 * MIB_2)?)?
             .complete_flush(&mut arena);
-        // A page in the middle of others, by its flags alone.
+        // A page in the middle of other pages differs in its flags alone.
         let at = locate(ept, &mut arena, Level::Pd, 9 * MIB_2);
         let entry = Tables::read(&mut arena, at);
         arena.write(at, entry | A);
@@ -311,7 +310,7 @@ mod tests {
             (MIB_2 + KIB_4, 2 * MIB_2 - 2 * KIB_4),
             (2 * MIB_2 - 2 * KIB_4, 2 * MIB_2),
             (2 * MIB_2, 4 * MIB_2),
-            // Nothing is mapped before.
+            // The addresses before are not mapped.
             (7 * MIB_2, 9 * MIB_2),
             (9 * MIB_2, 10 * MIB_2),
             (10 * MIB_2, GIB),
@@ -321,7 +320,7 @@ mod tests {
             assert_eq!((region.start, region.end), (start, end));
         }
         assert_eq!(all[3].attributes, Attributes::Mmio { level: Level::Pt });
-        // Where flags are not kept, they separate nothing.
+        // Ignored flags do not separate regions.
         assert_eq!(regions(ept, &mut arena, Flags::Ignored)?.len(), 6);
         Ok(())
     }
@@ -340,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_is_shown_as_the_kernel_shows_its_own() {
+    fn a_region_has_the_format_of_the_kernels_page_table_dump() {
         let page = |rights, memory_type, ignore_pat, flags| Attributes::Page {
             level: Level::Pd,
             rights,

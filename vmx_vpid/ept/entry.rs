@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Entries of an EPT: what they say.
+//! This module decodes entries of an EPT.
 //!
-//! A guest-physical address is translated by tables of four or five levels; each holds 512 entries
-//! that refer to a table of the level below or to a page.  What an entry says depends on its level
-//! and on a few facts about the CPU, its [`Rules`].  Entries of a guest's own page tables are
-//! [`crate::paging::entry::Entry`]: next to nothing is the same there.
+//! Tables of four or five levels translate a guest-physical address; each table holds 512 entries,
+//! which refer to a table of the level below or to a page.  The meaning of an entry depends on its
+//! level and on a few facts about the CPU, the [`Rules`].  [`crate::paging::entry::Entry`] is an
+//! entry of a guest's own page tables, which has a different format.
 //! Source: the manual's chapter on the extended page-table mechanism, the formats of EPT entries,
 //! and "EPT Misconfigurations".
 
@@ -25,13 +25,13 @@ use kernel::{
 
 /// Bits 7:3, which are reserved in an entry that refers to a table.
 ///
-/// Bit 7 is none of them in a PDPTE or PDE where there are large pages; but such an entry with that
-/// bit refers to no table.
+/// In a PDPTE or PDE, bit 7 is not reserved if the CPU has large pages; but an entry with bit 7 set
+/// then refers to a page, not to a table.
 const TABLE_RESERVED: u64 = 0xf8;
 
-/// A memory type, as EPT entries and EPT pointers have it.
+/// A memory type in an EPT entry or an EPT pointer.
 ///
-/// The numbers are those of the manual.  2, 3 and 7 are none.
+/// The numbers are those of the manual.  2, 3 and 7 are no memory types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum MemoryType {
@@ -47,7 +47,7 @@ pub(crate) enum MemoryType {
     WriteBack = 6,
 }
 
-/// The number is that of no memory type.
+/// The error for a number that is not a memory type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoMemoryType;
 
@@ -81,9 +81,9 @@ impl From<MemoryType> for Bounded<u64, 3> {
 }
 
 bitfield! {
-    /// What an entry permits, or an access needs.
+    /// The rights that an entry permits, or that an access needs.
     ///
-    /// The bits are where an [`Entry`] has them.
+    /// The bits are at the same places as in an [`Entry`].
     pub(crate) struct Rights(u64) {
         /// Reads.
         0:0     read => bool;
@@ -97,7 +97,7 @@ bitfield! {
 }
 
 impl Rights {
-    /// Nothing.
+    /// No right.
     pub(crate) const NONE: Self = Self::from_raw(0);
     /// Reads.
     pub(crate) const READ: Self = Self::from_raw(Self::READ_MASK);
@@ -107,19 +107,19 @@ impl Rights {
     pub(crate) const EXECUTE: Self = Self::from_raw(Self::EXECUTE_MASK);
     /// Fetches of user mode, where there is mode-based execute control.
     pub(crate) const EXECUTE_USER: Self = Self::from_raw(Self::EXECUTE_USER_MASK);
-    /// Everything.
+    /// Every right.
     pub(crate) const ALL: Self = Self::READ
         .or(Self::WRITE)
         .or(Self::EXECUTE)
         .or(Self::EXECUTE_USER);
 
-    /// Returns what both permit.
+    /// Returns the rights that both permit.
     #[inline]
     pub(crate) const fn and(self, other: Self) -> Self {
         Self::from_raw(self.into_raw() & other.into_raw())
     }
 
-    /// Returns what either permits.
+    /// Returns the rights that either permits.
     #[inline]
     pub(crate) const fn or(self, other: Self) -> Self {
         Self::from_raw(self.into_raw() | other.into_raw())
@@ -129,7 +129,7 @@ impl Rights {
 bitfield! {
     /// An entry of a table.
     ///
-    /// Bits that are left out are ignored, or reserved as the level has it.
+    /// The other bits are ignored or reserved, depending on the level.
     pub(crate) struct Entry(u64) {
         /// Reads are permitted.
         0:0     read => bool;
@@ -145,7 +145,8 @@ bitfield! {
         7:7     large => bool;
         /// The CPU has used the entry, where the EPT pointer enables that flag.
         8:8     accessed => bool;
-        /// The CPU has written to the page; in the entry of a page only, enabled likewise.
+        /// The CPU has written to the page; in the entry of a page only, where the EPT pointer
+        /// enables that flag.
         9:9     dirty => bool;
         /// Fetches of user mode are permitted, where there is mode-based execute control.
         10:10   execute_user => bool;
@@ -153,60 +154,60 @@ bitfield! {
         51:12   frame;
         /// A supervisor may use the page as shadow stack; in the entry of a page only.
         60:60   supervisor_shadow_stack => bool;
-        /// A violation here causes a VM exit, not a #VE, where the latter is enabled.
+        /// A violation by this entry causes a VM exit even where #VE is enabled.
         63:63   suppress_ve => bool;
     }
 }
 
 kernel::static_assert!(Entry::FRAME_MASK == FRAME_MASK);
 
-/// What is wrong with an entry.
+/// The reason why an entry is misconfigured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Misconfig {
-    /// It permits writes and no reads.
+    /// The entry permits writes and no reads.
     WriteOnly,
-    /// It permits fetches and no reads, and the CPU has no such translations.
+    /// The entry permits fetches and no reads, and the CPU has no execute-only translations.
     ExecuteOnly,
-    /// It has a reserved bit set.
+    /// The entry has a reserved bit set.
     Reserved,
-    /// It refers to a page, and its memory type is none.
+    /// The entry refers to a page, and has a number that is no memory type.
     MemoryType,
 }
 
-/// What an entry says.
+/// The meaning of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// It is not present.
+    /// The entry is not present.
     NotPresent,
-    /// It is present and makes no sense.
+    /// The entry is present and misconfigured.
     Misconfigured(Misconfig),
-    /// It refers to the table at this address.
+    /// The entry refers to the table at this address.
     Table(Hpa),
-    /// It refers to the page that begins at this address.
+    /// The entry refers to the page that begins at this address.
     Page(Hpa),
 }
 
-/// What the meaning of entries depends on, besides their level.
+/// The facts about the CPU on which the meaning of an entry depends, besides the entry's level.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// Bits that are reserved in each entry: those of an address that the CPU does not have.
+    /// The bits that are reserved in every entry: those above the physical-address width.
     pub(crate) reserved: u64,
-    /// What an entry can permit: bit 10 counts with mode-based execute control only.
+    /// The rights that an entry can permit: bit 10 counts with mode-based execute control only.
     pub(crate) rights: Rights,
     /// Whether an entry may permit fetches and no reads.
     execute_only: bool,
-    /// Whether there are pages of 2 MiB.
+    /// Whether the CPU has pages of 2 MiB.
     pages_2m: bool,
-    /// Whether there are pages of 1 GiB.
+    /// Whether the CPU has pages of 1 GiB.
     pages_1g: bool,
-    /// Whether violations tell of the guest's page, in bits 11:9 of the qualification.
+    /// Whether bits 11:9 of the qualification of a violation describe the guest's page.
     #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
     pub(crate) advanced_exit_info: bool,
 }
 
 impl Rules {
-    /// The rules of a CPU with these capabilities and so many bits in a physical address, with
-    /// mode-based execute control switched on or not.
+    /// Returns the rules of a CPU with these capabilities and this physical-address width; `mbec`
+    /// tells whether mode-based execute control is on.
     #[inline]
     pub(crate) fn new(caps: EptVpidCap, width: MaxPhyAddr, mbec: bool) -> Self {
         Self {
@@ -220,7 +221,7 @@ impl Rules {
         }
     }
 
-    /// Returns what an entry permits.
+    /// Returns the rights that an entry permits.
     #[inline]
     pub(crate) const fn rights(self, entry: Entry) -> Rights {
         Rights::from_raw(entry.into_raw()).and(self.rights)
@@ -237,10 +238,10 @@ impl Rules {
         }
     }
 
-    /// Returns what is wrong with the rights of a present entry.
+    /// Checks the rights of a present entry.
     ///
-    /// A right to write or to fetch comes with that to read; only the latter may come without, on
-    /// some CPUs.
+    /// An entry that permits writes or fetches has to permit reads.  On some CPUs an entry may
+    /// permit fetches only.
     #[inline]
     fn check_rights(self, rights: Rights) -> Result<(), Misconfig> {
         if rights.read() {
@@ -254,7 +255,7 @@ impl Rules {
         }
     }
 
-    /// Returns what a present entry refers to, or what is wrong with it.
+    /// Returns the meaning of a present entry, or the reason why the entry is misconfigured.
     #[inline]
     fn check(self, level: Level, entry: Entry) -> Result<Meaning, Misconfig> {
         self.check_rights(self.rights(entry))?;
@@ -277,10 +278,10 @@ impl Rules {
         }
     }
 
-    /// Returns what an entry of a table of this level says.
+    /// Returns the meaning of an entry in a table of this level.
     ///
-    /// Whether it permits what an access needs is another question, to be asked of an entry that
-    /// makes sense only: a misconfiguration comes before a violation.
+    /// This function does not check whether the entry permits an access.  A caller checks that only
+    /// for an entry that is not misconfigured: a misconfiguration takes priority over a violation.
     #[inline]
     pub(crate) fn meaning(self, level: Level, entry: Entry) -> Meaning {
         if self.rights(entry) == Rights::NONE {

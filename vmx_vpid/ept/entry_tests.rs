@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests of [`super::entry`], in a file of their own for their size.
+//! These tests check [`super::entry`] for each bit, right and memory type, at each level.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_entry)]
@@ -19,13 +19,13 @@ mod tests {
         x86::addr::*, //
     };
 
-    /// Read, write and execute; memory type WB; the entry of a large page.
+    /// Bits of an entry: read, write and execute; memory type WB; large page; user execute.
     const RWX: u64 = 0b111;
     const WB: u64 = 6 << 3;
     const LARGE: u64 = 1 << 7;
     const XU: u64 = 1 << 10;
 
-    /// A CPU with all there is.
+    /// Returns the capabilities of a CPU that has them all.
     fn full() -> EptVpidCap {
         EptVpidCap::from(u64::MAX)
     }
@@ -34,7 +34,7 @@ mod tests {
         Rules::new(caps, MaxPhyAddr::new(width), mbec)
     }
 
-    /// The bits `high` to `low`; none if there is none between them.
+    /// Returns a mask of the bits `high` to `low`; 0 if `high` is below `low`.
     fn bits(high: u32, low: u32) -> u64 {
         (0..64)
             .filter(|&bit| low <= bit && bit <= high)
@@ -42,7 +42,7 @@ mod tests {
             .sum()
     }
 
-    /// The bits that make a sound entry a misconfigured one, each turned over alone.
+    /// Returns the bits that make a sound entry misconfigured when flipped alone.
     fn refused(rules: Rules, level: Level, entry: u64) -> u64 {
         (0..64)
             .map(|bit| 1 << bit)
@@ -53,10 +53,10 @@ mod tests {
             .sum()
     }
 
-    // Each row is an entry that permits all.  Without the right to read, that to write is left:
-    // always a misconfiguration.
+    // Each row is an entry that permits everything.  If bit 0 is flipped, the entry permits writes
+    // without reads, which is always a misconfiguration.
     #[test]
-    fn every_bit_at_every_level() {
+    fn every_misconfiguring_bit_is_found_at_every_level() {
         for width in [32, 36, 39, 46, 51, 52] {
             for mbec in [false, true] {
                 let all = rules(full(), width, mbec);
@@ -64,25 +64,26 @@ mod tests {
                 let no_1g = rules(full().with_pages_1g(false), width, mbec);
                 let each = bits(51, width) | 1;
                 let table = each | bits(6, 3);
-                // Of WB, 110b, bit 3 makes 111b and bit 5 010b: no memory types.  Bit 4 makes WT.
+                // In WB, 110b, flipping bit 3 makes 111b and bit 5 010b, which are no memory types;
+                // flipping bit 4 makes WT.
                 let page = each | 1 << 3 | 1 << 5;
                 for (rules, level, entry, expected) in [
                     (all, Pml5, RWX, table | LARGE),
                     (all, Pml4, RWX, table | LARGE),
                     (no_1g, Pdpt, RWX, table | LARGE),
                     (no_2m, Pd, RWX, table | LARGE),
-                    // Bit 7 makes it the entry of a page, of memory type UC.
+                    // Flipping bit 7 makes the entry that of a page, of memory type UC.
                     (all, Pdpt, RWX, table),
                     (all, Pd, RWX, table),
                     (no_2m, Pdpt, RWX, table),
                     (no_1g, Pd, RWX, table),
-                    // Without bit 7 it is that of a table, where bits 5 and 4 are reserved.
+                    // Flipping bit 7 makes the entry that of a table: bits 5 and 4 are reserved.
                     (all, Pdpt, RWX | WB | LARGE, page | bits(29, 12) | LARGE),
                     (all, Pd, RWX | WB | LARGE, page | bits(20, 12) | LARGE),
                     (all, Pt, RWX | WB | LARGE, page),
                     (no_2m, Pt, RWX | WB, page),
                     (no_1g, Pt, RWX | WB | LARGE | XU, page),
-                    // Of UC, 000b, bit 4 makes 010b, the others WC and WT.
+                    // In UC, 000b, flipping bit 4 makes 010b, the other bits make WC and WT.
                     (all, Pdpt, RWX | LARGE, each | bits(29, 12) | 1 << 4),
                     (all, Pd, RWX | LARGE, each | bits(20, 12) | 1 << 4),
                     (all, Pt, RWX, each | 1 << 4),
@@ -94,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn every_combination_of_rights() {
+    fn every_combination_of_rights_is_decoded() {
         for level in Level::ALL {
             for (execute_only, mbec) in [(false, false), (false, true), (true, false), (true, true)]
             {
                 let rules = rules(full().with_execute_only(execute_only), 52, mbec);
-                // Bits 2:0, then the same with bit 10, which counts with mode-based execute control
-                // only.
+                // Bits 2:0 of `n` are bits 2:0 of the entry, and bit 3 is bit 10, which counts with
+                // mode-based execute control only.
                 for n in 0..16 {
                     let (read, write) = (n & 1 != 0, n & 2 != 0);
                     let fetch = n & 4 != 0 || n & 8 != 0 && mbec;
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn every_memory_type_at_every_level() {
+    fn every_memory_type_is_checked_at_every_level() {
         let rules = rules(full(), 52, false);
         for number in 0..8u64 {
             let exists = matches!(number, 0 | 1 | 4 | 5 | 6);
@@ -160,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn what_entries_refer_to() {
-        // As many bits set as may be.
+    fn ept_entries_refer_to_the_address_in_them() {
+        // Set every bit that is ignored.
         let high = !bits(51, 0) | bits(11, 8);
         let rules = rules(full(), 46, true);
         let frame = bits(45, 12);
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_built_as_the_manual_says() {
+    fn ept_entries_are_built_as_the_manual_says() {
         let all = Hpa::new(u64::MAX);
         assert_eq!(Entry::table(all).into_raw(), bits(51, 12) | RWX | XU);
         let page =
@@ -209,7 +210,7 @@ mod tests {
             page(Pdpt, write_back, Rights::EXECUTE_USER),
             bits(51, 30) | LARGE | WB | XU
         );
-        // What is built is understood, as far as the CPU has it.
+        // Built entries decode to the same meaning.
         for mbec in [false, true] {
             let rules = rules(full(), 52, mbec);
             for level in [Pml5, Pml4, Pdpt, Pd] {
@@ -224,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn where_entries_are() {
-        // One bit alone in each index, lowest and highest.
+    fn an_address_selects_an_entry_at_each_level() {
+        // The lowest and the highest bit of the index at each level.
         for (level, lowest, highest) in [
             (Pml5, 48, 56),
             (Pml4, 39, 47),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Levels of tables of an EPT, and where in a table the entry of an address is.
+//! This module has the levels of tables of an EPT, and finds the entry of an address in a table.
 //!
 //! Source: the manual's chapter on the extended page-table mechanism, "EPT Translation Mechanism".
 
@@ -11,15 +11,15 @@ use crate::x86::addr::{
 };
 use kernel::bits::genmask_u64;
 
-/// Bits 51:12, the address of a table or page in an entry.
+/// Bits 51:12 of an entry, the address of a table or page.
 pub(crate) const FRAME_MASK: u64 = genmask_u64(12..=51);
 
-/// How many entries a table has.
+/// The number of entries in a table.
 pub(crate) const ENTRIES: usize = 512;
 
-/// A level of tables, from the one whose entries are pages of 4 KiB.
+/// A level of tables; the lowest level has entries for pages of 4 KiB.
 ///
-/// Each is represented by how many bits of an address lie below its entries.
+/// The number of a level is the number of address bits that select a byte in what one entry covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub(crate) enum Level {
@@ -45,7 +45,7 @@ impl Level {
         }
     }
 
-    /// Returns the level below; none below the lowest.
+    /// Returns the level below; `None` for the lowest level.
     #[inline]
     pub(crate) const fn below(self) -> Option<Self> {
         match self {
@@ -60,7 +60,7 @@ impl Level {
     /// Returns how many bits of an address select a byte in what one entry covers.
     #[inline]
     pub(crate) const fn page_bits(self) -> u32 {
-        // CAST: The type is represented by that number.
+        // CAST: `repr(u32)` makes the discriminant a u32.
         self as u32
     }
 
@@ -79,21 +79,21 @@ impl Level {
     /// Returns whether a root table of this level has an entry for an address.
     #[inline]
     pub(crate) const fn covers(self, gpa: Gpa) -> bool {
-        // CAST: A small number.
+        // CAST: `ENTRIES` is 512.
         gpa.into_raw() >> self.page_bits() < ENTRIES as u64
     }
 
-    /// Returns which entry of a table an address selects, 0 to 511.
+    /// Returns the index of the entry that an address selects in a table, 0 to 511.
     #[inline]
     pub(crate) const fn index(self, gpa: Gpa) -> usize {
-        // CAST: Nine bits are left.
+        // CAST: The remainder is below 512, and usize has 64 bits.
         (gpa.into_raw() >> self.page_bits()) as usize % ENTRIES
     }
 
-    /// Returns where the entry is that an address selects in a table of this level.
+    /// Returns the address of the entry that an address selects in a table of this level.
     #[inline]
     pub(crate) const fn locate(self, table: Hpa, gpa: Gpa) -> Hpa {
-        // CAST: A small number.
+        // CAST: The index is below 512.
         let place = self.index(gpa) as u64 * 8;
         Hpa::new(table.into_raw() & FRAME_MASK | place)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is in an EPT, in numbers.
+//! A summary counts the tables, pages and markers in an EPT.
 
 use super::{
     check::Slot,
@@ -10,23 +10,24 @@ use super::{
 };
 use kernel::fmt;
 
-/// What was counted in an EPT.
+/// The counts of an EPT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
-    /// Bytes that are mapped by pages of 4 KiB, 2 MiB and 1 GiB.
+    /// The number of bytes that pages of 4 KiB, of 2 MiB and of 1 GiB map.
     pub(crate) mapped: [u64; 3],
-    /// Tables, the root among them.
+    /// The number of tables, including the root.
     pub(crate) tables: u64,
-    /// Bytes of pages whose accessed and whose dirty flag is set; none where they are not kept.
+    /// The number of bytes in pages with the accessed flag, and in pages with the dirty flag;
+    /// `None` if the CPU ignores the flags.
     pub(crate) used: Option<[u64; 2]>,
-    /// Entries that are markers of device registers.
+    /// The number of markers of device registers.
     pub(crate) mmio: u64,
-    /// Entries that no sound EPT has.
+    /// The number of entries that no sound EPT has.
     pub(crate) bad: u64,
 }
 
 impl Summary {
-    /// A count that begins: there is a root.
+    /// Returns the counts of an EPT with an empty root table.
     pub(crate) fn new(flags: Flags) -> Self {
         Self {
             tables: 1,
@@ -49,7 +50,7 @@ impl Summary {
                 let mapped = match seen.level {
                     Level::Pt => small,
                     Level::Pd => large,
-                    // None of a higher level is that of a page.
+                    // No entry of a level above `Pdpt` refers to a page.
                     _ => huge,
                 };
                 add(mapped, bytes);
@@ -104,7 +105,7 @@ mod tests {
     };
     use kernel::prelude::*;
 
-    /// Counts all of an EPT.
+    /// Returns the summary of an EPT.
     fn count_all(ept: Ept, arena: &mut Arena) -> Summary {
         let mut summary = Summary::new(Flags::Kept);
         let done = Cursor::new().advance(tree(ept), arena, usize::MAX, |seen| {
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mapped_is_counted_by_its_pages() -> Result {
+    fn mapped_bytes_are_counted_by_page_size() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         let whole = count_all(ept, &mut arena);
         assert_eq!((whole.mapped, whole.tables), ([0, 0, GIB], 2));
@@ -128,7 +129,7 @@ mod tests {
         assert_eq!((summary.tables, summary.mmio, summary.bad), (4, 2, 0));
         assert_eq!(summary.used, Some([0; 2]));
 
-        // Flags of a page, and the accessed flag of a table, which is of none.
+        // Set the flags of two pages, and the accessed flag of a table, which does not count.
         for (level, gpa, flags) in [
             (Level::Pd, 0, A | D),
             (Level::Pd, MIB_2, A),
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_and_regions_agree() -> Result {
+    fn a_summary_and_the_regions_of_an_ept_agree() -> Result {
         let (ept, mut arena) = with_gib(RWX)?;
         ept.protect(&mut arena, range(KIB_4, MIB_2)?, RX)?
             .complete_flush(&mut arena);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Invalidations as they are issued, and what is done when one fails.
+//! This module executes plans of invalidations, and handles instructions that fail.
 //!
-//! No flush is lost in silence: a failed instruction is reported and answered by the next wider one
-//! of its kind.  (One that fails on the short way of [`crate::flush`] is first issued again, here.)
+//! No flush is lost silently: a failed instruction is reported, and the next wider instruction of
+//! the same kind replaces it.  (An instruction that fails on the fast path of [`crate::flush`] is
+//! first issued again, by this module.)
 
 use crate::{
     ept,
@@ -13,7 +14,7 @@ use crate::{
     x86::addr::CanonicalGva, //
 };
 
-/// One instruction.
+/// One invalidating instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalidation {
     /// INVVPID.
@@ -22,26 +23,27 @@ pub(crate) enum Invalidation {
     Invept(ept::Extent),
 }
 
-/// The instructions that answer a request.
+/// The instructions that serve a request.
 ///
-/// Most are one, and are never written to memory; see [`crate::flush`].
+/// Most plans are one instruction, and such a plan is never written to memory; see
+/// [`crate::flush`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
-    /// None: no translation can be left that the request is about.
+    /// No instruction: no translation that the request covers can be cached.
     Nothing,
-    /// One, as narrow as the request.
+    /// One instruction, as narrow as the request.
     One(Invalidation),
-    /// One that covers more than the request is about.
+    /// One instruction, which covers more than the request.
     Wider(Invalidation),
-    /// Several, which together cover the request; they are issued in their order.
+    /// Several instructions, which together cover the request and are issued in this order.
     Several([Option<Invalidation>; Self::MAX]),
 }
 
 impl Plan {
-    /// How many instructions a plan can have.
+    /// The largest number of instructions in a plan.
     pub(crate) const MAX: usize = 8;
 
-    /// Makes a plan of a few instructions, those that are there.
+    /// Makes a plan of those of a few instructions that are not `None`.
     #[cold]
     pub(crate) fn several<const N: usize>(few: [Option<Invalidation>; N]) -> Self {
         const { assert!(N <= Self::MAX) };
@@ -56,26 +58,27 @@ impl Plan {
     }
 }
 
-/// Even the widest form of an instruction failed: translations may be left that were to go.
+/// The error of a flush that failed in its widest form too: stale translations may be left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlushFailed;
 
-/// What issues invalidations: the CPU under KVM, a model in tests.
+/// An issuer of invalidations: the CPU under KVM, or a model in tests.
 pub(crate) trait Invalidate: Copy {
     /// Issues INVVPID on this CPU; on an error nothing was invalidated.
     fn invvpid(&self, extent: invvpid::Extent) -> Result<(), InsnError>;
     /// Issues INVEPT on this CPU; on an error nothing was invalidated.
     fn invept(&self, extent: ept::Extent) -> Result<(), InsnError>;
-    /// Tells that a request was answered by nothing.
+    /// Reports that a request needed no instruction.
     fn skipped(&self);
-    /// Tells that a request is answered by an instruction that covers more than it is about.
+    /// Reports that an instruction covers more than the request that it serves.
     fn widened(&self);
-    /// Tells that an instruction failed, and whether a wider one is tried in its place.
+    /// Reports that an instruction failed, and which wider instruction replaces it, if any.
     fn failed(&self, invalidation: Invalidation, error: InsnError, wider: Option<Invalidation>);
 }
 
 impl Invalidation {
-    /// Returns the next wider instruction that covers all that this one does, if there is one.
+    /// Returns the next wider instruction, which covers all that this instruction covers; `None`
+    /// if there is none.
     #[cold]
     fn wider(self) -> Option<Self> {
         match self {
@@ -84,17 +87,17 @@ impl Invalidation {
             }
             Self::Invvpid(invvpid::Extent::Context(_)) => Some(Self::Invvpid(invvpid::Extent::All)),
             Self::Invept(ept::Extent::Context(_)) => Some(Self::Invept(ept::Extent::All)),
-            // INVEPT is no wider form of INVVPID, nor the other way round: each kind of mapping
-            // has its own instruction.
+            // Neither INVVPID nor INVEPT is a wider form of the other: INVEPT does not have to
+            // drop linear mappings, and INVVPID does not have to drop guest-physical mappings.
             Self::Invvpid(invvpid::Extent::All) | Self::Invept(ept::Extent::All) => None,
         }
     }
 
-    /// Issues the instruction on this CPU, and leaves it at that if it fails.
+    /// Issues the instruction on this CPU, and no other instruction if it fails.
     ///
     /// # Errors
     ///
-    /// Why it failed.
+    /// The reason why the instruction failed; nothing was invalidated then.
     pub(crate) fn issue(self, cpu: impl Invalidate) -> Result<(), InsnError> {
         match self {
             Self::Invvpid(extent) => cpu.invvpid(extent),
@@ -102,7 +105,7 @@ impl Invalidation {
         }
     }
 
-    /// Answers a failed instruction by wider and wider ones, until one works or none is left.
+    /// Issues wider and wider instructions after a failure, until one succeeds or none is left.
     fn widen(self, mut error: InsnError, cpu: impl Invalidate) -> Result<(), FlushFailed> {
         let mut failed = self;
         loop {
@@ -116,12 +119,12 @@ impl Invalidation {
         }
     }
 
-    /// Issues the instruction on this CPU, and if it fails, what answers that.
+    /// Issues the instruction on this CPU, and wider ones in its place if it fails.
     ///
     /// # Errors
     ///
-    /// [`FlushFailed`] when nothing helped.
-    // Inlined, the instruction does not go through memory.
+    /// [`FlushFailed`] when the widest instruction failed too.
+    // Inlining keeps the `Invalidation` out of memory.
     #[inline(always)]
     pub(crate) fn execute(self, cpu: impl Invalidate) -> Result<(), FlushFailed> {
         match self {
@@ -136,7 +139,7 @@ impl Invalidation {
     }
 }
 
-/// Answers a failed INVVPID, of which the extent comes in registers.
+/// Replaces a failed INVVPID by wider ones; takes the extent in parts, which fit in registers.
 #[cold]
 #[inline(never)]
 fn invvpid_failed(
@@ -148,7 +151,7 @@ fn invvpid_failed(
     Invalidation::Invvpid(invvpid::Extent::from_parts(vpid, gva)).widen(error, cpu)
 }
 
-/// Answers a failed INVEPT.
+/// Replaces a failed INVEPT by wider ones.
 #[cold]
 #[inline(never)]
 fn invept_failed(
@@ -164,7 +167,8 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`FlushFailed`] when one of them failed for good; the others were issued all the same.
+    /// [`FlushFailed`] when an instruction and its wider forms failed; the other instructions of
+    /// the plan were issued nevertheless.
     #[inline(always)]
     pub(crate) fn execute(self, cpu: impl Invalidate) -> Result<(), FlushFailed> {
         match self {
@@ -182,7 +186,7 @@ impl Plan {
     }
 }
 
-/// Issues the instructions of a plan that is not the usual one.
+/// Issues the instructions of a plan other than [`Plan::One`], the usual plan.
 #[cold]
 #[inline(never)]
 fn carry_out_each(
@@ -191,7 +195,7 @@ fn carry_out_each(
 ) -> Result<(), FlushFailed> {
     let mut result = Ok(());
     for invalidation in invalidations.iter().flatten() {
-        // One that is lost does not keep the others from being issued.
+        // A failed flush does not keep the other instructions from being issued.
         result = result.and(invalidation.execute(cpu));
     }
     result
@@ -218,7 +222,7 @@ mod tests {
 
     const INVVPID_ALL: Option<Invalidation> = Some(Invvpid(invvpid::Extent::All));
 
-    /// A CPU on which the first `failures` instructions fail; keeps what was issued.
+    /// A CPU on which the first `failures` instructions fail; it keeps the issued instructions.
     struct Cpu {
         failures: usize,
         count: Cell<usize>,
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_answered_by_wider_and_wider_ones() -> Result {
+    fn a_failed_instruction_is_replaced_by_wider_ones() -> Result {
         let vpid = Vpid::new(1).ok_or(EINVAL)?;
         let gva = Gva::new(0x1000)
             .canonical(LinearWidth::Bits48)
@@ -297,7 +301,7 @@ mod tests {
                 let tried = steps.len().min(failures + 1);
                 assert_eq!(cpu.count.get(), tried);
                 assert_eq!(&cpu.issued.get()[..tried], &steps[..tried]);
-                // A flush is lost only when the widest failed too, and that is told.
+                // A flush is lost only when the widest instruction fails too, which is reported.
                 assert_eq!(cpu.lost.get(), failures == steps.len());
                 assert_eq!(result.is_err(), failures == steps.len());
             }
@@ -310,16 +314,16 @@ mod tests {
         let cpu = Cpu::new(1);
         let plan = Plan::several([whole(1), whole(2)]);
         assert_eq!(plan.execute(&cpu), Ok(()));
-        // The first was answered by all contexts, the second stands on its own.
+        // INVVPID of all contexts replaces the first one; the second one is issued nevertheless.
         assert_eq!(cpu.issued.get(), [whole(1), INVVPID_ALL, whole(2), None]);
-        // Nor does one that is lost, and it stays lost.
+        // A lost flush does not stop the rest of the plan either, and the plan fails.
         let cpu = Cpu::new(2);
         assert_eq!(plan.execute(&cpu), Err(FlushFailed));
         assert_eq!(cpu.issued.get(), [whole(1), INVVPID_ALL, whole(2), None]);
     }
 
     #[test]
-    fn what_is_skipped_or_widened_is_told() {
+    fn skipped_and_widened_requests_are_reported() {
         let cpu = Cpu::new(0);
         assert_eq!(Plan::several([None, None]).execute(&cpu), Ok(()));
         assert_eq!((cpu.skipped.get(), cpu.count.get()), (1, 0));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests of [`crate::flush`]: each request, for each way in which translations are tagged, and
-//! for each thing that a CPU can lack or a user can switch.
+//! These tests of [`crate::flush`] cover each request, for each way in which translations are
+//! tagged, for each type of instruction that a CPU can lack, and for each switch.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_flush)]
@@ -40,7 +40,7 @@ mod tests {
     };
     use kernel::prelude::*;
 
-    /// A vCPU as a flush sees it.
+    /// A vCPU, reduced to its [`Tags`].
     struct Vcpu {
         ept: bool,
         vpid01: Option<Vpid>,
@@ -78,7 +78,7 @@ mod tests {
         }
     }
 
-    /// The root whose table is at this address.
+    /// Returns the root whose table is at an address.
     const fn root(address: u64) -> Root {
         Root::Known {
             table: Hpa::new(address),
@@ -87,7 +87,7 @@ mod tests {
         }
     }
 
-    /// A vCPU with VPIDs 1 and 2 that runs L1.
+    /// Returns a vCPU with VPIDs 1 and 2 that runs L1.
     fn vcpu(ept: bool) -> Vcpu {
         Vcpu {
             ept,
@@ -99,7 +99,7 @@ mod tests {
         }
     }
 
-    /// What may be issued by a CPU with every type, less those of some bits.
+    /// Returns the policy of a CPU with every capability but those of a mask.
     fn less(caps_mask: u64) -> Policy {
         let switches = Switches {
             caps_mask,
@@ -131,7 +131,7 @@ mod tests {
     const INVEPT_ALL: Invalidation = Invept(ept::Extent::All);
 
     #[test]
-    fn all_takes_invept_whenever_ept_is_on() {
+    fn flush_all_is_invept_whenever_ept_is_on() {
         let mut vcpu = vcpu(true);
         assert_eq!(plan(Request::All, &vcpu, less(0)), Plan::One(INVEPT_ALL));
         vcpu.vpid01 = None;
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn all_without_ept_covers_both_vpids() {
+    fn flush_all_without_ept_covers_both_vpids() {
         let mut vcpu = vcpu(false);
         assert_eq!(plan(Request::All, &vcpu, less(0)), Plan::One(INVVPID_ALL));
         let policy = less(NO_ALL);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn current_with_ept_goes_by_the_root_in_use() {
+    fn flush_current_with_ept_covers_the_current_root() {
         let mut vcpu = vcpu(true);
         let narrow = one_root(0x7000).map(Plan::One);
         assert_eq!(Some(plan(Request::Current, &vcpu, less(0))), narrow);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_flush_goes_by_the_vpid_in_use() {
+    fn a_guest_flush_covers_the_current_vpid() {
         for request in [Request::Guest, Request::Current] {
             let mut vcpu = vcpu(false);
             assert_eq!(plan(request, &vcpu, less(0)), one(1));
@@ -193,12 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn an_address_climbs_the_ladder() -> Result {
+    fn an_address_flush_falls_back_to_wider_types() -> Result {
         let mut vcpu = vcpu(true);
         let vpid = Vpid::new(1).ok_or(EINVAL)?;
         let request = Request::Gva(gva()?);
         let one_page = invvpid::Extent::Address(vpid, gva()?);
-        // By what is missing: the answer to a request, and that to an INVVPID of L1.
+        // The missing types, and the extent that a request and an INVVPID of L1 then get.
         for (missing, extent) in [
             (0, one_page),
             (NO_ADDRESS, invvpid::Extent::Context(vpid)),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn by_context_names_what_the_vcpu_can_use() {
+    fn by_context_names_each_context_of_the_vcpu() {
         let by_context = |mask| less(mask).with_by_context(true);
         let mut vcpu = vcpu(true);
         vcpu.others[2] = root(0x8000);
@@ -231,7 +231,8 @@ mod tests {
             plan(Request::All, &vcpu, by_context(0)),
             Plan::Several(roots)
         );
-        // One that cannot be named takes all contexts, like a CPU that cannot name any.
+        // INVEPT of all contexts replaces that of a root if the CPU lacks the type, or KVM does not
+        // know the EPT pointer.
         assert_eq!(
             plan(Request::All, &vcpu, by_context(NO_INVEPT_CONTEXT)),
             Plan::Wider(INVEPT_ALL)
@@ -241,7 +242,7 @@ mod tests {
             plan(Request::All, &vcpu, by_context(0)),
             Plan::Wider(INVEPT_ALL)
         );
-        // The root is there, and the other requests are answered as ever.
+        // Other requests do not depend on the switch.
         assert_eq!(
             Some(plan(Request::Current, &vcpu, by_context(0))),
             one_root(0x7000).map(Plan::One)
@@ -261,10 +262,10 @@ mod tests {
     }
 
     #[test]
-    fn force_drops_everything() -> Result {
+    fn a_forced_flush_drops_everything() -> Result {
         let force = |mask| less(mask).with_by_context(true).with_force(true);
         let mut vcpu = vcpu(true);
-        // Even where there is nothing to be dropped.
+        // An invalid root is flushed too, although nothing is cached for it.
         vcpu.root = Root::Invalid;
         for request in [
             Request::All,
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vpid_is_clean_after_what_drops_all_of_it() -> Result {
+    fn a_vpid_counts_as_flushed_after_a_flush_of_all_its_mappings() -> Result {
         let mut vcpu = vcpu(true);
         let (one, two) = (Vpid::new(1), Vpid::new(2));
         assert_eq!(flushed(Request::All, &vcpu, less(0)), [one, two]);
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_is_recorded_where_it_was_issued() {
+    fn a_flush_is_recorded_on_the_cpu_that_issued_it() {
         for ept in [false, true] {
             let vcpu = vcpu(ept);
             for policy in [less(0), less(0).with_by_context(true)] {
@@ -329,9 +330,9 @@ mod tests {
     }
 
     #[test]
-    fn the_plain_way_is_for_what_is_recorded() -> Result {
+    fn the_fast_path_serves_vpids_that_are_recorded() -> Result {
         let (all, guest, current) = (Request::All, Request::Guest, Request::Current);
-        // By what is recorded: whether it is taken.
+        // The recorded VPIDs, and whether the fast path is taken.
         let (none, one) = ([None; 2], [Vpid::new(1), None]);
         let both = [Vpid::new(1), Vpid::new(2)];
         for (ept, request, recorded, taken) in [
@@ -343,7 +344,7 @@ mod tests {
             (false, guest, none, false),
             (false, guest, one, true),
             (false, current, one, true),
-            // These say nothing of a whole VPID.
+            // These requests do not flush a whole VPID, so there is nothing to record.
             (true, current, none, true),
             (false, Request::Gva(gva()?), none, true),
         ] {
@@ -355,14 +356,14 @@ mod tests {
                 assert_eq!(cpu.count(), taken.into());
             }
         }
-        // Where the root cannot be named, something wider is to be counted.
+        // A root that cannot be named needs a wider instruction, which the slow path counts.
         let unknown = Vcpu {
             root: Root::Unknown,
             ..vcpu(true)
         };
         let cpu = Moving::new(true);
         assert!(!flush_fast(current, &unknown, &cpu) && cpu.count() == 0);
-        // A switch that is about one kind of request leaves the others alone.
+        // A switch for one kind of request does not divert the other kinds.
         let apart = less(0).with_by_context(true);
         assert!(
             takes_fast_path(guest, apart)
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_flush_is_not_recorded() {
+    fn a_failed_flush_is_not_recorded() {
         for request in [Request::All, Request::Guest] {
             let cpu = Moving::new(false);
             assert_eq!(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A CPU for the tests of [`crate::flush`], as what is recorded there has it.
+//! This module has a mock of two CPUs for the tests of [`crate::flush`]; it counts instructions and
+//! keeps the recorded VPIDs of each CPU.
 
 use crate::{
     ept,
@@ -17,23 +18,24 @@ use crate::{
 };
 use core::cell::Cell;
 
-/// A CPU on which instructions work or not, in a machine that moves the task to the other CPU
-/// whenever it may.
+/// A machine of two CPUs on which instructions either succeed or fail.
+///
+/// The machine migrates the task to the other CPU whenever preemption is enabled.
 pub(crate) struct Moving {
-    /// Whether instructions work.
+    /// Whether instructions succeed.
     works: bool,
-    /// Where the task is.
+    /// The CPU that the task runs on.
     cpu: Cell<usize>,
-    /// How often it was with_preemption_disabled there.
+    /// How many sections with preemption disabled the task is in.
     pins: Cell<u32>,
-    /// How many instructions each CPU was given.
+    /// How many instructions were issued on each CPU.
     pub(crate) issued: [Cell<u32>; 2],
-    /// Which VPIDs were recorded for each.
+    /// The last two VPIDs that were recorded as flushed on each CPU.
     pub(crate) recorded: [Cell<[Option<Vpid>; 2]>; 2],
 }
 
 impl Moving {
-    /// Makes a machine on whose CPUs nothing was issued.
+    /// Makes a machine on whose CPUs no instruction was issued.
     pub(crate) fn new(works: bool) -> Self {
         Self {
             works,
@@ -49,7 +51,7 @@ impl Moving {
         self.issued.iter().map(Cell::get).sum()
     }
 
-    /// Issues an instruction.
+    /// Counts an instruction, and returns whether it succeeds.
     fn issue(&self) -> Result<(), InsnError> {
         let issued = &self.issued[self.cpu.get()];
         issued.set(issued.get() + 1);
@@ -61,7 +63,7 @@ impl Moving {
         }
     }
 
-    /// Lets the task be moved.
+    /// Migrates the task to the other CPU, unless preemption is disabled.
     fn go_on(&self) {
         if self.pins.get() == 0 {
             self.cpu.set(1 - self.cpu.get());

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a flush may be answered by: what the CPU can do, less what is to be pretended or forced.
+//! A policy says which instructions a flush may use: those that the CPU has, less those that a user
+//! masks, and with what a user forces.
 //!
-//! Three switches, for those who look for a missing flush or try another policy; by default they
-//! are off, and a request is answered as narrowly as the CPU can.
+//! The [`Switches`] help to find a missing flush, and to try another policy.  By default all are
+//! off, and the instructions are as narrow as the CPU allows.
 
 use crate::vmx::caps::EptVpidCap;
 use kernel::{
@@ -14,7 +15,7 @@ use kernel::{
 };
 
 bitfield! {
-    /// What a flush may be answered by.
+    /// The instructions that a flush may use, and the switches that a flush tests.
     ///
     /// A value made by [`Switches::policy()`] allows `invvpid_context` or `invvpid_all`, or both.
     pub(crate) struct Policy(u32) {
@@ -26,40 +27,40 @@ bitfield! {
         2:2     invvpid_all => bool;
         /// INVEPT type 1 may be issued.
         3:3     invept_context => bool;
-        /// A flush of all that a vCPU can use names each of its contexts.
+        /// A flush of everything that a vCPU can use names each of the vCPU's contexts.
         4:4     by_context => bool;
-        /// Every request is answered by the widest flush there is.
+        /// Every request gets the widest flush.
         5:5     force => bool;
-        /// Each flush looks whether the VMCS has the right VPID.
+        /// Each flush checks whether the VMCS has the right VPID.
         6:6     check_vmcs => bool;
     }
 }
 
 impl Policy {
-    /// What most CPUs have: every type of both instructions, and nothing is switched.
+    /// The policy of most CPUs: every type of both instructions, and no switch.
     pub(crate) const DEFAULT: Self = Self::from_raw(0b1111);
 }
 
-/// What a user may switch, at load and at run time.
+/// The switches that a user can set, when the module is loaded and at run time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Switches {
-    /// Answer every request with the widest flush, to find out whether a fault is a missing one.
+    /// Serve every request with the widest flush, to find out whether a bug is a missing flush.
     pub(crate) force_flush: bool,
-    /// Answer `flush_tlb_all` by the contexts that the vCPU can use, so that those of other VMs
-    /// on this CPU survive.
+    /// Let `flush_tlb_all` flush only the contexts that the vCPU can use, so that translations of
+    /// other VMs on this CPU survive.
     pub(crate) flush_context: bool,
-    /// Bits of `IA32_VMX_EPT_VPID_CAP` that are taken for missing.
+    /// Bits of `IA32_VMX_EPT_VPID_CAP` that are treated as clear.
     pub(crate) caps_mask: u64,
-    /// Have each flush look whether the VMCS has the right VPID.
+    /// Check at each flush whether the VMCS has the right VPID.
     pub(crate) check_vmcs: bool,
 }
 
-/// Why a mask of capabilities is refused.
+/// The reason why a mask of capabilities is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MaskError {
-    /// It has bits that no flush depends on.
+    /// The mask has bits that cannot be masked.
     Unknown,
-    /// Without them no VPID could be flushed.
+    /// The mask leaves no type of INVVPID that flushes a whole VPID.
     NothingLeft,
 }
 
@@ -73,17 +74,18 @@ impl fmt::Display for MaskError {
 }
 
 impl Switches {
-    /// The capabilities that can be pretended to be missing: those that have a wider one to take
-    /// their place: INVEPT of one context; INVVPID of an address, of one context, of all.
+    /// The capabilities that can be masked, since other types can replace each of them: INVEPT of
+    /// one context; INVVPID of an address, of one context, of all contexts.
     ///
-    /// KVM turns EPT off where INVEPT of all contexts is missing, and VPIDs where INVVPID is.
+    /// No other capability can be masked: KVM does not use EPT on a CPU without INVEPT of all
+    /// contexts, nor VPIDs on a CPU without INVVPID.
     const MASKABLE: u64 = bit_u64(25) | bit_u64(40) | bit_u64(41) | bit_u64(42);
 
-    /// Checks that a CPU is left with what flushes cannot do without.
+    /// Checks that the mask leaves a CPU the types that flushes cannot do without.
     ///
     /// # Errors
     ///
-    /// Those of [`MaskError`].
+    /// See [`MaskError`].
     pub(crate) fn check(self, caps: EptVpidCap) -> Result<(), MaskError> {
         if self.caps_mask & !Self::MASKABLE != 0 {
             return Err(MaskError::Unknown);
@@ -94,12 +96,12 @@ impl Switches {
         Ok(())
     }
 
-    /// Returns what a CPU can do, less what is masked.
+    /// Returns the capabilities of a CPU, less the masked ones.
     fn left(self, caps: EptVpidCap) -> EptVpidCap {
         EptVpidCap::from(caps.into_raw() & !self.caps_mask)
     }
 
-    /// Returns what a flush may be answered by on a CPU.
+    /// Returns the policy for a CPU with these capabilities.
     pub(crate) fn policy(self, caps: EptVpidCap) -> Policy {
         let caps = self.left(caps);
         Policy::zeroed()
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_masked_is_missing() {
+    fn a_masked_capability_is_not_used() {
         let full = EptVpidCap::from(u64::MAX);
         let policy = Switches::default().policy(full);
         assert_eq!(policy.into_raw(), 0b00_1111);
@@ -157,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_that_leaves_nothing_is_refused() {
+    fn a_mask_that_leaves_no_flush_of_a_vpid_is_refused() {
         let full = EptVpidCap::from(u64::MAX);
         assert_eq!(masked(3 << 41).check(full), Err(MaskError::NothingLeft));
         for bit in [0, 6, 20, 26, 32, 43, 63] {
             assert_eq!(masked(1 << bit).check(full), Err(MaskError::Unknown));
         }
-        // What is left depends on the CPU.
+        // A CPU without INVVPID of all contexts cannot do without INVVPID of one.
         let caps = full.with_invvpid_all(false);
         assert_eq!(masked(1 << 41).check(caps), Err(MaskError::NothingLeft));
         assert_eq!(masked(1 << 42).check(caps), Ok(()));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the translations of a vCPU are tagged: its VPIDs, and the roots that its EPT pointers name.
+//! This module describes how the translations of a vCPU are tagged: by the vCPU's VPIDs, and by the
+//! roots that its EPT pointers name.
 
 use crate::{
     ept::Levels,
@@ -12,11 +13,11 @@ use crate::{
 /// The root of the tables that a vCPU runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Root {
-    /// None is loaded.
+    /// No root is loaded.
     Invalid,
-    /// One of which KVM knows no more than the address.
+    /// A root of which KVM knows the address only: its EPT pointer cannot be built.
     Unknown,
-    /// One with all that its EPT pointer is made of.
+    /// A root of which KVM knows all parts of the EPT pointer.
     Known {
         /// Address of the root table.
         table: Hpa,
@@ -27,27 +28,27 @@ pub(crate) enum Root {
     },
 }
 
-/// How a vCPU's translations are tagged; what [`decide()`](crate::flush::decide) asks of a vCPU, and no more.
+/// How a vCPU's translations are tagged: the state that [`decide()`](crate::flush::decide) reads.
 ///
-/// Asked only where the answer matters, since some of them take several loads.
+/// `decide()` calls a method only where the result matters, since some methods take several loads.
 pub(crate) trait Tags {
-    /// Whether guests run on EPT: their tags are EP4TA then, besides the VPID.
+    /// Returns whether guests run with EPT: an EP4TA tags mappings then, besides the VPID.
     fn ept(&self) -> bool;
-    /// Whether guests run with VPIDs at all.
+    /// Returns whether guests run with VPIDs at all.
     fn vpid(&self) -> bool;
-    /// The VPID that L1 runs with.
+    /// Returns the VPID that L1 runs with.
     fn vpid01(&self) -> Option<Vpid>;
-    /// The VPID set aside for L2.
+    /// Returns the VPID that is reserved for L2.
     fn vpid02(&self) -> Option<Vpid>;
-    /// The VPID that this vCPU enters the guest with as it stands: that of L2 if L2 is active and
-    /// L1 gave it a VPID of its own, else that of L1.
+    /// Returns the VPID that this vCPU would enter the guest with now: vpid02 if L2 is active and
+    /// L1 gave L2 a VPID of its own, else vpid01.
     fn current_vpid(&self) -> Option<Vpid>;
-    /// The root in use.
+    /// Returns the current root.
     fn root(&self) -> Root;
-    /// Every root that the vCPU can come to use without loading it anew: the current and the cached
-    /// ones, those for L1 and those for L2.
+    /// Returns every root that the vCPU can switch to without loading it: the current root and the
+    /// cached ones, for L1 and for L2.
     fn roots(&self) -> [Root; ROOTS];
 }
 
-/// How many roots a vCPU keeps: four for L1's tables, four for those of L2.
+/// The number of roots that a vCPU keeps: four for L1's tables, four for the tables of L2.
 pub(crate) const ROOTS: usize = Plan::MAX;

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VPIDs in use, in KVM's bitmap or in the pool, and how they change allocators.
+//! This module keeps the VPIDs in use in one of two allocators, KVM's bitmap or the pool, and moves
+//! them between the two.
 //!
-//! One of the two is the truth at any time, for tasks that still run C as for those that run Rust.
-//! C takes a lock for its bitmap, and here the same lock is taken for all: the bitmap, the pool and
-//! which of them is the truth change together.
+//! Exactly one allocator is active at any time, for tasks that still run C as well as for tasks
+//! that run Rust.  C takes a lock for its bitmap.  The same lock guards the bitmap, the pool and
+//! the choice of the active allocator, so that all three change together.
 //!
-//! What runs under that lock is here; the lock itself is somebody else's, see [`VpidLock`].  In the
-//! kernel it is kvm_intel's.  On the host it is one that tries every order of the threads that
-//! take it, see Documentation/testing-userspace.rst.
+//! The functions of this module run under that lock; callers provide the lock by [`VpidLock`].  In
+//! the kernel it is kvm_intel's lock.  In userspace it is a lock of a test that tries every order
+//! in which threads take it, see Documentation/testing-userspace.rst.
 
 use crate::{
     phase::Transfer,
@@ -30,18 +31,18 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Which VPIDs are in use, and who says so.
+/// The pool, and whether the pool or KVM's bitmap is the active allocator.
 ///
-/// At first it is KVM's bitmap.
+/// At first KVM's bitmap is active.
 #[derive(Zeroable)]
 pub(crate) struct VpidAllocator {
-    /// The pool is the truth; otherwise KVM's bitmap is.
+    /// Whether the pool is the active allocator; otherwise KVM's bitmap is.
     pool_active: bool,
     pool: Pool,
 }
 
 impl VpidAllocator {
-    /// Creates them, with a pool that has nothing to give out before it is the truth.
+    /// Creates an inactive pool, which has no VPID to allocate before an import.
     pub(crate) const fn new() -> Self {
         Self {
             pool_active: false,
@@ -49,7 +50,7 @@ impl VpidAllocator {
         }
     }
 
-    /// Makes them what others are; for the model, which goes back to where it was.
+    /// Copies another allocator; for the model, which returns to an earlier state.
     #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
     pub(crate) fn assign(&mut self, other: &Self) {
         self.pool_active = other.pool_active;
@@ -57,28 +58,28 @@ impl VpidAllocator {
     }
 }
 
-/// What changed allocators.
+/// The result of a change of the active allocator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Handover {
     /// How many VPIDs are in use.
     pub(crate) count: u32,
-    /// How many C took back behind the pool's back; 0 unless `free_vpid()` was inlined.
+    /// How many VPIDs C freed while the pool was active; 0 unless `free_vpid()` was inlined.
     pub(crate) freed_by_c: u32,
 }
 
 /// Both allocators, while their lock is held.
 pub(crate) struct Allocators<'a> {
-    /// The side of Rust, and which of the two is the truth.
+    /// The pool, and the choice of the active allocator.
     pub(crate) allocator: &'a mut VpidAllocator,
-    /// The side of C.
+    /// KVM's bitmap.
     pub(crate) bitmap: &'a mut Words,
 }
 
 impl Allocators<'_> {
-    /// Has the VPIDs change allocators, as a step of the handover asks for.
+    /// Moves the VPIDs in use to the other allocator, as a step of attach or detach requires.
     ///
-    /// From an import on, the pool gives out no VPID above `max`, and no CPU counts as one on which
-    /// a VPID in use is clean: where C's are is C's to know, until their holders flush them again.
+    /// After an import the pool allocates no VPID above `max`, and no VPID in use counts as flushed
+    /// on any CPU: C keeps no record of flushes, so a VPID's holder has to flush it again first.
     pub(crate) fn transfer<W: Word>(
         &mut self,
         transfer: Transfer,
@@ -92,10 +93,10 @@ impl Allocators<'_> {
         }
     }
 
-    /// Makes the pool the truth, with what KVM's bitmap holds.
+    /// Makes the pool the active allocator, with the VPIDs of KVM's bitmap in use.
     ///
-    /// KVM's bitmap is left full: should C allocate from it all the same (see
-    /// [`Pool::reconcile()`]), it gets no VPID rather than one that the pool gives out too.
+    /// KVM's bitmap is filled.  If C still allocates from the bitmap (see [`Pool::reconcile()`]), C
+    /// gets no VPID, rather than a VPID that the pool allocates as well.
     fn import(&mut self, max: u16, clear: impl Fn(Vpid)) -> Handover {
         let VpidAllocator { pool, pool_active } = &mut *self.allocator;
         pool.import(self.bitmap, max, clear);
@@ -107,7 +108,7 @@ impl Allocators<'_> {
         }
     }
 
-    /// Makes KVM's bitmap the truth, with what the pool holds.
+    /// Makes KVM's bitmap the active allocator, with the pool's VPIDs in use.
     fn export(&mut self) -> Handover {
         let VpidAllocator { pool, pool_active } = &mut *self.allocator;
         *pool_active = false;
@@ -119,7 +120,7 @@ impl Allocators<'_> {
         }
     }
 
-    /// Whether the pool is the truth.
+    /// Returns whether the pool is the active allocator.
     #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
     pub(crate) fn pool_active(&self) -> bool {
         self.allocator.pool_active
@@ -136,7 +137,7 @@ impl Allocators<'_> {
         in_use.get(index).is_some_and(|word| word & bit != 0)
     }
 
-    /// Adds the VPIDs in use to some others.
+    /// Sets the bits of the VPIDs in use in another bitmap.
     pub(crate) fn add_to(&self, others: &mut Words) {
         let in_use = if self.allocator.pool_active {
             self.allocator.pool.words()
@@ -148,20 +149,21 @@ impl Allocators<'_> {
         }
     }
 
-    /// Returns how many VPIDs are in use, and the most that were since the pool took over.
+    /// Returns how many VPIDs are in use, and the most that were in use at once since the last
+    /// import.
     pub(crate) fn usage(&self) -> (u32, u32) {
         let pool = &self.allocator.pool;
         let high_water = pool.high_water();
         if self.allocator.pool_active {
             return (pool.in_use(), high_water);
         }
-        // Bit 0 is the host's, not a guest's.
+        // Bit 0 is set for the host, not for a guest.
         let count: u32 = self.bitmap.iter().map(|word| word.count_ones()).sum();
         let count = count.saturating_sub(1);
         (count, high_water.max(count))
     }
 
-    /// Takes a free VPID: the pool's next, or KVM's first.
+    /// Allocates a VPID: the first of the pool's queue, or the first free one of KVM's bitmap.
     #[inline]
     fn acquire(&mut self) -> Option<UnflushedVpid> {
         if self.allocator.pool_active {
@@ -171,11 +173,11 @@ impl Allocators<'_> {
         }
     }
 
-    /// Gives a VPID back.
+    /// Frees a VPID.
     ///
     /// # Errors
     ///
-    /// [`NotAllocated`] when it was not in use; nothing was changed then.
+    /// [`NotAllocated`] when the VPID was not in use; nothing was changed then.
     #[inline]
     fn release(&mut self, vpid: Vpid) -> Result<(), NotAllocated> {
         if self.allocator.pool_active {
@@ -186,23 +188,23 @@ impl Allocators<'_> {
     }
 }
 
-/// Both sides with their lock, and the record.
+/// Both allocators behind their lock, and the record of flushed CPUs.
 pub(crate) trait VpidLock {
     /// A word of the record.
     type Word: Word;
 
-    /// Takes the lock, calls a function, drops the lock.
+    /// Takes the lock, calls a function, and releases the lock.
     fn locked<R>(&self, function: impl FnOnce(Allocators<'_>) -> R) -> R;
 
-    /// Returns the record of where VPIDs were flushed.
+    /// Returns the record of the CPUs on which each VPID was flushed.
     fn flushed(&self) -> FlushedCpus<'_, Self::Word>;
 }
 
 impl<S: VpidLock> VpidSource for S {
     #[inline]
     fn alloc(&self) -> Option<Vpid> {
-        // The record forgets before the lock is dropped: nobody else has the VPID then.  It is
-        // looked for when there is one, so that no register keeps it until then.
+        // Reset the record before the lock is released: until then no other task has the VPID.
+        // `flushed()` is called after the allocation, so that no register holds its result before.
         self.locked(|mut allocators| {
             let taken = allocators.acquire()?;
             Some(self.flushed().reset(taken))
@@ -225,7 +227,7 @@ mod tests {
         RefCell, //
     };
 
-    /// One CPU, which needs no lock.
+    /// The allocators of a test with one CPU, which needs no lock.
     struct Alone<'a> {
         allocator: RefCell<KVBox<VpidAllocator>>,
         bitmap: RefCell<KBox<Words>>,
@@ -248,7 +250,7 @@ mod tests {
     }
 
     impl Alone<'_> {
-        /// Calls a function with VPIDs of the first word in use, by C; bit 0 is the host's.
+        /// Calls a function with KVM's bitmap active; `in_use` is the bitmap's first word.
         fn with(in_use: u64, function: impl FnOnce(&Alone<'_>) -> Result) -> Result {
             let words = KVVec::from_elem(Cell::new(0), Vpid::COUNT, GFP_KERNEL)?;
             let mut bitmap = KBox::<Words>::zeroed(GFP_KERNEL)?;
@@ -260,17 +262,17 @@ mod tests {
             })
         }
 
-        /// Has the VPIDs change allocators, of which Rust may give out 3.
+        /// Moves the VPIDs to the other allocator; the pool may allocate VPIDs 1 to 3.
         fn transfer(&self, transfer: Transfer) -> Handover {
             self.locked(|mut allocators| allocators.transfer(transfer, 3, &self.flushed()))
         }
 
-        /// Takes a VPID; 0 when there is none.
+        /// Allocates a VPID; returns 0 when there is none.
         fn take_raw(&self) -> u16 {
             self.alloc().map_or(0, Vpid::into_raw)
         }
 
-        /// Returns the first word of the truth, as C has it.
+        /// Returns the first word of the VPIDs in use, with the host's bit 0 as in KVM's bitmap.
         fn in_use(&self) -> Result<u64> {
             let mut words = KBox::<Words>::zeroed(GFP_KERNEL)?;
             self.locked(|allocators| allocators.add_to(&mut words));
@@ -283,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_held_on_either_side() -> Result {
+    fn vpids_in_use_stay_in_use_across_handovers() -> Result {
         Alone::with(0b101, |alone| {
             assert_eq!(alone.take_raw(), 1);
             assert_eq!(alone.in_use()?, 0b111);
@@ -305,12 +307,12 @@ mod tests {
     }
 
     #[test]
-    fn c_finds_nothing_to_take_where_rust_serves() -> Result {
+    fn c_allocates_no_vpid_while_the_pool_is_active() -> Result {
         Alone::with(1, |alone| {
             alone.transfer(Transfer::Import);
             assert!(alone.locked(|allocators| bitmap::alloc_first(allocators.bitmap).is_none()));
             assert_eq!(alone.take_raw(), 1);
-            // What it gives back all the same is found when it serves again.
+            // An export finds the VPIDs that C frees while the pool is active.
             let vpid = Vpid::new(1).ok_or(EINVAL)?;
             assert_eq!(
                 alone.locked(|allocators| bitmap::free(allocators.bitmap, vpid)),
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_or_imported_is_clean_nowhere() -> Result {
+    fn allocated_and_imported_vpids_count_as_flushed_nowhere() -> Result {
         Alone::with(0b11, |alone| {
             let (held, free) = (Vpid::new(1), Vpid::new(2));
             let (held, free) = (held.ok_or(EINVAL)?, free.ok_or(EINVAL)?);

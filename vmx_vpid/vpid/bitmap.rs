@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! VPIDs as a bitmap, the form in which KVM keeps those in use.
+//! This module handles VPIDs as a bitmap, the form in which KVM keeps the VPIDs in use.
 //!
-//! While C and Rust serve side by side the bitmap is the truth, and is used here as
-//! `allocate_vpid()` and `free_vpid()` of KVM use it: the first that is free is taken.
+//! While some tasks run C and some run Rust, KVM's bitmap is the active allocator.  This module
+//! then uses it as `allocate_vpid()` and `free_vpid()` of KVM do: it allocates the first free VPID.
 
 use crate::vpid::Vpid;
 use core::iter::successors;
@@ -14,45 +14,46 @@ pub(crate) const BITS: usize = u64::BITS as usize;
 /// Words of the bitmap, one bit for each VPID.
 pub(crate) const WORDS: usize = Vpid::COUNT / BITS;
 
-/// The VPIDs of a machine as a bitmap, in the layout of the kernel's `DECLARE_BITMAP()`.
+/// All VPIDs as a bitmap, in the layout of the kernel's `DECLARE_BITMAP()`.
 pub(crate) type Words = [u64; WORDS];
 
-/// A VPID was released that was not in use.
+/// The error of freeing a VPID that was not in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotAllocated;
 
-/// A VPID that was just taken: on any CPU its last holder may have left mappings.
+/// A VPID that was just allocated: its last holder may have left mappings on any CPU.
 ///
-/// It is not a [`Vpid`] yet.  [`crate::vpid::flushed_cpus::FlushedCpus::reset()`] makes it one, and has the record
-/// say that it is clean nowhere: so that cannot be left out.
+/// This type keeps an allocation from skipping the reset of the record: only
+/// [`FlushedCpus::reset()`](crate::vpid::flushed_cpus::FlushedCpus::reset) makes a [`Vpid`] of it,
+/// and records that the VPID was flushed nowhere.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "it is in use from now on"]
+#[must_use = "the VPID is in use from now on"]
 pub(crate) struct UnflushedVpid(Vpid);
 
 impl UnflushedVpid {
-    /// Says of a VPID that it was just taken.
+    /// Marks a VPID as just allocated.
     #[inline]
     pub(crate) fn new(vpid: Vpid) -> Self {
         Self(vpid)
     }
 
-    /// Returns the VPID; for the record alone, which has to forget it, and for tests.
+    /// Returns the VPID; for `FlushedCpus::reset()` and for tests only.
     #[inline]
     pub(crate) fn into_unflushed(self) -> Vpid {
         self.0
     }
 }
 
-/// Returns the index and the mask under which a VPID is found.
+/// Returns the index of the word that has a VPID's bit, and the mask of the bit.
 #[inline]
 pub(crate) fn place(vpid: Vpid) -> (usize, u64) {
     let id = usize::from(vpid.into_raw());
     (id / BITS, 1 << (id % BITS))
 }
 
-/// Returns the VPIDs that a word of a bitmap has bits for, the host's 0 aside.
+/// Returns the VPIDs whose bits are set in a word of a bitmap, except the host's 0.
 pub(crate) fn members(index: usize, word: u64) -> impl Iterator<Item = Vpid> {
-    // From each to the next, the lowest bit that is set is cleared.
+    // Each step clears the lowest bit that is set.
     let next = |&rest: &u64| Some(rest & rest.wrapping_sub(1));
     successors(Some(word), next)
         .take_while(|&rest| rest != 0)
@@ -62,9 +63,10 @@ pub(crate) fn members(index: usize, word: u64) -> impl Iterator<Item = Vpid> {
         })
 }
 
-/// Takes the first VPID that is free; `None` if all are in use.
+/// Allocates the first free VPID; returns `None` if all are in use.
 ///
-/// None either if bit 0 is clear: kvm_intel sets it in its initialisation, before there are vCPUs.
+/// Returns `None` as well if bit 0 is clear: kvm_intel sets bit 0 in its initialisation, before any
+/// vCPU exists.
 #[cold]
 pub(crate) fn alloc_first(words: &mut Words) -> Option<UnflushedVpid> {
     let (index, word) = words
@@ -77,11 +79,11 @@ pub(crate) fn alloc_first(words: &mut Words) -> Option<UnflushedVpid> {
     Some(UnflushedVpid(vpid))
 }
 
-/// Gives a VPID back.
+/// Frees a VPID.
 ///
 /// # Errors
 ///
-/// [`NotAllocated`] when it was not in use; nothing was changed then.
+/// [`NotAllocated`] when the VPID was not in use; nothing was changed then.
 #[cold]
 pub(crate) fn free(words: &mut Words, vpid: Vpid) -> Result<(), NotAllocated> {
     let (index, bit) = place(vpid);
@@ -103,9 +105,9 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_is_free_is_taken() -> Result {
+    fn the_first_free_vpid_is_allocated() -> Result {
         let mut words = KBox::<Words>::zeroed(GFP_KERNEL)?;
-        // As long as KVM has not set the bit of the host's, nothing is given out.
+        // No VPID is allocated before KVM has set the host's bit.
         assert_eq!(take(&mut words), None);
         assert!(words.iter().all(|&word| word == 0));
         words[0] = 1;
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_is_nobodys() {
+    fn vpid_0_is_in_no_list_of_members() {
         assert!(members(0, u64::MAX).all(|vpid| vpid.into_raw() != 0));
         assert_eq!(members(0, u64::MAX).count(), 63);
         assert_eq!(members(1023, 1 << 63).last(), Vpid::new(65535));

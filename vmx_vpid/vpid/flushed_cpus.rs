@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The record of flushed CPUs: on which CPUs each VPID was flushed since it was taken.
+//! This module records on which CPUs each VPID was flushed since its allocation.
 //!
-//! A VPID that was just taken is clean nowhere: on every CPU its last holder may have left
-//! mappings.  It comes as [`UnflushedVpid`], of which only the record makes a VPID.  [`FlushedCpus`] is the
-//! record of where its holder has flushed it since, a mask of CPUs for each VPID.  It decides
-//! nothing: KVM asks for a flush whenever a vCPU comes to a CPU (see "When a VPID is safe to reuse"
-//! in Documentation/design.rst), and the record shows that it did.  The model in [`crate::model`]
-//! enters no guest with a VPID that is not recorded as clean.
+//! A VPID that was just allocated counts as flushed nowhere: its last holder may have left mappings
+//! on any CPU.  The allocator returns an [`UnflushedVpid`], and only the record makes a VPID of it.
+//! The record, [`FlushedCpus`], is a mask of CPUs for each VPID: those on which the VPID's holder
+//! has flushed it.  No flush is skipped because of the record.  KVM requests a flush whenever a
+//! vCPU is loaded on another CPU (see "When a VPID is safe to reuse" in Documentation/vpid.rst),
+//! and the record shows that KVM did.  The model in `model/` enters no guest with a VPID
+//! that is not recorded as flushed.
 
 use crate::vpid::{
     bitmap::UnflushedVpid,
@@ -15,33 +16,33 @@ use crate::vpid::{
 };
 use core::hint::cold_path;
 
-/// A word of the record, which CPUs read and write at the same time.
+/// A word of the record, which CPUs read and write concurrently.
 ///
-/// Every access is one of the whole word, and none orders others: a CPU's bit is set by that CPU,
-/// and cleared before the VPID gets to its next holder.
+/// Every access is to the whole word, and no access needs to order others: only the CPU itself sets
+/// its bit, and the bit is cleared before the VPID's next holder gets the VPID.
 pub(crate) trait Word {
     /// Reads the word.
     fn read(&self) -> u64;
     /// Clears the word.
     fn clear(&self);
-    /// Makes the word `new` if it is `old`.
+    /// Sets the word to `new` if it is `old`.
     ///
     /// # Errors
     ///
-    /// What it is instead.
+    /// The word's value, if it is not `old`.
     fn exchange(&self, old: u64, new: u64) -> Result<(), u64>;
 
     /// Sets bits of the word.
     fn insert(&self, bits: u64) {
         let mut old = self.read();
-        // Other CPUs set their bits in the same word.
+        // Retry after another CPU has set its bit in the same word.
         while let Err(now) = self.exchange(old, old | bits) {
             old = now;
         }
     }
 }
 
-/// A word of a test, which runs on one CPU.
+/// A word for tests, which run on one CPU.
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 impl Word for core::cell::Cell<u64> {
     fn read(&self) -> u64 {
@@ -59,61 +60,62 @@ impl Word for core::cell::Cell<u64> {
     }
 }
 
-/// Where each VPID was flushed by its holder since it was taken.
+/// The CPUs on which each VPID was flushed by its holder since the VPID's allocation.
 ///
-/// Every 64 CPUs have a plane of one word for each VPID.  A CPU's own bit is set by that CPU alone,
-/// once for each holder; from then on a flush only reads the word, so that no cache line is passed
-/// around.
+/// Every 64 CPUs share a plane, which has one word for each VPID.  Only the CPU itself sets its
+/// bit, once for each holder.  After that a flush only reads the word, so that its cache line does
+/// not move between CPUs.
 pub(crate) struct FlushedCpus<'a, W> {
     first: &'a Plane<W>,
     rest: &'a [Plane<W>],
 }
 
-/// What is recorded for 64 CPUs: a word for each VPID.
+/// The record for 64 CPUs: a word for each VPID.
 pub(crate) type Plane<W> = [W; Vpid::COUNT];
 
-/// What is recorded for one CPU: a bit of each word of a plane.
+/// The record for one CPU: a bit of each word of a plane.
 pub(crate) struct FlushedOnCpu<'a, W> {
     plane: &'a Plane<W>,
     bit: u64,
 }
 
 impl<'a, W: Word> FlushedOnCpu<'a, W> {
-    /// Takes the column of a CPU, by the plane that has it and its bit there.
+    /// Returns the record of the CPU that has a bit in a plane.
     #[inline]
     pub(crate) const fn new(plane: &'a Plane<W>, bit: u64) -> Self {
         Self { plane, bit }
     }
 
-    /// Returns the plane and the bit, to be kept for later.
+    /// Returns the plane and the bit, for a caller that stores them.
     pub(crate) const fn parts(&self) -> (&'a Plane<W>, u64) {
         (self.plane, self.bit)
     }
 
-    /// Whether its holder has flushed a VPID on this CPU, if there is one.
+    /// Returns whether the holder of a VPID has flushed it on this CPU; true for `None`.
     #[inline(always)]
     pub(crate) fn contains(&self, vpid: Option<Vpid>) -> bool {
-        // Without a VPID that is word 0, which says so of every CPU: it saves a test.
+        // `None` reads word 0, which has the bit of every CPU: this saves a branch.
         let index = vpid.map_or(0, Vpid::into_raw);
         self.plane[usize::from(index)].read() & self.bit != 0
     }
 
     /// Records that the holder of a VPID has flushed it on this CPU.
     ///
-    /// To be called by the holder, for what was flushed.  (A vCPU that is being destroyed may call
-    /// it for a VPID that it just gave back: then it says of its next holder what is true as well.)
+    /// Only the holder calls this function, after a flush.  (A vCPU that is being destroyed may
+    /// call it for a VPID that it has just freed.  The VPID was flushed on this CPU nevertheless,
+    /// so the record is true for the next holder as well.)
     pub(crate) fn insert(&self, vpid: Vpid) {
         self.plane[usize::from(vpid.into_raw())].insert(self.bit);
     }
 }
 
 impl<'a, W: Word> FlushedCpus<'a, W> {
-    /// CPUs in a plane.
+    /// The number of CPUs in a plane.
     const CPUS: u32 = u64::BITS;
 
-    /// Returns what a word of the planes is to be at first, by its place among those of all planes.
+    /// Returns the initial value of a word, by its index among the words of all planes.
     ///
-    /// Of VPID 0, which nobody holds, there is nothing to be flushed.
+    /// VPID 0 counts as flushed everywhere: no vCPU holds it, so there is nothing to flush.
     pub(crate) const fn initially(place: usize) -> u64 {
         if place & (Vpid::COUNT - 1) == 0 {
             u64::MAX
@@ -122,20 +124,20 @@ impl<'a, W: Word> FlushedCpus<'a, W> {
         }
     }
 
-    /// Returns how many planes a machine with so many CPUs needs; one at least.
+    /// Returns how many planes a machine with this number of CPUs needs; at least one.
     pub(crate) const fn planes(cpus: u32) -> usize {
         1 + (cpus.saturating_sub(1) / Self::CPUS) as usize
     }
 
-    /// Takes the planes, whose words are to be as [`initially()`](Self::initially) at first.
+    /// Makes a record of planes; each word has to start as [`initially()`](Self::initially) says.
     ///
-    /// CPUs that they have no place for are never recorded.
+    /// No flush is recorded for a CPU beyond the planes.
     #[inline]
     pub(crate) const fn new(first: &'a Plane<W>, rest: &'a [Plane<W>]) -> Self {
         Self { first, rest }
     }
 
-    /// Returns what is recorded for a CPU; `None` for one that there is no place for.
+    /// Returns the record of a CPU; `None` for a CPU beyond the planes.
     pub(crate) fn on_cpu(&self, cpu: u32) -> Option<FlushedOnCpu<'a, W>> {
         let plane = if cpu < Self::CPUS {
             self.first
@@ -145,7 +147,7 @@ impl<'a, W: Word> FlushedCpus<'a, W> {
         Some(FlushedOnCpu::new(plane, 1 << (cpu % Self::CPUS)))
     }
 
-    /// Whether its holder has flushed a VPID on a CPU.
+    /// Returns whether the holder of a VPID has flushed it on a CPU.
     pub(crate) fn contains(&self, vpid: Vpid, cpu: u32) -> bool {
         self.on_cpu(cpu)
             .is_some_and(|on_cpu| on_cpu.contains(Some(vpid)))
@@ -158,10 +160,10 @@ impl<'a, W: Word> FlushedCpus<'a, W> {
         }
     }
 
-    /// Records that a VPID was taken, clean nowhere, and returns it.
+    /// Records that a VPID was just allocated and flushed nowhere, and returns the VPID.
     ///
-    /// Nothing else makes a VPID of what was taken ("make test" looks for that): so nobody knows it
-    /// before this is recorded.
+    /// No other function makes a VPID of an [`UnflushedVpid`] ("make test" checks this), so no task
+    /// uses the VPID before the record is reset.
     #[inline]
     pub(crate) fn reset(&self, taken: UnflushedVpid) -> Vpid {
         let vpid = taken.into_unflushed();
@@ -169,7 +171,7 @@ impl<'a, W: Word> FlushedCpus<'a, W> {
         vpid
     }
 
-    /// Records that a VPID in use is clean nowhere, as far as is known.
+    /// Records that a VPID is not known to be flushed on any CPU.
     #[inline]
     pub(crate) fn clear(&self, vpid: Vpid) {
         let index = usize::from(vpid.into_raw());
@@ -180,7 +182,7 @@ impl<'a, W: Word> FlushedCpus<'a, W> {
         }
     }
 
-    /// Returns the CPUs on which a VPID was flushed, in their order.
+    /// Returns the CPUs on which a VPID was flushed, in ascending order.
     pub(crate) fn cpus(&self, vpid: Vpid) -> impl Iterator<Item = u32> + use<'_, 'a, W> {
         // CAST: There are fewer than 2^32 CPUs.
         (0..(self.rest.len() + 1) as u32 * Self::CPUS).filter(move |&cpu| self.contains(vpid, cpu))
@@ -195,7 +197,7 @@ mod tests {
     use kernel::prelude::*;
 
     #[test]
-    fn a_vpid_is_clean_where_it_was_flushed() -> Result {
+    fn a_vpid_counts_as_flushed_on_the_recorded_cpus_only() -> Result {
         let count = FlushedCpus::<Cell<u64>>::planes(70) * Vpid::COUNT;
         let mut words = KVVec::with_capacity(count, GFP_KERNEL)?;
         for place in 0..count {
@@ -206,7 +208,7 @@ mod tests {
         let flushed = FlushedCpus::new(first, rest);
         let (one, last) = (Vpid::new(1), Vpid::new(65535));
         let (one, last) = (one.ok_or(EINVAL)?, last.ok_or(EINVAL)?);
-        // Without a VPID there is nothing to be recorded.
+        // `None` counts as flushed everywhere, and a new VPID nowhere.
         assert!([0, 63, 64, 69].iter().all(|&cpu| {
             let on_cpu = flushed.on_cpu(cpu);
             on_cpu.is_some_and(|on_cpu| on_cpu.contains(None) && !on_cpu.contains(Some(one)))
@@ -222,7 +224,7 @@ mod tests {
         assert_eq!(flushed.reset(UnflushedVpid::new(one)), one);
         assert_eq!(flushed.cpus(one).count(), 0);
         assert_eq!(flushed.cpus(last).count(), 4);
-        // Beyond the machine nothing is recorded, and nothing breaks.
+        // An insertion for a CPU beyond the planes is ignored.
         flushed.insert(one, 128);
         assert!(!flushed.contains(one, 128));
         Ok(())

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which vCPU holds which VPID, as far as it can be told from outside.
+//! This module finds out which vCPU holds which VPID, as far as this is visible from outside KVM.
 //!
-//! KVM gives VPIDs out without saying to whom.  So the holders are found when someone looks: each
-//! vCPU names what it holds, which is a claim, and that is compared with what is in use.  VMs come
-//! and go meanwhile; what does not fit may be of a vCPU that is just being created or destroyed.
-//! What does not fit although nothing comes or goes is a fault, and is shown as one.
+//! KVM does not record which vCPU got a VPID.  The holders are thus collected when a user reads the
+//! list: each vCPU names its VPIDs, and these claims are compared with the VPIDs in use.  VMs may
+//! be created and destroyed at the same time, so a mismatch may belong to a vCPU that is just being
+//! created or destroyed.  A mismatch while no VM is created or destroyed is a bug, and the list
+//! shows it.
 
 use crate::vpid::{
     bitmap::{
@@ -16,48 +17,49 @@ use crate::vpid::{
 };
 use kernel::prelude::*;
 
-/// What a vCPU says of one VPID.
+/// The statement of a vCPU that it holds a VPID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     /// The VPID.
     pub(crate) vpid: Vpid,
-    /// Whether it is the vCPU's vpid02, that of L2.
+    /// Whether the VPID is the vCPU's vpid02, the VPID for L2.
     pub(crate) l2: bool,
     /// The process that created the VM.
     pub(crate) pid: i32,
     /// The vCPU's number in the VM.
     pub(crate) vcpu: i32,
-    /// The CPU on which it is loaded, or was last; `None` for a vCPU that never was.
+    /// The CPU on which the vCPU was last loaded; `None` for a vCPU that never was.
     pub(crate) cpu: Option<u32>,
 }
 
-/// Whether a VPID and a claim of it agree.
+/// Whether the allocator and the claims agree about a VPID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is in use, and one vCPU holds it.
+    /// The VPID is in use, and one vCPU holds it.
     Held,
-    /// It is in use, and no vCPU holds it.
+    /// The VPID is in use, and no vCPU holds it.
     Unclaimed,
-    /// Two contexts hold it.
+    /// The VPID is in use, and several contexts hold it.
     Double,
-    /// A vCPU holds it, and it is not in use.
+    /// A vCPU holds the VPID, and the VPID is not in use.
     Free,
 }
 
-/// One VPID that is in use or claimed, or one of two claims of it.
+/// A line of the list: a VPID that is in use or claimed; a VPID has a line for each claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     /// The VPID.
     pub(crate) vpid: Vpid,
-    /// Who claims it.
+    /// The claim, if a vCPU claims the VPID.
     pub(crate) claim: Option<Claim>,
-    /// Whether that agrees.
+    /// Whether the allocator and the claims agree.
     pub(crate) verdict: Verdict,
 }
 
-/// Compares the VPIDs in use with the claims; returns a line for each, in the order of VPIDs.
+/// Compares the VPIDs in use with the claims; returns the lines of the list, in ascending order of
+/// VPIDs.
 ///
-/// The claims are to be in that order too.
+/// The claims have to be in ascending order of VPIDs, too.
 ///
 /// # Errors
 ///
@@ -126,9 +128,9 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told() -> Result {
+    fn mismatches_of_claims_and_vpids_in_use_are_listed() -> Result {
         let mut in_use = KBox::<Words>::zeroed(GFP_KERNEL)?;
-        // 0 is the host's, and no line; 3, 63, 64 and 65535 are in use.
+        // VPID 0 is the host's, and has no line; 3, 63, 64 and 65535 are in use.
         in_use[0] = 1 | 1 << 3 | 1 << 63;
         in_use[1] = 1;
         in_use[1023] = 1 << 63;

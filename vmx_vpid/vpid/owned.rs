@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Owned VPIDs: a VPID that has one holder, and goes back to where it came from exactly once.
+//! An owned VPID has one holder, and is freed exactly once.
 //!
-//! A [`OwnedVpid`] is a VPID that has one holder.  It goes back when the owned ends, once: by its type
-//! it cannot be copied.  KVM keeps VPIDs as numbers, so that a owned can be lent to C and taken
-//! back by its number; a number that nobody held is told then, and changes nothing.
+//! An [`OwnedVpid`] frees its VPID when it is dropped, and cannot be copied.  KVM keeps VPIDs as
+//! numbers, so an [`OwnedVpid`] can be turned into a number for C, and a number of C's back into an
+//! [`OwnedVpid`], as with `ForeignOwnable`.  If C names a VPID that was not in use,
+//! [`OwnedVpid::free()`] returns an error and changes nothing.
 
 use crate::vpid::{
     bitmap::NotAllocated,
@@ -12,40 +13,40 @@ use crate::vpid::{
 };
 use core::mem;
 
-/// What VPIDs are taken from and given back to, with whatever lock it needs.
+/// A source of VPIDs, which takes the lock that it needs.
 pub(crate) trait VpidSource {
-    /// Takes a free VPID; `None` when there is none.
+    /// Allocates a VPID; returns `None` when all are in use.
     fn alloc(&self) -> Option<Vpid>;
 
-    /// Takes a VPID back.
+    /// Frees a VPID.
     ///
     /// # Errors
     ///
-    /// [`NotAllocated`] when it was not in use; nothing was changed then.
+    /// [`NotAllocated`] when the VPID was not in use; nothing was changed then.
     fn free(&self, vpid: Vpid) -> Result<(), NotAllocated>;
 }
 
-/// A VPID with its one holder; it goes back when this is dropped.
+/// A VPID with one holder; dropping an `OwnedVpid` frees the VPID.
 ///
 /// # Invariants
 ///
-/// `vpid` was taken from `source`, or was named by C as one that it had been lent, and has not been
-/// given back since.
-#[must_use = "dropping it gives the VPID back"]
+/// `vpid` was allocated from `source` and not freed since; or C named `vpid` as the result of
+/// [`Self::into_foreign()`].
+#[must_use = "dropping it frees the VPID"]
 pub(crate) struct OwnedVpid<'a, S: VpidSource> {
     vpid: Vpid,
     source: &'a S,
 }
 
 impl<'a, S: VpidSource> OwnedVpid<'a, S> {
-    /// Takes a VPID; `None` when all are in use.
+    /// Allocates a VPID; returns `None` when all are in use.
     #[inline]
     pub(crate) fn alloc(source: &'a S) -> Option<Self> {
-        // INVARIANT: It is taken here.
+        // INVARIANT: `vpid` was just allocated from `source`.
         source.alloc().map(|vpid| Self { vpid, source })
     }
 
-    /// Leaves the VPID to C, which keeps it as a number.
+    /// Passes the VPID to C, which keeps it as a number; the VPID stays allocated.
     #[inline]
     pub(crate) fn into_foreign(self) -> Vpid {
         let vpid = self.vpid;
@@ -53,16 +54,17 @@ impl<'a, S: VpidSource> OwnedVpid<'a, S> {
         vpid
     }
 
-    /// Takes back from C what it was lent.
+    /// Takes a VPID over from C.
     ///
-    /// Whether it was is found when the owned ends: the number is C's word only.
+    /// Nothing proves yet that C got the VPID by [`Self::into_foreign()`]: [`Self::free()`] checks
+    /// whether the VPID is in use.
     #[inline]
     pub(crate) fn from_foreign(source: &'a S, vpid: Vpid) -> Self {
-        // INVARIANT: C named it.
+        // INVARIANT: C named `vpid`.
         Self { vpid, source }
     }
 
-    /// Gives the VPID back, and tells how that went.
+    /// Frees the VPID, and reports an error, which a drop would not.
     ///
     /// # Errors
     ///
@@ -76,8 +78,8 @@ impl<'a, S: VpidSource> OwnedVpid<'a, S> {
 
 impl<S: VpidSource> Drop for OwnedVpid<'_, S> {
     fn drop(&mut self) {
-        // What was taken here is held: that it is not can only be C's word, for which there is
-        // `free()`.
+        // A VPID that was allocated here is in use, so freeing it works.  A VPID that C named may
+        // not be in use; callers free such a VPID by `free()`, which returns the error.
         let _ = self.source.free(self.vpid);
     }
 }
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_goes_back_once() {
+    fn an_owned_vpid_is_freed_once() {
         let source = One(Cell::new(true));
         let owned = OwnedVpid::alloc(&source);
         assert!(owned.is_some() && OwnedVpid::alloc(&source).is_none());
@@ -120,12 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn what_c_names_is_checked() -> Result {
+    fn a_vpid_that_c_frees_has_to_be_in_use() -> Result {
         let source = One(Cell::new(true));
         let vpid = OwnedVpid::alloc(&source)
             .map(OwnedVpid::into_foreign)
             .ok_or(EINVAL)?;
-        // C has it: it is not free.
+        // C has the VPID, so it is still allocated.
         assert!(!source.0.get());
         assert_eq!(OwnedVpid::from_foreign(&source, vpid).free(), Ok(()));
         assert_eq!(

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pool that VPIDs come from while the backend is attached.
+//! The pool allocates VPIDs while the backend is attached.
 //!
-//! KVM scans its bitmap from the start, so that an id just freed is the next one given out, and the
-//! cost grows with the number in use.  Here free ids stand in a queue: the one given out is the one
-//! that has been free for longest, so that each is reused as late as possible, and neither end of
-//! the queue has to be searched for.  Both calls take the same few steps whatever is in use.
+//! KVM scans its bitmap from the start, so that a VPID just freed is the next one allocated, and
+//! the cost grows with the number in use.  The pool keeps free VPIDs in a queue, and allocates the
+//! VPID that has been free for longest: each VPID is reused as late as possible.  Allocating and
+//! freeing take constant time, whatever the number in use.
 //!
-//! Nothing here makes a reused VPID clean.  What does is KVM's flush on the first load of a vCPU
-//! on each CPU: see "When a VPID is safe to reuse" in Documentation/design.rst, and
-//! [`crate::vpid::owned`] for the record that is kept of it.
+//! The pool does not flush a reused VPID.  No flush is needed here, because KVM flushes on the
+//! first load of a vCPU on each CPU: see "When a VPID is safe to reuse" in Documentation/vpid.rst.
+//! [`crate::vpid::flushed_cpus`] records these flushes.
 
 use crate::vpid::{
     bitmap::{
@@ -25,17 +25,17 @@ use crate::vpid::{
 };
 use kernel::prelude::*;
 
-/// The set of VPIDs, those in use and those free.
+/// All VPIDs: the used ones as a bitmap, the free ones as a queue.
 ///
 /// # Invariants
 ///
-/// - Bit 0 of `used` is clear: VPID 0 is the host's, and nobody's here.
-/// - From place `head` of `queue` up to place `tail`, both taken modulo its length, stands each
+/// - Bit 0 of `used` is clear: VPID 0 is the host's, and the pool never allocates it.
+/// - The places of `queue` from `head` up to but not including `tail`, modulo its length, hold each
 ///   VPID from 1 to `max` that is clear in `used`, once.  All other places hold 0.
 /// - `beyond` is the number of VPIDs above `max` that are set in `used`.
-/// - `low_water` is at most the number of places taken.
+/// - `low_water` is at most the number of VPIDs in the queue.
 ///
-/// 65535 VPIDs at most are free, and there are 65536 places: the queue never overruns.
+/// At most 65535 VPIDs are free, and there are 65536 places: the queue never overruns.
 #[derive(Zeroable)]
 pub(crate) struct Pool {
     used: Words,
@@ -48,9 +48,9 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Creates a pool that has no VPID to give out before [`Self::import()`].
+    /// Creates a pool that has no VPID to allocate before [`Self::import()`].
     pub(crate) const fn new() -> Self {
-        // INVARIANT: There is no VPID from 1 to 0, and no bit is set.
+        // INVARIANT: `max` is 0, so no VPID has to be in the queue, and no bit of `used` is set.
         Self {
             used: [0; WORDS],
             queue: [0; Vpid::COUNT],
@@ -62,16 +62,16 @@ impl Pool {
         }
     }
 
-    /// Takes the VPID that has been free for longest.
+    /// Allocates the VPID that has been free for longest.
     ///
-    /// Returns `None` when all that it may give out are in use.
+    /// Returns `None` when all VPIDs from 1 to `max` are in use.
     #[inline]
     pub(crate) fn acquire(&mut self) -> Option<UnflushedVpid> {
         let first = &mut self.queue[usize::from(self.head)];
-        // Where the queue is empty, or has no first, there is 0.
+        // If the queue is empty, this place holds 0.
         let vpid = Vpid::new(*first)?;
         let (word, bit) = place(vpid);
-        // INVARIANT: The first of the queue is taken from it, and its bit, which was clear, is set.
+        // INVARIANT: The VPID leaves the queue, and its bit, which was clear, is set.
         *first = 0;
         self.head = self.head.wrapping_add(1);
         self.used[word] |= bit;
@@ -81,20 +81,20 @@ impl Pool {
         Some(UnflushedVpid::new(vpid))
     }
 
-    /// Gives a VPID back.
+    /// Frees a VPID.
     ///
     /// # Errors
     ///
-    /// [`NotAllocated`] when it was not in use (a double release, or an id from elsewhere); the pool is
-    /// as it was then.
+    /// [`NotAllocated`] when the VPID was not in use (freed twice, or never allocated); the pool is
+    /// unchanged then.
     #[inline]
     pub(crate) fn release(&mut self, vpid: Vpid) -> Result<(), NotAllocated> {
         let (word, bit) = place(vpid);
         if self.used[word] & bit == 0 {
             return Err(NotAllocated);
         }
-        // INVARIANT: The bit was set, so the VPID does not stand in the queue.  One above `max`, of
-        // those that C gave out, is not given out again.
+        // INVARIANT: The bit was set, so the VPID is not in the queue.  A VPID above `max` was
+        // allocated by C before the import; it does not belong in the queue.
         self.used[word] &= !bit;
         if vpid.into_raw() <= self.max {
             self.enqueue(vpid.into_raw());
@@ -104,18 +104,18 @@ impl Pool {
         Ok(())
     }
 
-    /// Makes the pool hold exactly the VPIDs of a bitmap, and starts the high-water mark anew.
+    /// Replaces the VPIDs in use by those of a bitmap, and restarts the high-water mark.
     ///
-    /// From then on it gives out no VPID above `max`.  Bit 0 counts for nothing: kvm_intel sets it
-    /// only in its own initialisation, which may come after the import.
+    /// After the import the pool allocates no VPID above `max`.  Bit 0 is ignored: kvm_intel sets
+    /// bit 0 in its own initialisation, which may come after the import.
     ///
-    /// Calls `clear` for each VPID in use: where those are clean is what the bitmap does not tell.
+    /// Calls `clear` for each VPID in use, since the bitmap does not tell where each was flushed.
     pub(crate) fn import(&mut self, from: &Words, max: u16, clear: impl Fn(Vpid)) {
         self.used = *from;
         self.used[0] &= !1;
         self.max = max;
         (self.head, self.tail, self.beyond) = (0, 0, 0);
-        // INVARIANT: The queue is empty, and each VPID that belongs there is appended, once.
+        // INVARIANT: The queue is empty, and each free VPID up to `max` is appended, once.
         for (index, &word) in from.iter().enumerate() {
             for vpid in members(index, word) {
                 clear(vpid);
@@ -123,7 +123,8 @@ impl Pool {
                     self.beyond = self.beyond.wrapping_add(1);
                 }
             }
-            // Callers wait for the lock meanwhile, and most words are clear: these are quicker.
+            // Callers wait for the lock during the import, so append a clear word, as most are, in
+            // one loop over its 64 VPIDs.
             let tail = usize::from(self.tail);
             match (word, self.queue.get_mut(tail..tail + BITS)) {
                 (0, Some(places)) if (1..usize::from(max) / BITS).contains(&index) => {
@@ -131,7 +132,7 @@ impl Pool {
                         // CAST: The number of a bit in a word is below `max` here.
                         *place = (index * BITS + offset) as u16;
                     }
-                    // CAST: There are 64.
+                    // CAST: `BITS` is 64.
                     self.tail = self.tail.wrapping_add(BITS as u16);
                 }
                 _ => members(index, !word)
@@ -144,12 +145,12 @@ impl Pool {
         self.low_water = self.free();
     }
 
-    /// Releases what is in use here but clear in a bitmap that started out full; returns how many.
+    /// Frees the VPIDs that are in use here but clear in KVM's bitmap; returns how many.
     ///
-    /// While the pool is the truth, KVM's own bitmap is full, and nothing should touch it.  A
-    /// compiler may have inlined `allocate_vpid()` or `free_vpid()` into a caller, though, where
-    /// livepatch does not reach them: the one finds nothing free then, and the other leaves the
-    /// trace that is followed here.
+    /// KVM's bitmap is filled when the pool becomes active, and C should not use the bitmap after
+    /// that.  A compiler may have inlined `allocate_vpid()` or `free_vpid()` into a caller, though,
+    /// where livepatch cannot replace it.  An inlined `allocate_vpid()` finds no free VPID then; an
+    /// inlined `free_vpid()` clears a bit, and this function frees the VPID in the pool as well.
     pub(crate) fn reconcile(&mut self, bitmap: &Words) -> u32 {
         let before = self.in_use();
         for (index, &word) in bitmap.iter().enumerate() {
@@ -167,7 +168,7 @@ impl Pool {
         to[0] |= 1;
     }
 
-    /// Returns the VPIDs in use, in their order.
+    /// Returns the VPIDs in use as a bitmap, with bit 0 clear.
     pub(crate) fn words(&self) -> &Words {
         &self.used
     }
@@ -179,34 +180,34 @@ impl Pool {
 
     /// Returns the most VPIDs that were in use at once since the last import.
     ///
-    /// Of those above the largest that may be given out, the ones that still are.
+    /// VPIDs above `max` count only as long as they are in use.
     pub(crate) fn high_water(&self) -> u32 {
         self.in_use_with(self.low_water)
     }
 
-    /// Returns how many VPIDs are in use when so many are free.
+    /// Returns how many VPIDs are in use when `free` VPIDs up to `max` are free.
     fn in_use_with(&self, free: u16) -> u32 {
         u32::from(self.max.wrapping_sub(free)) + u32::from(self.beyond)
     }
 
-    /// Returns how many VPIDs are free, 0..=65535.
+    /// Returns how many VPIDs are in the queue, 0..=65535.
     #[inline]
     fn free(&self) -> u16 {
         self.tail.wrapping_sub(self.head)
     }
 
-    /// Makes the pool what another one is; for the model, which goes back to where it was.
+    /// Copies another pool; for the model, which returns to an earlier state.
     #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
     pub(crate) fn assign(&mut self, other: &Self) {
         self.used.copy_from_slice(&other.used);
         self.queue.copy_from_slice(&other.queue);
-        // INVARIANT: All of it is the other's, of which they hold.
+        // INVARIANT: Every field is copied from `other`, for which the invariants hold.
         (self.head, self.tail) = (other.head, other.tail);
         (self.max, self.beyond) = (other.max, other.beyond);
         self.low_water = other.low_water;
     }
 
-    /// Appends an id to the queue.
+    /// Appends a VPID to the queue.
     #[inline]
     fn enqueue(&mut self, id: u16) {
         self.queue[usize::from(self.tail)] = id;
@@ -224,12 +225,13 @@ mod tests {
     };
     use core::cell::Cell;
 
-    /// A bitmap with nothing in use; too large for a kernel stack.
+    /// Returns a bitmap without VPIDs in use; it is too large for a kernel stack.
     fn words() -> Result<KBox<Words>> {
         Ok(KBox::zeroed(GFP_KERNEL)?)
     }
 
-    /// A pool that has all up to `max` to give out; made in its place for the same reason.
+    /// Returns a pool that can allocate VPIDs 1 to `max`; the pool is built in place, since it is
+    /// too large for a kernel stack.
     fn pool(max: u16) -> Result<KVBox<Pool>> {
         let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
         pool.import(&*words()?, max, |_| {});
@@ -244,7 +246,7 @@ mod tests {
         Vpid::new(id).ok_or(EINVAL)
     }
 
-    /// Checks every invariant of a pool the slow way.
+    /// Checks every invariant of a pool by counting.
     fn consistent(pool: &Pool) -> Result<bool> {
         let count: u32 = pool.used.iter().map(|word| word.count_ones()).sum();
         let mut queued = words()?;
@@ -276,11 +278,11 @@ mod tests {
     }
 
     #[test]
-    fn never_gives_out_zero_and_reuses_late() -> Result {
+    fn vpid_0_is_never_allocated_and_reuse_is_late() -> Result {
         let mut pool = pool(u16::MAX)?;
         assert_eq!(next(&mut pool), Vpid::new(1));
         assert_eq!(pool.release(vpid(1)?), Ok(()));
-        // Every other id comes before 1 does again, and 0 never comes.
+        // VPID 1 is allocated again after every other one, and 0 never.
         for id in 2..=u16::MAX {
             assert_eq!(next(&mut pool), Vpid::new(id));
         }
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_double_release_is_told_and_changes_nothing() -> Result {
+    fn freeing_a_vpid_twice_is_an_error_and_changes_nothing() -> Result {
         let mut pool = pool(u16::MAX)?;
         assert_eq!(pool.release(vpid(7)?), Err(NotAllocated));
         let one = next(&mut pool).ok_or(ENOSPC)?;
@@ -320,9 +322,9 @@ mod tests {
     }
 
     #[test]
-    fn import_takes_over_what_is_held() -> Result {
+    fn import_takes_over_the_vpids_in_use() -> Result {
         let mut bitmap = words()?;
-        // Bit 0 is left clear, as kvm_intel's bitmap has it before its initialisation.
+        // Bit 0 is clear, as in kvm_intel's bitmap before the initialisation of kvm_intel.
         bitmap[0] = 0b1110;
         for word in &mut bitmap[64..128] {
             *word = u64::MAX;
@@ -335,11 +337,11 @@ mod tests {
         assert_eq!(pool.high_water(), pool.in_use());
         assert_eq!(next(&mut pool), Vpid::new(4));
         assert_eq!(pool.release(vpid(65535)?), Ok(()));
-        // What goes back to KVM has the host's bit set.
+        // An export sets the host's bit.
         pool.export(&mut bitmap);
         assert_eq!(bitmap[0], 0b1_1111);
         assert_eq!(bitmap[WORDS - 1], 0);
-        // The host's bit is nobody's, set or clear.
+        // An import ignores the host's bit, set or clear.
         pool.import(&bitmap, u16::MAX, |_| {});
         assert!(consistent(&pool)?);
         assert_eq!(pool.in_use(), 4 + 64 * 64);
@@ -349,7 +351,7 @@ mod tests {
     #[test]
     fn a_small_pool_keeps_to_its_size() -> Result {
         let mut bitmap = words()?;
-        // C had given out 2, and 100, which is beyond what the pool may give out.
+        // C has allocated 2, and 100, which is beyond the pool's limit.
         bitmap[0] = 0b101;
         bitmap[1] = 1 << 36;
         let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
@@ -361,7 +363,7 @@ mod tests {
         assert_eq!(next(&mut pool), Vpid::new(1));
         assert_eq!(next(&mut pool), Vpid::new(3));
         assert_eq!(next(&mut pool), None);
-        // It comes back, once, and is not given out again.
+        // VPID 100 can be freed, once, and is not allocated again.
         assert_eq!(pool.release(vpid(100)?), Ok(()));
         assert_eq!(pool.release(vpid(100)?), Err(NotAllocated));
         assert_eq!(next(&mut pool), None);
@@ -370,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn reconcile_follows_what_was_freed_elsewhere() -> Result {
+    fn reconcile_frees_the_vpids_that_c_freed() -> Result {
         let mut pool = pool(u16::MAX)?;
         for _ in 0..130 {
             next(&mut pool).ok_or(ENOSPC)?;
@@ -378,7 +380,7 @@ mod tests {
         let mut bitmap = words()?;
         bitmap.fill(u64::MAX);
         assert_eq!(pool.reconcile(&bitmap), 0);
-        // Bits 0 (the host's), 3, 64 and 130 were cleared, and 4000, which nobody held.
+        // Bits 0 (the host's), 3, 64 and 130 were cleared, and 4000, which was not in use.
         bitmap[0] = !0b1001;
         bitmap[1] = !1;
         bitmap[2] = !0b100;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a VMCS has tagged what its guest caches.
+//! This module reads from a VMCS which VPID tags the mappings of its guest.
 //!
-//! A control of the VMCS turns VPIDs on, and a field of it has the number.  VM entry fails where
-//! the control is on and the number is 0, the host's: so the two are set and read together, and a
-//! number that is 0 is none here.  Source: the manual's chapter on virtual-machine control
-//! structures, "Secondary Processor-Based VM-Execution Controls" and "Virtual-Processor
-//! Identifier", and that on VM entries, "VM-Execution Control Fields".
+//! A control of the VMCS turns VPIDs on, and a field of the VMCS has the number.  VM entry fails
+//! if the control is on and the number is 0, the host's VPID.  So this module reads and writes the
+//! control and the number together, and treats the number 0 as invalid.
+//! Source: the manual's chapter on virtual-machine control structures, "Secondary Processor-Based
+//! VM-Execution Controls" and "Virtual-Processor Identifier", and the chapter on VM entries,
+//! "VM-Execution Control Fields".
 
 use crate::{
     vmx::insn::Field,
@@ -18,47 +19,48 @@ use kernel::{
 };
 
 bitfield! {
-    /// The primary processor-based controls, as far as they matter here.
+    /// The bit of the primary processor-based controls that this module reads.
     struct Primary(u32) {
-        /// The secondary controls count; they are 0 otherwise.
+        /// The secondary controls are active; otherwise the CPU treats them as 0.
         31:31   secondary => bool;
     }
 }
 
 bitfield! {
-    /// The secondary processor-based controls, as far as they matter here.
+    /// The bit of the secondary processor-based controls that this module uses.
     struct Secondary(u32) {
-        /// What the guest caches is tagged by the VPID; otherwise it is tagged by 0, and dropped at
-        /// every entry and exit.
+        /// The VPID tags the guest's mappings; otherwise 0 tags them, and every VM entry and VM
+        /// exit drops them.
         5:5     vpid => bool;
     }
 }
 
 /// A VMCS whose fields can be read.
 pub(crate) trait Vmcs {
-    /// Reads a field; `None` if it cannot be read.
+    /// Reads a field; returns `None` if the field cannot be read.
     fn read(&self, field: Field) -> Option<u64>;
 }
 
 /// A VMCS whose fields can be written.
 ///
-/// KVM writes those that there are: this is for models.
+/// For models only: KVM itself writes the fields of real VMCSs.
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 pub(crate) trait VmcsMut: Vmcs {
-    /// Writes a field; returns whether it could be written.
+    /// Writes a field; returns whether the write succeeded.
     fn write(&mut self, field: Field, value: u64) -> bool;
 }
 
-/// How what a guest caches is tagged.
+/// The VPID of a VMCS, which tags the mappings of its guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VmcsVpid {
-    /// By 0, like what the host caches; it is dropped at every entry and exit.
+    /// VPIDs are off: 0 tags the mappings, as it does the host's, and every VM entry and VM exit
+    /// drops them.
     None,
-    /// By a VPID.
+    /// A VPID tags the mappings.
     By(Vpid),
 }
 
-/// What is wrong with a VMCS.
+/// The reason why a VMCS has no valid setting of VPIDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VmcsVpidError {
     /// A field cannot be accessed.
@@ -68,11 +70,11 @@ pub(crate) enum VmcsVpidError {
 }
 
 impl VmcsVpid {
-    /// Returns how a VMCS has it.
+    /// Returns the VPID of a VMCS.
     ///
     /// # Errors
     ///
-    /// Those of [`VmcsVpidError`].
+    /// See [`VmcsVpidError`].
     pub(crate) fn of(vmcs: &impl Vmcs) -> Result<Self, VmcsVpidError> {
         let (_, secondary) = controls(vmcs)?;
         if !secondary.vpid() {
@@ -84,16 +86,18 @@ impl VmcsVpid {
         vpid.map(Self::By).ok_or(VmcsVpidError::Invalid(number))
     }
 
-    /// Has a VMCS tag like this.
+    /// Sets the VPID of a VMCS.
     ///
-    /// The number is there before the control is on, and goes after it is off: whatever fails, VM
-    /// entry never finds the control on and a number that is not meant.  The secondary controls
-    /// have to count already; to have them count is to turn on others with VPIDs.
+    /// The number is written before the control is turned on, and changed only while the control is
+    /// off: whichever write fails, VM entry never finds the control on with a wrong number.  The
+    /// secondary controls have to be active already; activating them here could turn on other
+    /// controls besides VPIDs.
     ///
     /// # Errors
     ///
-    /// [`VmcsVpidError::Inaccessible`] for the field that could not be accessed, the primary controls if
-    /// they leave the secondary ones out.  The VMCS tags then as it did, or not at all.
+    /// [`VmcsVpidError::Inaccessible`] for the field that could not be accessed; for the primary
+    /// controls if the secondary controls are not active.  The VMCS then has its old VPID, or VPIDs
+    /// are off.
     #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
     pub(crate) fn put(self, vmcs: &mut impl VmcsMut) -> Result<(), VmcsVpidError> {
         let refuse = |field| Err(VmcsVpidError::Inaccessible(field));
@@ -104,7 +108,7 @@ impl VmcsVpid {
             Self::None => false,
             Self::By(_) => true,
         };
-        // Off first, so that no entry goes by the old control and the new number.
+        // Turn the control off first, so that no VM entry uses the new number too early.
         if secondary.vpid() && !put_controls(vmcs, secondary.with_vpid(false)) {
             return refuse(Field::SECONDARY_CONTROLS);
         }
@@ -122,13 +126,13 @@ impl VmcsVpid {
     }
 }
 
-/// Reads both controls; the secondary ones are 0 where they do not count.
+/// Reads both controls; returns 0 for the secondary controls if they are not active.
 fn controls(vmcs: &impl Vmcs) -> Result<(Primary, Secondary), VmcsVpidError> {
     let read = |field| vmcs.read(field).ok_or(VmcsVpidError::Inaccessible(field));
     // CAST: Controls have 32 bits.
     let primary = Primary::from(read(Field::PRIMARY_CONTROLS)? as u32);
     let secondary = if primary.secondary() {
-        // CAST: As above.
+        // CAST: Controls have 32 bits.
         Secondary::from(read(Field::SECONDARY_CONTROLS)? as u32)
     } else {
         Secondary::zeroed()
@@ -147,17 +151,18 @@ fn put_controls(vmcs: &mut impl VmcsMut, controls: Secondary) -> bool {
 mod tests {
     use super::*;
 
-    /// Secondary controls that are on besides: EPT and unrestricted guest.
+    /// Other secondary controls that are on: EPT and unrestricted guest.
     const OTHERS: u64 = 1 << 1 | 1 << 7;
     const VPID: u64 = 1 << 5;
     const SECONDARY: u64 = 1 << 31;
 
-    /// A VMCS of three fields, of which some cannot be accessed.
+    /// A VMCS of three fields, with accesses that fail on demand.
     #[derive(Clone, Copy)]
     struct Three {
         fields: [(Field, u64); 3],
         /// How many writes succeed.
         writes: usize,
+        /// The field that cannot be read.
         unreadable: Option<Field>,
     }
 
@@ -174,7 +179,7 @@ mod tests {
             }
         }
 
-        /// The CPU's check at VM entry: what it tags by, or that it refuses.
+        /// Returns the tag that the CPU would use after VM entry, or an error if VM entry fails.
         fn enters_with(&self) -> Result<u64> {
             let [(_, primary), (_, secondary), (_, number)] = self.fields;
             match (primary & SECONDARY != 0 && secondary & VPID != 0, number) {
@@ -204,7 +209,7 @@ mod tests {
                     known.1 = value;
                 }
             }
-            // Whatever is written first, VM entry would find sense.
+            // VM entry has to succeed after every single write.
             assert!(self.enters_with().is_ok());
             true
         }
@@ -226,7 +231,7 @@ mod tests {
                 1 << 16,
                 Err(VmcsVpidError::Invalid(1 << 16)),
             ),
-            // Off, in the one control or the other: the number does not count.
+            // VPIDs are off by one of the two controls: the number does not matter.
             (SECONDARY, OTHERS, 7, Ok(VmcsVpid::None)),
             (0, OTHERS | VPID, 7, Ok(VmcsVpid::None)),
             (!SECONDARY, !0, 0, Ok(VmcsVpid::None)),
@@ -242,9 +247,9 @@ mod tests {
         Ok(())
     }
 
-    // From each state to each other, with each write the last that succeeds.
+    // Goes from each state to each other state, and lets each write be the last that succeeds.
     #[test]
-    fn vm_entry_never_finds_half_of_it() -> Result {
+    fn vm_entry_never_finds_a_half_written_vpid() -> Result {
         for from in [VmcsVpid::None, by(1)?, by(2)?] {
             for to in [VmcsVpid::None, by(1)?, by(3)?] {
                 let mut before = Three::new(SECONDARY, OTHERS, 0);
@@ -268,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn secondary_controls_that_do_not_count_are_left_alone() -> Result {
+    fn inactive_secondary_controls_are_not_written() -> Result {
         let mut vmcs = Three::new(0, OTHERS, 0);
         let refused = Err(VmcsVpidError::Inaccessible(Field::PRIMARY_CONTROLS));
         assert_eq!(by(5)?.put(&mut vmcs), refused);
