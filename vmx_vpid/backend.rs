@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a backend has to provide, and its registration.
+//! This module defines what a backend provides, and registers it.
 //!
-//! A backend takes the place of kvm_intel's functions for one layer: who owns which VPID, and which
-//! instruction answers which flush.  It is a type that implements [`Backend`]; the table of
-//! function pointers that KVM is given is made from it, in the manner of `kvm_x86_ops`.
+//! A backend takes the place of kvm_intel's functions for one layer: it allocates VPIDs, and
+//! decides which instruction serves which flush.  It is a type that implements [`Backend`].  The
+//! table of function pointers that KVM calls is made from the type, in the manner of `kvm_x86_ops`.
 
 use crate::{
     exits::ExitResult,
@@ -23,11 +23,11 @@ use kernel::{
     prelude::*, //
 };
 
-/// The operations of a backend, each named as the function of kvm_intel that it answers to.
+/// The operations of a backend, each named after the function of kvm_intel that it replaces.
 ///
-/// KVM promises, and every operation may rely on it: a flush runs on the CPU that has the vCPU
-/// loaded (should the task move halfway, loading the vCPU elsewhere asks for a flush of its own);
-/// the VPID operations run in process context; a handler runs in process context too, in the
+/// KVM guarantees, and every operation may rely on it: a flush runs on the CPU that has the vCPU
+/// loaded (if the task moves in the middle, loading the vCPU on the other CPU requests a flush of
+/// its own); the VPID operations run in process context; a handler runs in process context, in the
 /// handling of an exit for that very instruction.
 #[vtable]
 pub(crate) trait Backend {
@@ -37,12 +37,13 @@ pub(crate) trait Backend {
     /// The name under which the backend is reported.
     const LABEL: &'static str;
 
-    /// Takes a VPID for a vCPU; `None` when all are in use: the vCPU runs untagged then.
+    /// Allocates a VPID for a vCPU; returns `None` when all are in use: the vCPU runs untagged
+    /// then.
     fn allocate_vpid() -> Option<Vpid> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Takes a VPID back from a vCPU that will not run again.
+    /// Frees the VPID of a vCPU that will not run again.
     fn free_vpid(_vpid: Vpid) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -160,7 +161,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes the backend out.
+    /// Unregisters the backend.
     ///
     /// # Errors
     ///
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_place() {
+    fn one_backend_can_be_registered_at_a_time() {
         let mut registry = Registry::new();
         assert_eq!(registry.unregister(), Err(EINVAL));
         assert_eq!(registry.register::<Whole>(), Ok(()));

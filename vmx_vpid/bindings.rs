@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bindings to KVM's private types and to the module's C part.
+//! This module includes the bindings to KVM's private types and to the module's C part.
 //!
-//! Generated from the headers of the tree that the module is built against.  Only [`crate::kvm`]
-//! may use them; everything else works on types of its own.
+//! bindgen generates them from the headers of the tree that the module is built against.  Only
+//! [`crate::kvm`] and [`crate::debugfs`] may use them; everything else works on types of its own.
 
 #![allow(
     clippy::all,
@@ -37,7 +37,7 @@ unsafe impl<Storage: Zeroable> Zeroable for __BindgenBitfieldUnit<Storage> {}
 
 include!(concat!(env!("VMX_VPID_OBJ"), "/rust/bindings_generated.rs"));
 
-/// What `asm/tlbflush.h` hides from modules.
+/// The types that `asm/tlbflush.h` hides from modules.
 pub(crate) mod tlb {
     use super::*;
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The exits of a guest: for INVLPG, INVPCID, INVVPID and INVEPT, and for guest-physical addresses
-//! that the EPT does not translate.
+//! This module handles exits of a guest: for INVLPG, INVPCID, INVVPID and INVEPT, and for
+//! guest-physical addresses that the EPT does not translate.
 //!
-//! Each has a file, with one handler over the traits below: what a vCPU is asked, and what is done
-//! to it.  KVM's vCPU implements them, and so does the one of the tests.
+//! Each kind of exit has a file with one handler.  A handler works on the traits below, which state
+//! what a handler asks of a vCPU and does to it.  KVM's vCPU implements them, and so does the mock
+//! of the unit tests.
 //!
-//! Whatever a guest's operands are, an instruction ends in one of four ways: it has its effect, it
-//! ends in VM-fail, it raises a fault in the guest, or the guest executes it once more.  Only the
-//! host can make a fifth: user space is told when it took away the memory that an operand is in.
+//! Whatever the operands are, an instruction ends in one of four ways: it has its effect, it ends
+//! in VM-fail, it raises an exception in the guest, or the guest executes it again.  In a fifth
+//! case user space gets an error: the host took away the memory of the operand.
 
 pub(crate) mod ept_misconfig;
 pub(crate) mod ept_violation;
@@ -88,20 +89,20 @@ pub(crate) enum ExitResult {
     Raw(i32),
 }
 
-/// Some of the tables that KVM keeps for a vCPU: the one in use, and those cached for a return to
+/// A set of the roots that KVM keeps for a vCPU: the current one, and those cached for a return to
 /// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Roots(u8);
 
 impl Roots {
-    /// None.
+    /// No root.
     pub(crate) const NONE: Self = Self(0);
-    /// All.
+    /// Every root.
     pub(crate) const ALL: Self = Self((1 << Self::COUNT) - 1);
-    /// How many there are: the current one, and KVM's `KVM_MMU_NUM_PREV_ROOTS`.
+    /// The number of roots: the current one, and KVM's `KVM_MMU_NUM_PREV_ROOTS`.
     pub(crate) const COUNT: usize = 4;
 
-    /// Returns those of which a predicate holds; number 0 is the current one.
+    /// Returns the roots that match a predicate; number 0 is the current one.
     #[inline]
     pub(crate) fn matching<T>(
         roots: [Option<T>; Self::COUNT],
@@ -114,19 +115,19 @@ impl Roots {
             .fold(Self::NONE, |roots, bit| Self(roots.0 | bit))
     }
 
-    /// Returns whether the current one is among them.
+    /// Returns whether the current root is in the set.
     #[inline]
     pub(crate) fn has_current(self) -> bool {
         self.0 & 1 != 0
     }
 
-    /// Returns these but the current one.
+    /// Returns the set without the current root.
     #[inline]
     fn without_current(self) -> Self {
         Self(self.0 & !1)
     }
 
-    /// Returns a bit for each, the lowest for the current one; `KVM_MMU_ROOT_*`.
+    /// Returns a bit for each root, the lowest for the current one: `KVM_MMU_ROOT_*`.
     #[inline]
     pub(crate) const fn into_raw(self) -> u8 {
         self.0
@@ -135,132 +136,136 @@ impl Roots {
 
 /// A vCPU that exited for an instruction.
 pub(crate) trait Vcpu: GuestRegs + Memory {
-    /// How the guest's addresses are translated.
+    /// Returns how the guest's addresses are translated.
     fn paging(&self) -> Paging;
-    /// The privilege level, 0 to 3; 3 in virtual-8086 mode.
+    /// Returns the privilege level, 0 to 3; 3 in virtual-8086 mode.
     fn cpl(&self) -> u8;
-    /// How the operands are encoded.
+    /// Returns the encoding of the operands.
     fn instruction_information(&self) -> InsnInfo;
-    /// The exit qualification: the address of INVLPG, the displacement of the others.
+    /// Returns the exit qualification: the address of INVLPG, the displacement of the others.
     fn exit_qualification(&self) -> u64;
-    /// How wide a linear address the CPU can invalidate, whatever paging the guest uses.
+    /// Returns the width of a linear address that the CPU can invalidate, whatever paging the guest
+    /// uses.
     fn linear_width(&self) -> LinearWidth;
-    /// Counts something.
+    /// Increments a counter.
     fn count(&mut self, what: Counter);
-    /// Lets the guest go on behind the instruction.
+    /// Resumes the guest behind the instruction.
     fn skip(&mut self) -> ExitResult;
-    /// Raises a fault, at the instruction.
+    /// Raises an exception at the instruction.
     fn raise(&mut self, fault: Exception);
-    /// Tells user space that the instruction could not be executed.
+    /// Reports to user space that the instruction could not be executed.
     fn give_up(&mut self) -> ExitResult;
 }
 
 /// The tables that KVM runs a guest on in place of the guest's own (shadow paging), and the cached
-/// translations that were made from them.
+/// translations made from them.
 ///
-/// With EPT on there are none; what is said of roots is about shadow paging then, and does nothing.
+/// With EPT on there are no such tables, and the methods about roots do nothing.
 pub(crate) trait Translations: Vcpu {
-    /// Whether the guest's CPU has INVPCID.
+    /// Returns whether the guest's CPU has INVPCID.
     fn has_invpcid(&self) -> bool;
-    /// Whether the guest runs on tables of KVM's own.
+    /// Returns whether the guest runs on KVM's shadow pages.
     fn is_shadowed(&self) -> bool;
-    /// The PCID that each root is for, number 0 being the current one.
+    /// Returns the PCID of each root; number 0 is the current root.
     fn pcids(&self) -> [Option<Pcid>; Roots::COUNT];
-    /// Brings one address up to date in some roots, and flushes it from this CPU.
+    /// Synchronises one address in some roots, and flushes it from this CPU.
     fn invalidate(&mut self, address: CanonicalGva, roots: Roots);
     /// Counts an address as flushed in KVM's own statistics.
     fn count_in_kvm(&mut self);
-    /// Has the current root brought up to date and flushed before the guest runs.
+    /// Requests that the current root is synchronised and flushed before the guest runs.
     fn request_sync(&mut self);
-    /// Drops cached roots; when the guest returns to one, `kvm_mmu_load()` synchronises and
+    /// Frees cached roots.  When the guest returns to one, `kvm_mmu_load()` synchronises and
     /// flushes it.
     fn free_roots(&mut self, roots: Roots);
-    /// Has all that the guest itself may have cached dropped before it runs, tables included.
+    /// Requests that everything that the guest may have cached is flushed before it runs, and that
+    /// its roots are synchronised.
     fn request_flush(&mut self);
 }
 
 /// A vCPU that may run a hypervisor (L1) and its guests (L2).
 pub(crate) trait Nested: Vcpu {
-    /// How the vCPU's translations are tagged.
+    /// Returns how the vCPU's translations are tagged.
     fn tags(&self) -> &impl Tags;
-    /// Whether L1 is in VMX operation.
+    /// Returns whether L1 is in VMX operation.
     fn is_in_vmx_operation(&self) -> bool;
-    /// Whether L1's CPU has VPIDs.
+    /// Returns whether L1's CPU has VPIDs.
     fn l1_has_vpid(&self) -> bool;
-    /// Whether L1's CPU has EPT.
+    /// Returns whether L1's CPU has EPT.
     fn l1_has_ept(&self) -> bool;
-    /// What L1's CPU can invalidate.
+    /// Returns the invalidations that L1's CPU supports.
     fn l1_caps(&self) -> EptVpidCap;
-    /// How wide L1's physical addresses are.
+    /// Returns the width of L1's physical addresses.
     fn max_phy_addr(&self) -> MaxPhyAddr;
-    /// RFLAGS.
+    /// Returns RFLAGS.
     fn rflags(&self) -> Rflags;
     /// Writes RFLAGS.
     fn set_rflags(&mut self, rflags: Rflags);
     /// Writes the VM-instruction error into L1's current VMCS; returns false if there is none.
     fn set_vm_instruction_error(&mut self, error: VmInsnError) -> bool;
-    /// What an invalidation on this CPU may be answered by.
+    /// Returns the policy of invalidations on this CPU.
     fn policy(&self) -> Policy;
-    /// Invalidates on this CPU.
+    /// Issues an invalidation on this CPU.
     fn issue(&mut self, what: Invalidation);
-    /// Runs a function during which the task stays on this CPU.
+    /// Calls a function with preemption disabled, so that the task stays on this CPU.
     fn with_preemption_disabled(&mut self, function: impl FnOnce(&mut Self));
-    /// Whether L2 last ran on this CPU.
+    /// Returns whether L2 last ran on this CPU.
     fn vmcs02_is_here(&self) -> bool;
-    /// Forgets which VPID of L1's numbering L2 ran with: the next entry of L2 finds that it
-    /// changed, and flushes.
+    /// Forgets the vpid12 that L2 ran with: KVM takes the vpid12 of the next VM entry for a new
+    /// one, and flushes.
     fn forget_vpid12(&mut self);
-    /// Drops the shadow tables of L2, in whatever VPID of L1's numbering they were made.
+    /// Frees the shadow roots of L2, whichever vpid12 they were made for.
     fn free_l2_roots(&mut self);
-    /// The EPT pointer of L1's that each root of L2 is for, number 0 being the current one.
+    /// Returns L1's EPT pointer of each root of L2; number 0 is the current root.
     fn ept12_roots(&self) -> [Option<Eptp>; Roots::COUNT];
-    /// Drops roots of L2.
+    /// Frees roots of L2.
     fn free_ept12_roots(&mut self, roots: Roots);
 }
 
-/// A vCPU that exited for a guest-physical address, and what KVM keeps to translate those.
+/// A vCPU that exited for a guest-physical address, and the part of KVM that translates it.
 ///
-/// There are many such exits, and little is done for each: it is passed on in a register.
+/// Such exits are frequent and short, so the value is passed in a register.
 pub(crate) trait GuestPhysical: Copy {
-    /// The exit qualification; of a violation, that is.
+    /// Returns the exit qualification of an EPT violation.
     fn qualification(self) -> Qualification;
-    /// The guest-physical address.
+    /// Returns the guest-physical address.
     fn address(self) -> Gpa;
-    /// Whether an event was being delivered to the guest.
+    /// Returns whether the CPU was delivering an event to the guest.
     fn is_delivering_event(self) -> bool;
-    /// Whether the guest was in an enclave.
+    /// Returns whether the guest was in an enclave.
     fn is_in_enclave(self) -> bool;
-    /// Whether L2 runs, so that the address is one of L2's.
+    /// Returns whether L2 runs, so that the address is one of L2's.
     fn runs_l2(self) -> bool;
-    /// Whether the tables in use tell fetches of user mode from those of the supervisor.
+    /// Returns whether the current tables distinguish fetches of user mode from fetches of the
+    /// supervisor.
     fn tells_user_fetches(self) -> bool;
-    /// Whether the guest's CPU has fewer address bits than this address needs.
+    /// Returns whether the address needs more bits than the guest's CPU has.
     fn is_beyond_guest(self, address: Gpa) -> bool;
-    /// Whether KVM lets a guest's CPU have fewer address bits than the CPU has.
+    /// Returns whether KVM lets a guest's CPU have fewer address bits than the host's.
     fn allows_narrow_guests(self) -> bool;
-    /// Counts something.
+    /// Increments a counter.
     fn count(self, what: Counter);
-    /// Has NMIs blocked in the guest, if the CPU leaves that to the hypervisor.
+    /// Blocks NMIs in the guest, if the CPU leaves that to the hypervisor.
     fn block_nmis(self);
     /// Traces a violation, as KVM does.
     fn trace_violation(self, address: Gpa, qualification: Qualification);
-    /// Traces a write that a device was told of, as KVM does.
+    /// Traces a write that a device was notified of, as KVM does.
     fn trace_told(self, address: Gpa);
-    /// Tells a device that it was written to, if there is one that asks for no more.
+    /// Notifies a device of a write, if a device at the address needs nothing but the notification;
+    /// returns whether there is one.
     fn tell_device(self, address: Gpa) -> bool;
-    /// Lets the guest go on behind the instruction.
+    /// Resumes the guest behind the instruction.
     fn skip(self) -> ExitResult;
     /// Has KVM's MMU make the access possible, or carry it out.
     fn resolve(self, address: Gpa, code: ErrorCode) -> ExitResult;
     /// Has KVM emulate the instruction.
     fn emulate(self) -> ExitResult;
-    /// Ends an instruction that may not be emulated where it is.
+    /// Ends an instruction that must not be emulated in its place.
     fn refuse_emulation(self);
 }
 
 /// Checks that the guest runs at CPL 0.
 ///
-/// A CPU raises the fault itself, before it exits; the emulated one of the testbed does not for
+/// A CPU raises the exception itself before it exits.  The emulated CPU of the testbed does not for
 /// INVPCID.
 ///
 /// # Errors
@@ -275,7 +280,7 @@ fn check_cpl(vcpu: &impl Vcpu) -> Result<(), Exception> {
     }
 }
 
-/// Checks that a VMX instruction may be executed; answers to `nested_vmx_check_permission()`.
+/// Checks that a VMX instruction may be executed.  Equivalent of `nested_vmx_check_permission()`.
 ///
 /// # Errors
 ///
@@ -289,13 +294,13 @@ fn check_vmx_permission(vcpu: &impl Nested, mode: Mode) -> Result<(), Exception>
 
 /// Reads the operand in memory: two quadwords.
 ///
-/// The CPU reads it even for a type that does not need it, so that it can fault.
+/// The CPU reads it even for a type that does not need it, so this may raise an exception.
 #[inline]
 fn read_operand(vcpu: &mut impl Vcpu, mode: Mode, info: InsnInfo) -> Result<[u64; 2], Stop> {
     const LEN: u32 = 16;
     let place = info.locate(mode, vcpu.exit_qualification(), LEN, vcpu)?;
     let paging = vcpu.paging();
-    // The privilege was checked: this is an access of the supervisor.
+    // The privilege is checked already: this is an access of the supervisor.
     let access = Access {
         kind: AccessKind::Read,
         user: false,
@@ -307,13 +312,13 @@ fn read_operand(vcpu: &mut impl Vcpu, mode: Mode, info: InsnInfo) -> Result<[u64
     Ok([both as u64, (both >> u64::BITS) as u64])
 }
 
-/// How a VMX instruction ended that raised no fault.
+/// The result of a VMX instruction that raises no exception.
 type VmxResult = Result<(), VmInsnError>;
 
 /// Executes INVEPT or INVVPID, in the order of the CPU's checks.
 ///
-/// `exists` tells whether L1's CPU has the instruction.  The type is checked, by `kind`, before the
-/// operand in memory is read; `execute` checks the operand and does the rest.
+/// `exists` says whether L1's CPU has the instruction.  `kind` checks the type before the operand
+/// in memory is read; `execute` checks the operand and invalidates.
 fn execute_vmx<V: Nested, K>(
     vcpu: &mut V,
     exists: bool,
@@ -343,7 +348,7 @@ fn end(vcpu: &mut impl Vcpu, result: Result<(), Stop>) -> ExitResult {
     }
 }
 
-/// Ends an instruction that had no effect.
+/// Ends an instruction that has no effect.
 #[cold]
 fn interrupt(vcpu: &mut impl Vcpu, stop: Stop) -> ExitResult {
     let fault = match stop {
@@ -367,9 +372,9 @@ fn interrupt(vcpu: &mut impl Vcpu, stop: Stop) -> ExitResult {
     ExitResult::Resume
 }
 
-/// Ends a VMX instruction: the flags tell success from the two forms of VM-fail.
+/// Ends a VMX instruction: the flags distinguish success from the two forms of VM-fail.
 ///
-/// Source: the manual's chapter on VMX instructions, "Conventions"; answers to
+/// Source: the manual's chapter on VMX instructions, "Conventions".  Equivalent of
 /// `nested_vmx_succeed()` and `nested_vmx_fail()`.
 fn end_vmx(vcpu: &mut impl Nested, result: Result<VmxResult, Stop>) -> ExitResult {
     let vmx_result = match result {
@@ -381,7 +386,7 @@ fn end_vmx(vcpu: &mut impl Nested, result: Result<VmxResult, Stop>) -> ExitResul
         Ok(()) => flags,
         Err(error) => {
             vcpu.count(Counter::GuestVmFail);
-            // Without a current VMCS there is no place for the number: VMfailInvalid.
+            // Without a current VMCS there is no field for the error number: VMfailInvalid.
             if vcpu.set_vm_instruction_error(error) {
                 flags.with_zero(true)
             } else {

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What KVM translates a guest's addresses by.
+//! This module derives which MMU of KVM translates a guest's addresses, and compares it with KVM.
 //!
-//! There are four ways, and which one is taken follows from how kvm_intel and the vCPU are set up:
-//! that is [`Choice::of()`].  What KVM has really set up for a vCPU is [`Seen`], read off its
-//! pointers and the role of its root, of which the choice knows nothing.  Both have to say the
-//! same.
+//! There are four kinds, and the kind follows from the setup of kvm_intel and of the vCPU:
+//! [`Choice::of()`].  [`Seen`] is what KVM set up for a vCPU, read from its pointers and from the
+//! role of its root, independently of the choice.  Both have to agree.
 //!
 //! | EPT on | runs | L1 gave an EPT | translated by        | set of roots | role        |
 //! |--------|------|----------------|----------------------|--------------|-------------|
@@ -21,10 +20,10 @@
 //! Source: `kvm_init_mmu()` and what it calls in `mmu/mmu.c`; `nested_ept_init_mmu_context()` in
 //! `vmx/nested.c`.
 
-/// What KVM translates a guest's addresses by.
+/// The MMU that translates a guest's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mmu {
-    /// By the guest's page tables, and by an EPT that KVM made of the VM's memory: two-dimensional
+    /// The guest's page tables, and an EPT that KVM builds for the VM's memory: two-dimensional
     /// paging.
     Tdp,
     /// By L2's page tables, and by KVM's shadow of the EPT that L1 gave it.
@@ -46,13 +45,13 @@ impl Mmu {
         }
     }
 
-    /// Whether its roots are made for one CR3 of the guest's each.
+    /// Returns whether each of its roots is made for one CR3 of the guest.
     pub(crate) fn is_shadow(self) -> bool {
         matches!(self, Self::Shadow | Self::NestedShadow)
     }
 }
 
-/// How kvm_intel and a vCPU are set up, as far as it matters here.
+/// The setup of kvm_intel and a vCPU, as far as the MMU depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Setup {
     /// kvm_intel uses EPT.
@@ -65,14 +64,14 @@ pub(crate) struct Setup {
     pub(crate) levels: u8,
 }
 
-/// What KVM has to have set up.
+/// The MMU that KVM has to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Choice {
-    /// What addresses are translated by.
+    /// The kind of the MMU.
     pub(crate) mmu: Mmu,
-    /// The roots are for L2.
+    /// Whether the roots are for L2.
     pub(crate) guest_mode: bool,
-    /// Tables are made of the VM's memory alone, from no others.
+    /// Whether the tables are made from the VM's memory alone.
     pub(crate) direct: bool,
     /// The levels below a root and with it; `None` where an EPT decides: four or five.
     pub(crate) level: Option<u8>,
@@ -83,7 +82,7 @@ impl Choice {
     /// page with as many: those of PAE.
     const LEAST: u8 = 3;
 
-    /// Says what KVM translates a guest's addresses by.
+    /// Returns the MMU that KVM has to use with a setup.
     pub(crate) fn of(setup: Setup) -> Self {
         let Setup {
             ept,
@@ -106,24 +105,24 @@ impl Choice {
     }
 }
 
-/// What KVM has set up for a vCPU: its pointers, and the role of its root.
+/// The MMU that KVM uses for a vCPU: its pointers, and the role of its root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// The set of roots in use is `guest_mmu`, else `root_mmu`.
     pub(crate) guest_mmu: bool,
-    /// The walk that it goes by is that of L1's EPT, else that of the guest's page tables.
+    /// Whether the walk is one of L1's EPT; otherwise it is one of the guest's page tables.
     pub(crate) ngpa_walk: bool,
     /// The role says that tables are direct.
     pub(crate) direct: bool,
-    /// The role says that they are for L2.
+    /// Whether the role says that the tables are for L2.
     pub(crate) guest_mode: bool,
     /// The level of the root.
     pub(crate) level: u8,
 }
 
 impl Seen {
-    /// Says what KVM translates by, as its pointers and the role tell; `None` if these contradict
-    /// each other, as they may while L2 is entered or left.
+    /// Returns the MMU that KVM's pointers and role stand for; `None` if these contradict each
+    /// other, as they may while L2 is entered or left.
     pub(crate) fn mmu(self) -> Option<Mmu> {
         match (self.guest_mmu, self.ngpa_walk, self.direct) {
             (true, true, false) if self.guest_mode => Some(Mmu::NestedTdp),
@@ -135,7 +134,7 @@ impl Seen {
         }
     }
 
-    /// Whether all of it is what a setup asks for.
+    /// Returns whether everything matches a setup.
     pub(crate) fn agrees(self, choice: Choice) -> bool {
         let level = choice.level.unwrap_or(if self.level == 5 { 5 } else { 4 });
         self.mmu() == Some(choice.mmu)
@@ -154,7 +153,7 @@ mod tests {
 
     /// EPT, L2, L1's EPT, levels.
     type Given = (bool, bool, bool, u8);
-    /// What that leads to: kind, for L2, direct, level.
+    /// The expected result: kind, for L2, direct, level.
     type Wanted = (Mmu, bool, bool, Option<u8>);
 
     #[rustfmt::skip]
@@ -200,7 +199,7 @@ mod tests {
         })
     }
 
-    /// What KVM has where all is as it should be.
+    /// The state of KVM where everything is right.
     fn seen(choice: Choice) -> Seen {
         let nested = choice.mmu == Mmu::NestedTdp;
         Seen {
@@ -213,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn each_setup_leads_to_what_the_table_says() {
+    fn each_setup_leads_to_the_mmu_of_the_table() {
         for (is, wanted) in choices() {
             assert_eq!(is, wanted);
         }
     }
 
     #[test]
-    fn what_kvm_has_says_the_same() {
+    fn kvms_state_of_each_mmu_is_recognised() {
         for (choice, _) in choices() {
             assert_eq!(seen(choice).mmu(), Some(choice.mmu));
             assert!(seen(choice).agrees(choice));
@@ -237,7 +236,7 @@ mod tests {
 
     /// A choice agrees with what KVM has for it and with nothing else.
     #[test]
-    fn nothing_else_agrees() {
+    fn no_other_state_agrees() {
         for (choice, _) in choices() {
             for bits in 0..16u8 {
                 let bit = |number: u8| bits >> number & 1 != 0;
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_a_name_of_its_own() {
+    fn each_mmu_has_a_name_of_its_own() {
         let names = [Mmu::Tdp, Mmu::NestedTdp, Mmu::Shadow, Mmu::NestedShadow].map(Mmu::name);
         for (number, name) in names.iter().enumerate() {
             assert!(!names[..number].contains(name));

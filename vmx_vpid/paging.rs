@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a guest's paging is set up.
+//! This module describes how a guest's paging is set up.
 //!
-//! A snapshot of the registers that paging depends on, from which follow where a walk begins, what
-//! the entries on its way say and what they permit.
+//! It keeps a snapshot of the registers that paging depends on.  The root of a walk, the format of
+//! entries and their rights follow from it.
 //! Source: the manual's chapter on paging, "Paging Modes and Control Bits".
 
 pub(crate) mod entry;
@@ -43,7 +43,7 @@ use crate::{
     }, //
 };
 
-/// What the guest's CPUID says about paging.
+/// The paging features of the guest's CPUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Features {
     /// The width of physical addresses.
@@ -69,7 +69,7 @@ pub(crate) enum Mode {
     FiveLevel,
 }
 
-/// Where a walk begins.
+/// The root of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Root {
     /// Nowhere: this is the physical address already.
@@ -80,16 +80,16 @@ pub(crate) enum Root {
     Table(Table),
 }
 
-/// How a guest's paging is set up at one moment.
+/// The setup of a guest's paging at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paging {
     /// The mode.
     mode: Mode,
     /// CR3.
     cr3: Cr3,
-    /// What entries say.
+    /// The format of entries.
     rules: Rules,
-    /// What they permit.
+    /// The rights of entries.
     control: Control,
 }
 
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn roots() {
+    fn each_mode_has_its_root() {
         let gva = Gva::new(0xffff_8765_c321_0fed);
         let table = CR3 & !0xfff;
         for (cr0, cr4, efer, root) in [
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_the_cpu_holds() {
+    fn pae_reads_the_pdptes_that_the_cpu_holds() {
         let paging = paging(PG, PAE, 0, true, true);
         assert_eq!(paging.directory(!1), None);
         // Whatever else is set: the CPU checked it when it loaded the entry.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the backend stands between KVM's C code and the Rust code.
+//! This module is the protocol of attach and detach: the phases, and what each callback does.
 //!
-//! Livepatch tells of each step by a callback, and it may turn round halfway, or kvm_intel may come
-//! and go meanwhile.  The phases below and their answers are the whole protocol; every step is
-//! idempotent.  The callbacks, in the order they come:
+//! Livepatch reports each step by a callback.  A transition may be reversed in the middle, and
+//! kvm_intel may be loaded or unloaded at any time.  Every step is idempotent.  The callbacks, in
+//! their order:
 //!
 //! | event | callbacks |
 //! |---|---|
@@ -43,7 +43,7 @@ pub(crate) enum Callback {
     PostUnpatch,
 }
 
-/// Which way the set of VPIDs in use has to be copied, under KVM's lock.
+/// The direction in which the set of VPIDs in use is copied, under KVM's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transfer {
     /// It stays where it is.
@@ -55,10 +55,10 @@ pub(crate) enum Transfer {
 }
 
 impl Phase {
-    /// Answers a callback: the next phase, and who takes over the set of VPIDs.
+    /// Handles a callback: returns the next phase, and which allocator takes over.
     ///
-    /// KVM's bitmap is the truth in every phase but [`Phase::Attached`], so both sides may serve at
-    /// once in the others.
+    /// KVM's bitmap is the active allocator in every phase but [`Phase::Attached`], so C and Rust
+    /// may serve at once in the others.
     pub(crate) fn on(self, callback: Callback) -> (Self, Transfer) {
         match (self, callback) {
             (Self::Attached, Callback::PrePatch | Callback::PostPatch) => {
@@ -96,8 +96,8 @@ mod tests {
         *, //
     };
 
-    /// Runs callbacks from a phase; returns where they lead and whether the pool holds the truth
-    /// there, or `None` if the set was copied from the side that did not hold it.
+    /// Runs callbacks from a phase; returns the last phase and whether the pool is active there, or
+    /// `None` if the set was copied from the inactive allocator.
     fn run(from: Phase, callbacks: &[Callback]) -> Option<(Phase, bool)> {
         let mut phase = from;
         let mut pool_active = from == Attached;
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn any_sequence_keeps_one_truth() {
+    fn any_sequence_keeps_one_allocator_active() {
         let all = [PrePatch, PostPatch, PreUnpatch, PostUnpatch];
         // All sequences of six callbacks, sensible or not: base-4 digits of a counter.
         for code in 0..4096usize {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the backend counts, under the names that debugfs shows.
+//! This module lists the backend's counters, under the names that debugfs shows.
 //!
-//! The names are an interface: scripts read them, so they are added to and never changed.  The
-//! counters count what the *backend* did; flushes that KVM's C code issues on its own are listed
-//! in Documentation/design.rst.
+//! The names are an interface that scripts read: new ones may be added, and none changes.  The
+//! counters count the work of the *backend*; Documentation/flush.rst lists the flushes that KVM's C
+//! code issues on its own.
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -109,7 +109,8 @@ counters! {
     FaultPage = "fault_pf",
     /// Instructions that the guest was made to execute again, since its page tables kept changing.
     ExitRetry = "exit_retry",
-    /// Instructions that user space was told of, since it took their operand's memory away.
+    /// Instructions that ended in an error for user space, which took away the memory of the
+    /// operand.
     ExitHostFailure = "exit_host_failure",
     /// EPT violations of reads, where an entry was not present.
     ViolationReadNotPresent = "violation_read_not_present",
@@ -127,16 +128,16 @@ counters! {
     ViolationWalkNotPresent = "violation_walk_not_present",
     /// EPT violations on the walk through the guest's page tables, where entries do not permit it.
     ViolationWalkPermission = "violation_walk_permission",
-    /// EPT misconfigurations that were writes to a device that asks for no more than to be told.
+    /// EPT misconfigurations that were writes to a device that only needs a notification.
     MmioFast = "mmio_fast",
-    /// EPT misconfigurations that KVM's fault handler took.
+    /// EPT misconfigurations that KVM's fault handler served.
     MmioSlow = "mmio_slow",
     /// EPT misconfigurations of an instruction that cannot be emulated where it is.
     MmioRefused = "mmio_refused",
 }
 
 impl Counter {
-    /// How many counters there are.
+    /// The number of counters.
     pub(crate) const COUNT: usize = Self::ALL.len();
 }
 
@@ -153,7 +154,7 @@ pub(crate) const VIOLATIONS: [Counter; 8] = [
     Counter::ViolationWalkPermission,
 ];
 
-/// Sums of counters that are shown beside them; what is a sum needs no counter of its own.
+/// Sums of counters that debugfs shows beside them, so that a sum needs no counter of its own.
 pub(crate) const SUMS: &[(&str, &[Counter])] = &[
     // Calls of `allocate_vpid`.
     (

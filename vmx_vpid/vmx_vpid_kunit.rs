@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The unit tests of vmx_vpid, as a module of their own.
+//! This crate holds the unit tests of vmx_vpid, as a module of its own.
 //!
-//! Suites run when their module is live, which for vmx_vpid itself would be after it attached.
-//! Here the same files are built without the part that knows KVM.
+//! A suite runs when its module goes live, which for vmx_vpid itself would be after it attached.
+//! This crate builds the same files without kvm/ and debugfs/.
 
 // Each file is built whole, but what only `kvm` calls has no caller here.
 #![allow(dead_code)]

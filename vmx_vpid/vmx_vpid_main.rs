@@ -1,23 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KVM's layer of tagged translations on Intel, in Rust.
+//! vmx_vpid takes over KVM's layer of tagged translations on Intel, in Rust.
 //!
-//! The module takes the place of the functions of kvm_intel that decide who owns which VPID and
-//! which instruction invalidates what.  It attaches by livepatch, to running guests too, and
-//! leaves them to the C code again when it is disabled.  This file loads and unloads it, no more.
+//! The module replaces the functions of kvm_intel that allocate VPIDs and decide which instruction
+//! invalidates what.  It attaches by livepatch, to running guests too, and returns the functions to
+//! the C code when it is disabled.  This file only loads and unloads it.
 //!
-//! Words used throughout:
-//!
-//! - *VPID*: the tag of a vCPU's translations.  *vpid01* is the one KVM runs L1 with, *vpid02* the
-//!   one it runs L2 with, *vpid12* the one that L1 wrote into its own VMCS.  0 is the host's.
-//! - *EP4TA*: bits 51:12 of an EPT pointer; the tag of guest-physical and combined mappings.
-//! - *Linear* mapping: GVA to HPA without EPT, tagged by VPID and PCID.  *Guest-physical* mapping:
-//!   GPA to HPA, tagged by EP4TA.  *Combined* mapping: GVA to HPA with EPT, tagged by all three.
-//! - *Extent*: what one INVVPID or INVEPT covers.
-//! - *Backend*: what implements [`backend::Backend`].
-//!
-//! Each layer knows only those below it, and this is their order: `kvm`, with the files of debugfs;
-//! `backend`, `phase`, `stats`; `flush`, `vpid`; `issue`; `invvpid`, `ept`; `insn`, `caps`, `addr`.
+//! Documentation/overview.rst explains the words used throughout ("Glossary"), and which file may
+//! import which ("Layers").
 
 mod asid;
 mod backend;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An EPT misconfiguration: a guest accesses a device register.
+//! This module handles an EPT misconfiguration: a guest accesses a device register.
 //!
-//! KVM makes the entries of such pages misconfigured, so that every access exits, and by an exit
-//! that is known from those for missing memory at once.  Some devices ask for no more than to be
-//! told that there was a write; the instruction is not even looked at then.
-//! Source: the manual's chapter on the extended page-table mechanism, "EPT Misconfigurations";
-//! answers to `handle_ept_misconfig()`.
+//! KVM misconfigures the entries of such pages on purpose.  Every access then exits, with a reason
+//! that differs from the one for missing memory.  Some devices only need a notification of a write;
+//! the instruction is not decoded then.
+//! Source: the manual's chapter on the extended page-table mechanism, "EPT Misconfigurations".
+//! Equivalent of `handle_ept_misconfig()`.
 
 use super::{
     ExitResult, //
@@ -24,7 +24,7 @@ pub(crate) fn handle(exit: impl GuestPhysical) -> ExitResult {
         return refuse(exit);
     }
     let address = exit.address();
-    // An address of L2's says nothing about devices: those are at addresses of L1's.
+    // Devices are at addresses of L1, so an address of L2 is none of a device.
     if !exit.runs_l2() && exit.tell_device(address) {
         exit.count(Counter::MmioFast);
         exit.trace_told(address);
@@ -34,8 +34,8 @@ pub(crate) fn handle(exit: impl GuestPhysical) -> ExitResult {
     exit.resolve(address, ErrorCode::MISCONFIGURATION)
 }
 
-/// Ends an instruction that may not be emulated: in an enclave it cannot be read, and while an
-/// event is delivered it is not what accesses the device.
+/// Ends an instruction that must not be emulated: in an enclave KVM cannot read it, and during the
+/// delivery of an event it does not make the access.
 #[cold]
 fn refuse(exit: impl GuestPhysical) -> ExitResult {
     exit.count(Counter::MmioRefused);
@@ -56,7 +56,7 @@ mod tests {
     const DEVICE: u64 = 0xfee0_0000;
 
     #[test]
-    fn a_device_that_wants_no_more_is_told() {
+    fn a_device_that_only_needs_a_notification_gets_it() {
         let mut exit = Fake::new(DEVICE);
         exit.has_device = true;
         assert_eq!(handle(&exit), ExitResult::Resume);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_kvms_fault_handlers() {
+    fn other_misconfigurations_go_to_kvms_fault_handler() {
         for next in [1, 0, -14].map(ExitResult::Raw) {
             let mut exit = Fake::new(DEVICE);
             exit.next = next;
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn no_device_is_told_of_an_address_of_l2() {
+    fn no_device_is_notified_of_an_address_of_l2() {
         let mut exit = Fake::new(DEVICE);
         exit.has_device = true;
         exit.runs_l2 = true;
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_be_emulated_is_refused() {
+    fn emulation_is_refused_where_it_is_not_allowed() {
         for (enclave, delivering) in [(true, false), (false, true), (true, true)] {
             let mut exit = Fake::new(DEVICE);
             exit.has_device = true;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An EPT violation: a guest accesses memory in a way that the EPT does not permit, most often
-//! because the host gives memory as it is used.
+//! This module handles an EPT violation: a guest accesses memory in a way that the EPT does not
+//! permit, most often because the host maps memory on first use.
 //!
-//! What the CPU tells is put into the words of KVM's fault handler.  That makes a page present,
-//! makes it writable once more after a write was to be noticed, or has the access emulated.
-//! Source: the manual's chapter on VM exits, the exit qualification for EPT violations; answers to
-//! `handle_ept_violation()`.
+//! It translates the exit qualification into the error code of KVM's fault handler.  That handler
+//! maps the page, makes it writable again after a write to a write-protected page, or has the
+//! access emulated.
+//! Source: the manual's chapter on VM exits, the exit qualification for EPT violations.  Equivalent
+//! of `handle_ept_violation()`.
 
 use super::{
     ExitResult, //
@@ -41,9 +42,9 @@ pub(crate) fn handle(exit: impl GuestPhysical) -> ExitResult {
     exit.resolve(address, code)
 }
 
-/// Undoes half of an IRET: it had unblocked NMIs, and is executed anew.
+/// Undoes the unblocking of NMIs by an IRET that the guest executes again.
 ///
-/// If the violation came while an event was delivered, it was no IRET that unblocked them.
+/// If the violation came during the delivery of an event, no IRET unblocked NMIs.
 #[cold]
 fn end_iret(exit: impl GuestPhysical) {
     if !exit.is_delivering_event() {
@@ -53,9 +54,9 @@ fn end_iret(exit: impl GuestPhysical) {
 
 /// Ends an access to an address that the guest's CPU does not have.
 ///
-/// It is a page fault there, for a reserved bit in an entry, if KVM goes to such lengths for the
-/// guest.  Which access of the instruction it was is not known to the last detail, so KVM's
-/// emulator is to find out.
+/// The guest's CPU raises a page fault for a reserved bit in an entry, if KVM emulates that for the
+/// guest.  The exit does not say which access of the instruction it was, so KVM's emulator has to
+/// find out.
 #[cold]
 fn beyond(exit: impl GuestPhysical, address: Gpa, code: ErrorCode) -> ExitResult {
     if exit.allows_narrow_guests() {
@@ -65,7 +66,7 @@ fn beyond(exit: impl GuestPhysical, address: Gpa, code: ErrorCode) -> ExitResult
     }
 }
 
-/// Returns what to count.
+/// Returns the counter of a violation.
 #[inline]
 fn cause(found: Qualification, code: ErrorCode) -> Counter {
     let access = if found.is_of_page() {
@@ -73,11 +74,11 @@ fn cause(found: Qualification, code: ErrorCode) -> Counter {
     } else {
         cause_beside(found)
     };
-    // The remainder is a bound that the compiler sees: nothing is beyond it.
+    // The remainder is a bound that the compiler can prove: nothing is beyond it.
     VIOLATIONS[(access * 2 + usize::from(code.present())) % VIOLATIONS.len()]
 }
 
-/// Returns what to count of an access that was not to what a linear address stands for.
+/// Returns the counter of an access that was no translation of a linear address.
 #[cold]
 fn cause_beside(found: Qualification) -> usize {
     if found.linear_valid() {
@@ -106,13 +107,13 @@ mod tests {
         exit
     }
 
-    /// A write to a page that is not there, of the supervisor.
+    /// A write by the supervisor to a page that is not present.
     const WRITE: u64 = 0b01_1000_0010;
-    /// What KVM's fault handler is told of it.
+    /// The error code of that write, for KVM's fault handler.
     const CODE: u64 = 1 << 32 | 1 << 1;
 
     #[test]
-    fn kvms_fault_handler_is_told() {
+    fn kvms_fault_handler_gets_address_and_error_code() {
         for (qualification, mbec, code) in [
             (WRITE, false, CODE),
             (WRITE | 1 << 9, false, CODE | 1 << 2),
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kvms_fault_handler_says_is_passed_on() {
+    fn the_result_of_kvms_fault_handler_is_returned() {
         for next in [1, 0, -14].map(ExitResult::Raw) {
             let mut exit = exited(WRITE);
             exit.next = next;
@@ -156,7 +157,7 @@ mod tests {
             let events = exit.events();
             let blocked = events[0] == Some(BlockedNmis);
             assert_eq!(blocked, blocks);
-            // The rest is the same.
+            // Everything else is equal.
             assert!(events.contains(&Some(Resolved(0x1234_5678, CODE))));
         }
     }
@@ -168,7 +169,7 @@ mod tests {
         assert_eq!(handle(&exit), ExitResult::Raw(1));
         let traced = Traced(0x1234_5678, WRITE);
         assert_eq!(exit.events(), done([traced, Resolved(0x1234_5678, CODE)]));
-        // If KVM goes to such lengths.
+        // Only if KVM emulates narrow guests.
         let mut exit = exited(WRITE);
         exit.is_beyond_guest = true;
         exit.allows_narrow_guests = true;
@@ -196,7 +197,7 @@ mod tests {
             (ON_WALK | 1, Counter::ViolationWalkNotPresent),
             (ON_WALK | 3, Counter::ViolationWalkNotPresent),
             (ON_WALK | 3 | 1 << 3, Counter::ViolationWalkPermission),
-            // Without a linear address, as of one.
+            // An access without a linear address counts like one with.
             (1, Counter::ViolationReadNotPresent),
             (2 | 1 << 3, Counter::ViolationWritePermission),
         ] {

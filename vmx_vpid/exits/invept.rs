@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! INVEPT of a guest hypervisor (L1).
+//! This module executes INVEPT of a guest hypervisor (L1).
 //!
-//! L1 drops what its own guests (L2) may have cached under an EPT pointer of its making.  KVM runs
-//! L2 on tables of its own that it builds from L1's; to drop a pointer is to drop the roots that
-//! were built for it, the current one and the cached ones.  A root that is built anew is flushed
-//! when it is loaded.
-//! Source: the manual's chapter on VMX instructions, INVEPT; answers to `handle_invept()`.
+//! L1 invalidates what its own guests (L2) may have cached under an EPT pointer of L1's.  KVM runs
+//! L2 on tables that it builds from L1's, so it frees the roots that were built for that pointer,
+//! the current one and the cached ones.  KVM flushes a root that it builds again when it loads it.
+//! Source: the manual's chapter on VMX instructions, INVEPT. Equivalent of `handle_invept()`.
 
 use super::{
     end_vmx,
@@ -35,14 +34,14 @@ pub(crate) fn handle(vcpu: &mut impl Nested) -> ExitResult {
     end_vmx(vcpu, result)
 }
 
-/// Carries out what L1 asked for.
+/// Executes the request of L1.
 fn execute(vcpu: &mut impl Nested, request: Request) {
     vcpu.count(match request {
         Request::Context(_) => Counter::GuestInveptContext,
         Request::All => Counter::GuestInveptAll,
     });
     let roots = match request {
-        // By the tag alone: pointers that differ in other bits have the same mappings.
+        // Only the tag counts: pointers that differ in other bits have the same mappings.
         Request::Context(tag) => Roots::matching(vcpu.ept12_roots(), |eptp| eptp.ep4ta() == tag),
         Request::All => Roots::ALL,
     };
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn every_root_with_the_tag_goes() {
+    fn every_root_with_the_ep4ta_is_freed() {
         let both = freed([true, false, false, true]);
         assert_eq!(events(fake(1, 0x501e)), done([both, Skipped]));
         assert_eq!(events(fake(1, 0x505e)), done([both, Skipped]));
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_all_whatever_the_pointer() {
+    fn type_2_frees_all_roots_whatever_the_pointer() {
         let all = FreedEpt12(Roots::ALL);
         assert_eq!(events(fake(2, u64::MAX)), done([all, Skipped]));
     }
@@ -145,7 +144,7 @@ mod tests {
         let mut vcpu = fake(0, 0);
         vcpu.cpl = 3;
         assert_eq!(events(vcpu), done([Raised(Exception::GeneralProtection)]));
-        // The type is looked at before memory, and then memory even if it is not needed.
+        // The type is checked before memory is read, and memory is read even if it is not needed.
         let mut vcpu = fake(0, 0);
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([Skipped]));

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! INVLPG of a guest on shadow paging.
+//! This module executes INVLPG of a guest on shadow paging.
 //!
-//! The exit qualification is the linear address, with the segment's base in it: INVLPG accesses
-//! nothing, so neither a segment's limit nor a missing page is a fault, and an address that is not
-//! canonical makes it do nothing.  The privilege was checked before the exit: #GP(0) comes first.
-//! Source: the manual's instruction reference, INVLPG; answers to `handle_invlpg()`.
+//! The exit qualification is the linear address, with the segment's base included.  INVLPG accesses
+//! no memory, so neither a segment's limit nor a missing page raises an exception, and an address
+//! that is not canonical has no effect.  The CPU checks the privilege before the exit: #GP(0) comes
+//! first.
+//! Source: the manual's instruction reference, INVLPG. Equivalent of `handle_invlpg()`.
 
 use super::{
     ExitResult,
@@ -23,8 +24,9 @@ pub(crate) fn handle(vcpu: &mut impl Translations) -> ExitResult {
     vcpu.count(Counter::ExitInvlpg);
     let address = Gva::new(vcpu.exit_qualification());
     if let Some(address) = address.canonical(vcpu.linear_width()) {
-        // Globals go in every PCID, and KVM does not know which entries are global: all roots.  One
-        // that is not cached is brought up to date and flushed by `kvm_mmu_load()` when it is used.
+        // INVLPG drops global pages of every PCID, and KVM does not know which entries are global:
+        // so all roots.  `kvm_mmu_load()` synchronises and flushes a root that is not cached when
+        // the guest uses it.
         vcpu.invalidate(address, Roots::ALL);
     }
     vcpu.count_in_kvm();
@@ -42,7 +44,7 @@ mod tests {
     };
 
     #[test]
-    fn an_address_goes_in_every_root() {
+    fn an_address_is_invalidated_in_every_root() {
         let mut vcpu = Fake::new();
         assert_eq!(handle(&mut vcpu), ExitResult::Resume);
         assert_eq!(
@@ -53,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_not_canonical_does_nothing() {
+    fn an_address_that_is_not_canonical_has_no_effect() {
         let mut vcpu = Fake::new();
         vcpu.address = 1 << 47;
         handle(&mut vcpu);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! INVPCID of a guest on shadow paging.
+//! This module executes INVPCID of a guest on shadow paging.
 //!
-//! KVM runs the guest on tables of its own, of which it keeps the current root and a few earlier
-//! ones, each for one CR3 of the guest's and so for one PCID.  To drop a PCID is to bring those
-//! roots up to date with the guest's tables, or to drop them, and to flush the CPU: INVVPID covers
-//! every PCID.  A root that is not cached needs nothing: `kvm_mmu_load()` brings it up to date and
-//! flushes before it is used again.
-//! Source: the manual's instruction reference, INVPCID; answers to `handle_invpcid()` and
+//! KVM runs the guest on shadow pages.  It keeps the current root and a few earlier ones; each
+//! belongs to one CR3 of the guest, and so to one PCID. To invalidate a PCID, the handler
+//! synchronises those roots with the guest's tables, or frees them, and flushes the CPU: INVVPID
+//! covers every PCID. A root that is not cached needs nothing: `kvm_mmu_load()` synchronises and
+//! flushes it before the guest uses it again.
+//! Source: the manual's instruction reference, INVPCID. Equivalent of `handle_invpcid()` and
 //! `kvm_handle_invpcid()`.
 
 use super::{
@@ -66,12 +66,12 @@ fn execute(vcpu: &mut impl Translations) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Carries out what the guest asked for.
+/// Executes the request of the guest.
 #[inline]
 fn invalidate(vcpu: &mut impl Translations, request: Request) {
     if !vcpu.is_shadowed() {
-        // With EPT on the instruction does not exit.  Should it do so all the same, the widest
-        // flush is right for every type.
+        // With EPT on INVPCID does not exit.  Should it exit nevertheless, the widest flush is
+        // right for every type.
         return vcpu.request_flush();
     }
     match request {
@@ -82,8 +82,8 @@ fn invalidate(vcpu: &mut impl Translations, request: Request) {
             }
             vcpu.count_in_kvm();
         }
-        // With CR4.PCIDE clear there is PCID 0 alone, that of the root in use.  Every MOV to CR3
-        // flushes then, and so brings cached roots up to date: they may stay.
+        // With CR4.PCIDE clear the only PCID is 0, that of the current root.  Every MOV to CR3
+        // flushes then and so synchronises cached roots: they may stay.
         Request::Context(_) if !vcpu.cr4().pcide() => vcpu.request_sync(),
         Request::Context(pcid) => {
             let roots = Roots::matching(vcpu.pcids(), |other| other == pcid);
@@ -94,7 +94,7 @@ fn invalidate(vcpu: &mut impl Translations, request: Request) {
                 vcpu.free_roots(roots.without_current());
             }
         }
-        // KVM's tables do not tell globals from others, so that both types drop everything.
+        // KVM's shadow pages do not distinguish global pages, so both types flush everything.
         Request::AllAndGlobals | Request::All => vcpu.request_flush(),
     }
 }
@@ -130,7 +130,7 @@ mod tests {
         vcpu
     }
 
-    /// What one INVPCID leads to.
+    /// The events of one INVPCID.
     fn events(mut vcpu: Fake) -> [Option<Event>; 4] {
         handle(&mut vcpu);
         vcpu.events
@@ -143,7 +143,7 @@ mod tests {
     const GP: Event = Raised(Exception::GeneralProtection);
 
     #[test]
-    fn an_address_goes_in_the_roots_of_its_pcid() {
+    fn an_address_is_invalidated_in_the_roots_of_its_pcid() {
         let both = roots([true, false, true, false]);
         let last = roots([false, false, false, true]);
         assert_eq!(
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_is_synchronised_in_use_and_dropped_elsewhere() {
+    fn a_context_is_synchronised_if_current_and_freed_if_cached() {
         let third = Freed(roots([false, false, true, false]));
         let second = Freed(roots([false, true, false, false]));
         assert_eq!(events(fake(1, 5)), done([SyncRequested, third, Skipped]));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_left_to_a_request() {
+    fn types_2_and_3_request_a_flush() {
         for kind in [2, 3] {
             assert_eq!(events(fake(kind, 0)), done([FlushRequested, Skipped]));
         }
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn faults_come_in_the_order_of_the_cpu() {
-        // Everything is wrong at first; then one thing after the other is put right.
+        // Every check fails at first; then one condition after the other is mended.
         let mut wrong = fake(4, 1 << 12);
         wrong.has_invpcid = false;
         wrong.cpl = 3;
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_one_answers_reads_as_ones() {
+    fn memory_without_a_memslot_reads_as_ones() {
         let mut vcpu = fake(3, 0);
         vcpu.address = NO_MEMORY;
         assert_eq!(events(vcpu), done([GP]));

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! INVVPID of a guest hypervisor (L1).
+//! This module executes INVVPID of a guest hypervisor (L1).
 //!
-//! L1 drops what its own guests (L2) may have cached under a VPID of its numbering.  KVM runs every
-//! L2 of a vCPU with one VPID, vpid02, whatever L1 calls it, and flushes that when L1 moves L2 from
-//! one number to another.  So any VPID that L1 names means all of vpid02.
-//! Source: the manual's chapter on VMX instructions, INVVPID; answers to `handle_invvpid()`.
+//! L1 invalidates what its own guests (L2) may have cached under a VPID of L1's numbering.  KVM
+//! runs every L2 of a vCPU with one VPID, vpid02, whatever vpid12 L1 uses, and flushes vpid02 when
+//! vpid12 changes.  So an INVVPID of any vpid12 flushes all of vpid02.
+//! Source: the manual's chapter on VMX instructions, INVVPID. Equivalent of `handle_invvpid()`.
 
 use super::{
     end_vmx,
@@ -40,7 +40,7 @@ pub(crate) fn handle(vcpu: &mut impl Nested) -> ExitResult {
     end_vmx(vcpu, result)
 }
 
-/// Carries out what L1 asked for.
+/// Executes the request of L1.
 fn execute(vcpu: &mut impl Nested, request: Request) {
     vcpu.count(match request {
         Request::Address(..) => Counter::GuestInvvpidAddress,
@@ -50,11 +50,11 @@ fn execute(vcpu: &mut impl Nested, request: Request) {
     });
     vcpu.with_preemption_disabled(|vcpu| {
         if !vcpu.vmcs02_is_here() {
-            // What L2 left cached is on the CPU where it last ran.  To flush here would miss it;
-            // the next entry of L2 flushes where it enters.
+            // The mappings of L2 are cached on the CPU where L2 last ran.  A flush here would miss
+            // them; the next VM entry of L2 flushes on its own CPU.
             vcpu.forget_vpid12();
         } else if let Some(vpid) = effective_vpid02(vcpu.tags()) {
-            // If there is none at all, VM entry and exit flush.
+            // Without any VPID, VM entry and exit flush.
             let address = match request {
                 Request::Address(_, address) => Some(address),
                 _ => None,
@@ -63,16 +63,16 @@ fn execute(vcpu: &mut impl Nested, request: Request) {
             vcpu.issue(Invalidation::Invvpid(extent));
         }
     });
-    // On shadow paging L1 flushes linear mappings of L2, and those are tables of KVM's.  KVM does
-    // not know in which VPID each of them was made, so all go.
+    // With shadow paging L1 invalidates linear mappings of L2, which KVM keeps as shadow pages.
+    // KVM does not know under which vpid12 each page was made, so it frees all of them.
     if !vcpu.tags().ept() {
         vcpu.free_l2_roots();
     }
 }
 
-/// Returns the VPID that L2 runs with: that of L1, when there was none left for it.
+/// Returns the VPID that L2 runs with: vpid01 if there was none left for vpid02.
 ///
-/// Answers to `nested_get_vpid02()`.
+/// Equivalent of `nested_get_vpid02()`.
 fn effective_vpid02(tags: &impl Tags) -> Option<Vpid> {
     tags.vpid02().or_else(|| tags.vpid01())
 }
@@ -116,14 +116,14 @@ mod tests {
         vcpu.events
     }
 
-    /// All of a VPID is invalidated.
+    /// An INVVPID of a whole VPID.
     fn context(vpid: u16) -> Result<Event> {
         let vpid = Vpid::new(vpid).ok_or(EINVAL)?;
         Ok(Issued(Invalidation::Invvpid(Extent::Context(vpid))))
     }
 
     #[test]
-    fn every_type_is_one_of_vpid02() -> Result {
+    fn every_type_flushes_vpid02() -> Result {
         let vpid = Vpid::new(2).ok_or(EINVAL)?;
         let address = canonical(0x2000).ok_or(EINVAL)?;
         let one = Issued(Invalidation::Invvpid(Extent::Address(vpid, address)));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn without_vpid02_it_is_vpid01() -> Result {
+    fn without_vpid02_every_type_flushes_vpid01() -> Result {
         let mut vcpu = fake(1);
         vcpu.vpid02 = None;
         assert_eq!(events(vcpu), done([context(1)?, Skipped]));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_cpu_lacks_is_widened() -> Result {
+    fn a_type_that_the_cpu_lacks_is_widened() -> Result {
         let mut vcpu = fake(0);
         vcpu.policy = vcpu.policy.with_invvpid_address(false);
         assert_eq!(events(vcpu), done([context(2)?, Skipped]));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn on_another_cpu_the_next_entry_flushes() {
+    fn l2_on_another_cpu_is_flushed_by_its_next_entry() {
         for kind in 0..4 {
             let mut vcpu = fake(kind);
             vcpu.vmcs02_is_here = false;
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn on_shadow_paging_the_tables_of_l2_go() -> Result {
+    fn on_shadow_paging_the_roots_of_l2_are_freed() -> Result {
         for kind in 1..4 {
             let mut vcpu = fake(kind);
             vcpu.ept = false;
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_tell_how_it_ended() {
+    fn flags_distinguish_success_and_vm_fail() {
         let mut vcpu = fake(1);
         handle(&mut vcpu);
         assert_eq!(vcpu.rflags, 2);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_leaves_the_flags_alone() {
+    fn an_exception_leaves_the_flags_unchanged() {
         let mut vcpu = fake(1);
         vcpu.address = 1 << 47;
         handle(&mut vcpu);
@@ -209,7 +209,7 @@ mod tests {
     fn faults_come_in_the_order_of_the_cpu() {
         let undefined = done([Raised(Exception::InvalidOpcode)]);
         for hidden in 0..4 {
-            // At CPL 3, with a bad type at a bad address: #UD comes first all the same.
+            // At CPL 3, with a bad type at a bad address: #UD comes first nevertheless.
             let mut vcpu = fake(4);
             vcpu.cpl = 3;
             vcpu.address = 1 << 47;
@@ -225,14 +225,14 @@ mod tests {
         vcpu.cpl = 3;
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([Raised(Exception::GeneralProtection)]));
-        // The type is looked at before memory.
+        // The type is checked before memory is read.
         let mut vcpu = fake(4);
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([Skipped]));
     }
 
     #[test]
-    fn broken_memory_is_user_spaces_affair() {
+    fn memory_that_cannot_be_read_exits_to_user_space() {
         let mut vcpu = fake(2);
         vcpu.address = BROKEN_MEMORY;
         assert_eq!(handle(&mut vcpu), ExitResult::UserSpace);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_one_answers_reads_as_ones() {
+    fn memory_without_a_memslot_reads_as_ones() {
         let mut vcpu = fake(2);
         vcpu.address = NO_MEMORY;
         handle(&mut vcpu);

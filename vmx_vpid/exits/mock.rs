@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vCPU for the unit tests of the handlers: it answers what it was told to, and keeps what was
-//! done to it.
+//! This vCPU mocks KVM's for the unit tests of the handlers: it returns what a test sets, and
+//! records the actions.
 
 use super::{
     ExitResult,
@@ -75,14 +75,14 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// What a handler did.
+/// An action of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Let the guest go on behind the instruction.
     Skipped,
-    /// Raised a fault.
+    /// Raised an exception.
     Raised(Exception),
-    /// Told user space that memory cannot be read.
+    /// Reported to user space that memory cannot be read.
     GaveUp,
     /// Invalidated an address in some roots.
     Invalidated(u64, Roots),
@@ -114,9 +114,9 @@ pub(super) struct Fake {
     pub(super) cpl: u8,
     /// The address of INVLPG, or of the operand.
     pub(super) address: u64,
-    /// What is in memory.
+    /// The content of memory.
     pub(super) operand: [u64; 2],
-    /// What is in the register: the type.
+    /// The value of the register: the type.
     pub(super) kind: u64,
     pub(super) cr4: Cr4,
     pub(super) has_invpcid: bool,
@@ -134,13 +134,13 @@ pub(super) struct Fake {
     pub(super) vmcs02_is_here: bool,
     pub(super) ept12_roots: [Option<Eptp>; Roots::COUNT],
     pub(super) with_preemption_disabled: bool,
-    /// What was done, in its order.
+    /// The actions, in their order.
     pub(super) events: [Option<Event>; 4],
-    /// What was counted, a bit for each.
+    /// The counters that were incremented, a bit for each.
     pub(super) counted: u64,
 }
 
-/// All six arithmetic flags, and the one that is always set.
+/// All six arithmetic flags, and the flag that is always set.
 pub(super) const FLAGS: u64 = 0x8d7;
 
 impl Fake {
@@ -377,7 +377,8 @@ impl Nested for Fake {
         self.policy
     }
     fn issue(&mut self, what: Invalidation) {
-        // Elsewhere the instruction might run on another CPU than the one that was asked about.
+        // With preemption enabled the instruction might run on another CPU than the one that was
+        // checked.
         if self.with_preemption_disabled {
             self.note(Event::Issued(what));
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An exit for a guest-physical address, for the unit tests of its handlers: it answers what it was
-//! told to, and keeps what was done to it.
+//! This exit mocks one for a guest-physical address, for the unit tests of its handlers: it returns
+//! what a test sets, and records the actions.
 
 use super::{
     ExitResult, //
@@ -17,16 +17,16 @@ use crate::{
 };
 use core::cell::Cell;
 
-/// What a handler did.
+/// An action of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Had NMIs blocked.
     BlockedNmis,
     /// Traced a violation: address and qualification.
     Traced(u64, u64),
-    /// Asked whether a device wants to be told, and told it if there is one.
+    /// Asked for a device that needs a notification, and notified it if there is one.
     ToldDevice(u64),
-    /// Traced that it was told.
+    /// Traced the notification.
     TracedTold(u64),
     /// Let the guest go on behind the instruction.
     Skipped,
@@ -48,13 +48,13 @@ pub(super) struct Fake {
     pub(super) tells_user_fetches: bool,
     pub(super) is_beyond_guest: bool,
     pub(super) allows_narrow_guests: bool,
-    /// A device asks for no more than to be told of a write.
+    /// Whether there is a device that only needs a notification of a write.
     pub(super) has_device: bool,
-    /// What KVM's MMU says.
+    /// The result of KVM's MMU.
     pub(super) next: ExitResult,
-    /// What was done, in its order.
+    /// The actions, in their order.
     events: [Cell<Option<Event>>; 4],
-    /// What was counted last.
+    /// The counter that was incremented last.
     counted: Cell<Option<Counter>>,
 }
 

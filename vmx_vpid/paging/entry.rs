@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Paging-structure entries: what they say.
+//! This module interprets paging-structure entries.
 //!
-//! A linear address is translated by tables of up to five levels; each holds entries that refer to
-//! a table of the level below or to a page.  What an entry says depends on its level and on a few
+//! Tables of up to five levels translate a linear address; each holds entries that refer to a table
+//! of the level below or to a page.  The meaning of an entry depends on its level and on a few
 //! facts about the guest, its [`Rules`].
 //! Source: the manual's chapter on paging, the figures and tables of paging-structure entries.
 
@@ -66,7 +66,7 @@ bitfield! {
 /// A page, of whatever size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// Where it is; a multiple of its size.
+    /// The address of the page; a multiple of its size.
     address: u64,
     /// Its size, less one.
     offset: u64,
@@ -80,7 +80,7 @@ impl Page {
     }
 }
 
-/// What an entry says.
+/// The meaning of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// It is not present.
@@ -93,12 +93,12 @@ pub(crate) enum Meaning {
     Page(Page),
 }
 
-/// What the meaning of entries depends on, besides their level.
+/// The facts about the guest that the meaning of entries depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     /// Bits that are reserved in each entry.
     reserved: u64,
-    /// Whether there are pages of 1 GiB.
+    /// Whether the guest's CPU supports pages of 1 GiB.
     gigabyte_pages: bool,
     /// Bits that are reserved in the entry of a page of 4 MiB, if there are such pages.
     four_mib_reserved: Option<u64>,
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_entries_refer_to() {
+    fn entries_refer_to_tables_and_pages() {
         let (long, pae) = (Rules::long(max(52), true, true), Rules::pae(max(52), true));
         let pse = Rules::two_level(max(40), true, true);
         let no_pse = Rules::two_level(max(40), false, true);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page tables: their kinds, and where in one the entry of an address is.
+//! This module defines the levels of page tables, and finds the entry of an address in a table.
 //!
 //! Source: the manual's chapter on paging, "Hierarchical Paging Structures: An Overview".
 
@@ -22,12 +22,12 @@ pub(crate) enum EntryWidth {
     Bytes8 = 8,
 }
 
-/// What kind of table it is.
+/// The level of a table.
 ///
 /// Entries fill a table of 4096 bytes: 512 of them, or 1024 in 32-bit paging.  So 9 bits of an
 /// address select an entry, or 10, and an index times the size of an entry takes up 12 bits in
-/// either case.  A level is known by how far an address is to be shifted right for these 12 bits to
-/// come out lowest: by 9 bits, or 10, for a page table, and by as many more for each level above.
+/// either case.  The value of a level is the number of bits to shift an address right so that these
+/// 12 bits come out lowest: 9 bits, or 10, for a page table, and as many more for each level above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Level(u32);
@@ -92,14 +92,14 @@ impl Level {
 /// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Table {
-    /// What kind of table it is.
+    /// The level.
     level: Level,
-    /// Where it is; a multiple of 4096.
+    /// The address of the table; a multiple of 4096.
     address: u64,
 }
 
 impl Table {
-    /// Takes the table that an entry, or CR3, refers to.
+    /// Makes the table that an entry, or CR3, refers to.
     #[inline]
     pub(crate) const fn new(level: Level, entry: u64) -> Self {
         Self {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn where_entries_are() {
+    fn each_level_locates_its_entry() {
         // One bit alone in each index, lowest and highest.
         for (level, lowest, highest, last) in [
             (Level::PML5, 48, 56, 0xff8),

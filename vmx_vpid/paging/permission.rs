@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the entries on the way to a page permit.
+//! This module decides what the entries of a walk permit.
 //!
-//! Decided once the way is known to its end, from what all of its entries have in common, from
-//! control registers, and from two registers that are asked for only where they matter: RFLAGS.AC
-//! and PKRU.
+//! The decision comes at the end of the walk.  It uses the common rights of all entries, control
+//! registers, and two registers that are read only where they matter: RFLAGS.AC and PKRU.
 //! Source: the manual's chapter on paging, "Access Rights" and "Page-Exception Exceptions".
 
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
 };
 use kernel::bitfield;
 
-/// What an access does.
+/// The kind of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AccessKind {
     /// Reads data.
@@ -38,19 +37,19 @@ pub(crate) enum AccessKind {
 /// An access to memory, as far as paging tells one from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
-    /// What it does.
+    /// The kind.
     pub(crate) kind: AccessKind,
-    /// Whether it is one of user mode, by CPL.
+    /// Whether it is an access of user mode, by CPL.
     ///
-    /// A supervisor's access is taken for an explicit one, as SMAP tells them apart: those that the
-    /// CPU makes to its own tables are not what is walked for here.
+    /// An access of the supervisor counts as explicit, in the sense of SMAP: the CPU's own accesses
+    /// to its tables do not come here.
     pub(crate) user: bool,
 }
 
 bitfield! {
-    /// What the entries on the way to a page have in common.
+    /// The common rights of the entries of a walk.
     ///
-    /// The bits are where an [`Entry`] has them.
+    /// Each bit has its place in an [`Entry`].
     pub(crate) struct Rights(u64) {
         /// Each permits writes.
         1:1     writable => bool;
@@ -67,14 +66,14 @@ impl Rights {
     /// The rights before the first entry.
     pub(crate) const ALL: Self = Self::from_raw(u64::MAX);
 
-    /// Returns what is left of the rights behind one more entry.
+    /// Returns the rights that remain behind one more entry.
     #[inline]
     pub(crate) const fn through(self, entry: Entry) -> Self {
         Self::from_raw(self.into_raw() & (entry.into_raw() ^ Entry::NO_EXECUTE_MASK))
     }
 }
 
-/// Why an access has no translation, as a page fault's error code tells it.
+/// The reason why an access has no translation, as in a page fault's error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// An entry is not present.
@@ -156,7 +155,7 @@ impl Control {
     /// Builds the page fault of an access that has no translation.
     #[cold]
     pub(crate) fn fault(&self, address: Gva, access: Access, cause: Cause) -> Exception {
-        // Where fetches cannot fault for being fetches, they are told as reads.
+        // Where a fetch is no reason for a fault, the error code reports a read.
         let tells_fetch =
             self.cr4.smep() || self.efer.no_execute() && self.cr4.physical_address_extension();
         let code = match cause {
@@ -186,7 +185,8 @@ mod tests {
         *, //
     };
 
-    /// One row of the truth table: everything that permissions depend on, protection keys aside.
+    /// One row of the table of truth values: everything that permissions depend on except
+    /// protection keys.
     #[derive(Clone, Copy)]
     struct Row {
         kind: AccessKind,
@@ -268,7 +268,7 @@ mod tests {
         }
     }
 
-    /// Whether a page with a certain key is closed, by the manual.
+    /// Returns whether the manual closes a page with a certain key.
     fn key_forbids(row: Row, key: u64, pkru: u32) -> bool {
         let (ad, wd) = (pkru >> (2 * key) & 1 != 0, pkru >> (2 * key + 1) & 1 != 0);
         match row.kind {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_without_keys() {
+    fn every_row_of_the_table_without_protection_keys() {
         for row in Row::all() {
             let found = row
                 .control(false)
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_with_every_key() {
+    fn every_row_of_the_table_with_every_protection_key() {
         for key in 0..16 {
             // No bit, either, both; and the same with all other keys closed.
             for bits in 0..4 {
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_for_does_not_matter() {
+    fn registers_are_read_only_where_they_matter() {
         for row in Row::all() {
             let (control, rights, access) = (row.control(true), row.rights(), row.access());
             let with = |ac, pkru| control.check(rights, 3, access, ac, pkru);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_what_all_entries_have_in_common() {
+    fn a_page_has_the_rights_common_to_all_entries() {
         const ALL: u64 = 1 << 1 | 1 << 2 | 1 << 5;
         let all = Rights::ALL
             .through(Entry::from(ALL))
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn error_codes() {
+    fn error_codes_of_page_faults() {
         let address = Gva::new(0x1234_5678);
         let none = Control {
             cr0: Cr0::from(0),

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk through a guest's page tables, and reads of its memory by linear address.
+//! This module walks a guest's page tables, and reads the guest's memory by linear address.
 //!
-//! As the CPU does it for the guest's own accesses: entries from the top down, faults in the order
-//! of the architecture, accessed and dirty flags set where they were not.  No guest can keep a walk
-//! going: it takes at most five levels, and starts over at most [`ATTEMPTS`] times.
+//! It walks as the CPU does for the guest's own accesses: entries from the top down, exceptions in
+//! the order of the architecture, accessed and dirty flags set where they are clear.  No guest can
+//! keep a walk going for ever: a walk takes at most five levels, and restarts at most [`ATTEMPTS`]
+//! times.
 
 use crate::{
     paging::{
@@ -42,13 +43,13 @@ const MAX_LEVELS: usize = 5;
 /// The entries of a walk, each in the place of its level: the lowest comes last.
 type Path = [Entry; MAX_LEVELS];
 
-/// How often a walk is tried before the guest has to execute its instruction anew.
+/// The number of walks before the guest has to execute its instruction again.
 const ATTEMPTS: usize = 16;
 
 /// The size of the smallest page: what a read of physical memory must not cross.
 const PAGE_SIZE: usize = 4096;
 
-/// What became of an attempt to replace an entry.
+/// The result of an attempt to replace an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exchange {
     /// It was replaced.
@@ -61,7 +62,7 @@ pub(crate) enum Exchange {
     NoMemory,
 }
 
-/// What became of a read of memory.
+/// The result of a read of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The bytes were read.
@@ -91,7 +92,7 @@ pub(crate) trait Memory {
 /// Why there is no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The guest gets this fault.
+    /// The guest gets this exception.
     Exception(Exception),
     /// Entries changed again and again between being read and being marked as accessed.
     ///
@@ -99,7 +100,7 @@ pub(crate) enum Stop {
     /// cannot tell from having been interrupted before it.  Both other ends would be wrong: a fault
     /// that no entry accounts for, or an access that left no trace in the tables.
     Retry,
-    /// The guest's memory cannot be read, by no fault of the guest's.
+    /// The guest's memory cannot be read, for a reason of the host's.
     HostFailure,
 }
 
@@ -129,7 +130,7 @@ pub(crate) fn translate(
     }
 }
 
-/// Walks anew as often as is left, after an entry changed on the first way.
+/// Walks again, as often as attempts are left, after an entry changed during the first walk.
 #[cold]
 fn try_again(
     paging: &Paging,
@@ -151,19 +152,19 @@ struct Walk<'a, M> {
     paging: &'a Paging,
     memory: &'a mut M,
     gva: Gva,
-    /// What is permitted so far.
+    /// The common rights so far.
     rights: Rights,
     /// The entries so far.
     path: Path,
 }
 
-/// Where a walk ended: the entry of the page, and the page.
+/// The end of a walk: the entry of the page, and the page.
 type Arrival = Result<(Entry, Page), Cause>;
 
-/// Makes the step through one level, from its table to the one below or to a page.
+/// Defines the step through one level, from its table to the table below or to a page.
 ///
-/// Each level is a function of its own, so that all that depends on the level alone is known to the
-/// compiler: inlined into each other, they are straight code.
+/// Each level is a function of its own, so that everything that depends on the level is a constant:
+/// inlined into each other, they are straight code.
 macro_rules! level {
     ($name:ident, $level:ident, $below:ident) => {
         #[inline(always)]

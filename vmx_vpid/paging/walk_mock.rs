@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest for the tests of [`crate::paging::walk`].
+//! This guest serves the tests of [`crate::paging::walk`].
 //!
-//! It has a few entries of page tables and two pages of data, and keeps what was asked of it.
+//! It has a few entries of page tables and two pages of data, and records the accesses.
 
 use crate::{
     paging::{
@@ -61,10 +61,10 @@ pub(crate) struct Guest {
     pub(crate) pdptes: [u64; 4],
     pub(crate) ac: bool,
     pub(crate) pkru: u32,
-    /// How exchanges end, and how many of them; the others are carried out.
+    /// The result of exchanges, and their number; later ones succeed.
     pub(crate) outcome: Exchange,
     pub(crate) outcomes: usize,
-    /// What another CPU writes to the entry at the time of a `Changed`.
+    /// The value that another CPU writes to the entry at the time of a `Changed`.
     pub(crate) other: u64,
     pub(crate) entry_reads: usize,
     pub(crate) data_reads: usize,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests of [`crate::paging::walk`], in a file of their own for their size.
+//! These are the tests of [`crate::paging::walk`], in a file of their own because of their size.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_paging_walk)]
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mode_and_page_size() {
+    fn a_walk_in_every_mode_and_page_size() {
         const LONG: u64 = 1 << 10;
         let large = |address| address | PS | ALL;
         let small = |address| address | ALL;
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn no_paging_takes_32_bits_and_asks_nothing() {
+    fn without_paging_an_address_has_32_bits_and_nothing_is_read() {
         let mut guest = Guest::new([NONE; 8]);
         let off = Paging::new(
             0.into(),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_each_level() {
+    fn page_faults_of_each_level() {
         let paging = five(WP, 0);
         for level in 1..=5 {
             let reads = 6 - level;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn ac_and_pkru_are_asked_for_where_they_matter() {
+    fn ac_and_pkru_are_read_only_where_they_matter() {
         let key = |entry| entry | 9 << 59;
         for (cr4, level, ac, pkru, asked, code) in [
             (0, 0, false, u32::MAX, [0, 0], None),
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn flags_are_set_where_they_are_not() {
         let paging = five(WP, 0);
-        // Which of the five entries lack the accessed flag, the last also the dirty flag.
+        // The entries, of five, that lack the accessed flag; the last also lacks the dirty flag.
         for missing in 0..64usize {
             for access in [READ, WRITE] {
                 let mut guest = Guest::mapped();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_never_rests_has_to_try_again() {
+    fn a_guest_that_keeps_changing_entries_has_to_retry() {
         let mut guest = Guest::mapped().with(3, |entry| entry & !A);
         (guest.outcome, guest.outcomes) = (Changed, usize::MAX);
         guest.other = 0x4000 | P;
@@ -267,7 +267,7 @@ mod tests {
                 Ok(Gpa::new(0x60678))
             );
             assert_eq!((guest.exchanged, guest.entry_reads), (1, 5));
-            // What is not in ROM is marked all the same.
+            // Entries that are not in ROM are marked nevertheless.
             let mut guest = (level..=5).fold(Guest::mapped(), |g, n| g.with(n, |e| e & !A));
             (guest.outcome, guest.outcomes) = (ReadOnly, 6 - level);
             guest = guest.with(1, |entry| entry & !D);
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_start_over_at_4_gib_outside_64_bit_mode() {
+    fn addresses_wrap_at_4_gib_outside_64_bit_mode() {
         let paging = paging(0, PAE, 1 << 10);
         let mut guest = Guest::new([
             (0x1000, 0x2000 | ALL),

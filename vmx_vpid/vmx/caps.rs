@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the CPU says of EPT and VPIDs, and what it can invalidate.
+//! This module decodes the CPU's capabilities of EPT and VPIDs.
 //!
-//! The register is described in the manual's appendix on VMX capability reporting.  KVM keeps a
-//! copy in `vmx_capability`; here the CPU itself is asked, once, when the module is loaded: the
-//! register cannot change while the machine runs.
+//! The manual's appendix on VMX capability reporting describes the register.  KVM keeps a copy in
+//! `vmx_capability`.  Here the CPU itself is read once, when the module is loaded: the register
+//! cannot change while the machine runs.
 
 use kernel::bitfield;
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a VMX instruction is issued and how it can fail.
+//! This module issues VMX instructions, and catches both ways in which they fail.
 //!
 //! INVVPID and INVEPT have the same form: a 128-bit operand in memory, a type in a register.  Both
-//! can fail in two ways, and both ways are caught here in the very statement that issues them:
-//! VM-fail, told by the flags (the manual's chapter on VMX instructions, "Conventions"), and a
-//! fault, told by the exception table.
+//! can fail in two ways, and the statement that issues them catches both: VM-fail, reported by the
+//! flags (the manual's chapter on VMX instructions, "Conventions"), and a fault, by the exception
+//! table.
 
 use core::mem::MaybeUninit;
 
@@ -51,8 +51,8 @@ macro_rules! invalidate {
         let desc: &Descriptor = $desc;
         'out: {
             // SAFETY: `desc` is a live operand of 16 bytes.  In VMX root operation at CPL 0 the
-            // instruction does nothing but drop cached translations, which is always legal;
-            // elsewhere it faults, and VM-fail and fault both leave through the labels below.
+            // instruction only drops cached translations, which is always legal; elsewhere it
+            // faults.  VM-fail and fault both leave through the labels below.
             unsafe {
                 kernel::asm!(
                     include!($template);
@@ -75,7 +75,7 @@ pub(crate) use invalidate;
 pub(crate) struct Field(u32);
 
 impl Field {
-    /// What the guest's cached translations are tagged by, 16 bits.
+    /// The VPID that tags the guest's translations, 16 bits.
     pub(crate) const VIRTUAL_PROCESSOR_ID: Self = Self(0x0000);
     /// The primary processor-based VM-execution controls.
     pub(crate) const PRIMARY_CONTROLS: Self = Self(0x4002);
@@ -83,13 +83,13 @@ impl Field {
     pub(crate) const SECONDARY_CONTROLS: Self = Self(0x401e);
     /// Why the last VM-fail on this CPU was one.
     pub(crate) const VM_INSTRUCTION_ERROR: Self = Self(0x4400);
-    /// How the operands of the instruction that exited are encoded.
+    /// The encoding of the operands of the instruction that exited.
     pub(crate) const INSTRUCTION_INFORMATION: Self = Self(0x440e);
-    /// What else there is to know of an exit; for an operand in memory, its displacement.
+    /// Further information about an exit; for an operand in memory, its displacement.
     pub(crate) const EXIT_QUALIFICATION: Self = Self(0x6400);
     /// The guest-physical address of an EPT violation or misconfiguration.
     pub(crate) const GUEST_PHYSICAL_ADDRESS: Self = Self(0x2400);
-    /// What keeps the guest from being interrupted; bit 3 is "by NMI".
+    /// The reasons why the guest cannot be interrupted; bit 3 is "by NMI".
     pub(crate) const GUEST_INTERRUPTIBILITY: Self = Self(0x4824);
 
     /// The limit of the guest's segment number `index`, from ES, CS, SS, DS, FS, GS.
@@ -118,8 +118,8 @@ impl Field {
 pub(crate) fn vmread(field: Field) -> Option<u64> {
     let mut value = MaybeUninit::<u64>::uninit();
     'out: {
-        // SAFETY: `value` is a live 8-byte destination.  VMREAD changes nothing else; VM-fail and
-        // fault both leave through the label below.
+        // SAFETY: `value` is a live 8-byte destination, and VMREAD writes nothing else.  VM-fail
+        // and fault both leave through the label below.
         unsafe {
             kernel::asm!(
                 include!(concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/vmx/vmread_asm.rs"));
@@ -143,8 +143,8 @@ pub(crate) fn vmread(field: Field) -> Option<u64> {
 /// expects there.
 pub(crate) unsafe fn vmwrite(field: Field, value: u64) -> bool {
     'out: {
-        // SAFETY: Nothing changes but the field, as the caller wants it; VM-fail and fault both
-        // leave through the label below.
+        // SAFETY: By the safety requirements the caller may write the field, and nothing else
+        // changes.  VM-fail and fault both leave through the label below.
         unsafe {
             kernel::asm!(
                 include!(concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/vmx/vmwrite_asm.rs"));

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the operand of an instruction is that exited to KVM.
+//! This module finds the operand of an instruction that exited to KVM.
 //!
-//! INVPCID, INVVPID and INVEPT take a type in a register and 16 bytes in memory.  When one exits,
-//! the CPU tells how the operands are encoded: registers, scale, segment and address size in the
-//! VM-exit instruction information, the displacement in the exit qualification.  From these and the
-//! guest's registers, [`InsnInfo::locate()`] forms the linear address, with every check that the
-//! CPU would make on the way; the page walk comes after it.
+//! INVPCID, INVVPID and INVEPT take a type in a register and 16 bytes in memory.  The VM-exit
+//! instruction information encodes registers, scale, segment and address size, and the exit
+//! qualification holds the displacement.  From these and the guest's registers,
+//! [`InsnInfo::locate()`] forms the linear address, with every check that the CPU would make; the
+//! page walk comes after it.
 //!
 //! Source: the manual's chapter on VM exits, "Information for VM Exits Due to Instruction
-//! Execution", and the one on instruction operands, "Operand Addressing".  Where KVM's
-//! `get_vmx_mem_address()` does otherwise, Documentation/differences.rst lists it.
+//! Execution", and the one on instruction operands, "Operand Addressing".
+//! Documentation/differences.rst lists where KVM's `get_vmx_mem_address()` differs.
 
 use crate::x86::{
     addr::Gva,
@@ -27,7 +27,7 @@ use kernel::{
     num::Bounded, //
 };
 
-/// How many bits of an effective address count.
+/// The number of bits of an effective address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum AddressSize {
@@ -76,7 +76,7 @@ bitfield! {
     pub(crate) struct InsnInfo(u32) {
         /// The index is shifted left by this.
         1:0     scale;
-        /// How many bits the effective address has.
+        /// The number of bits of the effective address.
         9:7     address_size ?=> AddressSize;
         /// The second operand is a register, which none of these instructions allows.
         10:10   register_form => bool;
@@ -100,7 +100,7 @@ bitfield! {
 pub(crate) struct Place {
     /// The address of the first byte.
     pub(crate) address: Gva,
-    /// Whether addresses go on beyond 4 GiB; else they wrap to 0 there.
+    /// Whether addresses continue beyond 4 GiB; otherwise they wrap to 0 there.
     pub(crate) is_64_bit: bool,
 }
 
@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    /// What register number `n` holds; the upper half shows where it is not cut off.
+    /// The value of register number `n`; its upper half shows where it is not cut off.
     fn held(n: u32) -> u64 {
         0xffff_8000_0000_1000 + u64::from(n) * 0x1_0010
     }
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_add_up_in_every_size() {
+    fn base_index_and_displacement_add_up_in_every_size() {
         let cpu = Cpu::new(Mode::Bits64);
         for size in [AddressSize::Bits32, AddressSize::Bits64] {
             for scale in 0..4u32 {
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_register_is_no_place() {
+    fn a_register_operand_has_no_address() {
         let cpu = Cpu::new(Mode::Bits64);
         let info = plain(AddressSize::Bits64).with_register_form(true);
         assert_eq!(address(info, 0, &cpu), Err(Exception::InvalidOpcode));

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Addresses, one type for each space they live in.
+//! This module has a type for the addresses of each address space.
 //!
-//! A guest-virtual, a guest-physical and a host-physical address are all 64-bit numbers, and most
-//! faults of this layer's history come from taking one for another.  Here they do not convert into
-//! each other.
+//! A guest-virtual, a guest-physical and a host-physical address are all 64-bit numbers, and many
+//! bugs in the history of this layer come from using one for another.  These types do not convert
+//! into each other.
 
-/// How many bits of a linear address are translated; the others repeat the highest of these.
+/// The number of bits of a linear address that are translated; the higher bits repeat the highest
+/// of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum LinearWidth {
@@ -31,7 +32,7 @@ impl LinearWidth {
 pub(crate) struct Gva(u64);
 
 impl Gva {
-    /// Takes a guest-virtual address; every 64-bit value is one, canonical or not.
+    /// Makes a guest-virtual address; every 64-bit value is one, canonical or not.
     #[inline]
     pub(crate) const fn new(address: u64) -> Self {
         Self(address)
@@ -48,8 +49,8 @@ impl Gva {
     /// The manual's chapter on basic execution environment, "Canonical Addressing".
     #[inline]
     pub(crate) const fn is_canonical(self, width: LinearWidth) -> bool {
-        // What is canonical by 48 bits is by 57 bits too, and nearly every address is: only others
-        // make it worth to look at the width.
+        // An address that is canonical by 48 bits is canonical by 57 bits too.  Nearly every
+        // address is, so only others need a look at the width.
         self.repeats_from(LinearWidth::Bits48) || self.repeats_from(width)
     }
 
@@ -99,7 +100,7 @@ impl CanonicalGva {
 pub(crate) struct Gpa(u64);
 
 impl Gpa {
-    /// Takes a guest-physical address.
+    /// Makes a guest-physical address.
     #[inline]
     pub(crate) const fn new(address: u64) -> Self {
         Self(address)
@@ -118,7 +119,7 @@ impl Gpa {
 pub(crate) struct Hpa(u64);
 
 impl Hpa {
-    /// Takes a host-physical address.
+    /// Makes a host-physical address.
     #[inline]
     pub(crate) const fn new(address: u64) -> Self {
         Self(address)
@@ -131,13 +132,13 @@ impl Hpa {
     }
 }
 
-/// How many bits a guest's physical addresses have: its MAXPHYADDR, 32 to 52.
+/// The width of a guest's physical addresses: its MAXPHYADDR, 32 to 52.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct MaxPhyAddr(u32);
 
 impl MaxPhyAddr {
-    /// Takes a number of bits; one out of range is brought to the nearest bound.
+    /// Makes a width; a number out of range becomes the nearest bound.
     #[inline]
     pub(crate) const fn new(bits: u32) -> Self {
         Self(match bits {
@@ -169,7 +170,7 @@ mod tests {
     };
 
     #[test]
-    fn canonical_edges() {
+    fn addresses_at_the_canonical_edges() {
         // The last address of the lower half and the first of the upper, for both widths.
         for (width, low) in [(Bits48, 0x7fff_ffff_ffff), (Bits57, 0xff_ffff_ffff_ffff)] {
             for (address, canonical) in [

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Control registers and EFER of a guest: the bits that decide how its addresses are formed,
-//! translated and tagged.
+//! This module defines the bits of a guest's control registers and EFER that decide how its
+//! addresses are formed, translated and tagged.
 //!
 //! Source: the manual's chapter on system architecture, "Control Registers" and "Extended Feature
 //! Enable Register".

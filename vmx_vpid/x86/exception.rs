@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The exceptions that an emulated instruction can raise in the guest.
+//! This module defines the exceptions that an emulated instruction can raise in the guest.
 //!
-//! Source: the manual's chapter on interrupt and exception handling.  There are no others: whatever
-//! a guest's operand is, the outcome is success, VM-fail or one of these.
+//! There are no others: whatever a guest's operand is, the outcome is success, VM-fail or one of
+//! these.
+//! Source: the manual's chapter on interrupt and exception handling.
 
 use crate::x86::addr::Gva;
 use kernel::bitfield;
@@ -11,7 +12,8 @@ use kernel::bitfield;
 bitfield! {
     /// The error code of a page fault.
     pub(crate) struct PageFaultCode(u32) {
-        /// `P`: every entry on the way was present; the fault is about rights or reserved bits.
+        /// `P`: every entry of the walk was present; the exception is about rights or reserved
+        /// bits.
         0:0     present => bool;
         /// `W/R`: the access was a write.
         1:1     write => bool;
@@ -33,7 +35,7 @@ pub(crate) enum Exception {
     InvalidOpcode,
     /// #GP(0), general protection.
     GeneralProtection,
-    /// #SS(0), stack fault: what would be #GP(0), had the operand not been in SS.
+    /// #SS(0), stack fault: raised instead of #GP(0) for an operand in SS.
     Stack,
     /// #PF, page fault.
     Page {

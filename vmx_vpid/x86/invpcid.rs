@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! PCIDs, and what a guest asks for by INVPCID.
+//! This module defines PCIDs, and checks the operands of a guest's INVPCID.
 //!
-//! A PCID tags translations within one VPID.  INVPCID drops them by that tag.  The host's own
-//! INVPCID ([`crate::asid::invpcid`]) is not used here: what a guest asks for is answered on the
-//! tables that KVM keeps for it.
-//! Source: the manual's instruction reference, INVPCID, and its chapter on paging,
-//! "Process-Context Identifiers".
+//! A PCID tags translations within one VPID. INVPCID drops them by that tag.  The host's own
+//! INVPCID ([`crate::asid::invpcid`]) is not used here: the handler works on the tables that KVM
+//! keeps for the guest.
+//! Source: the manual's instruction reference, INVPCID, and its chapter on paging, "Process-Context
+//! Identifiers".
 
 use crate::x86::{
     addr::{
@@ -33,7 +33,7 @@ impl Pcid {
     /// The PCID of all translations as long as CR4.PCIDE is clear.
     pub(crate) const ZERO: Self = Self(0);
 
-    /// Takes the lower 12 bits of a number.
+    /// Makes a PCID of the lower 12 bits of a number.
     #[inline]
     pub(crate) const fn from_low_bits(number: u16) -> Self {
         // INVARIANT: The others are cleared.
@@ -47,9 +47,9 @@ impl Pcid {
         self.0
     }
 
-    /// Returns the PCID that translations made under `cr3` are tagged by.
+    /// Returns the PCID that tags translations made under `cr3`.
     ///
-    /// Answers to `kvm_get_pcid()`.
+    /// Equivalent of `kvm_get_pcid()`.
     #[inline]
     pub(crate) fn of(cr3: Cr3, cr4: Cr4) -> Self {
         if cr4.pcide() {
@@ -99,7 +99,7 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Takes the two quadwords that were read from memory.
+    /// Makes a descriptor of the two quadwords read from memory.
     #[inline]
     pub(crate) fn new([pcid, address]: [u64; 2]) -> Self {
         let address = Gva::new(address);
@@ -132,7 +132,7 @@ fn pcid_exists(pcid: Pcid, cr4: Cr4) -> bool {
     cr4.pcide() || pcid == Pcid::ZERO
 }
 
-/// What a guest asks for, checked.
+/// The checked request of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// Drop one address under one PCID.
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type() {
+    fn every_type_is_decoded() {
         let address = Gva::new(LOW).canonical(LinearWidth::Bits48);
         let wanted = [
             address.map(|address| Request::Address(Pcid(7), address)),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn without_pcids_there_is_0_alone() {
+    fn without_pcids_only_pcid_0_is_valid() {
         for kind in 0..4 {
             assert!(outcome(kind, 0, LOW, false).is_some());
             assert_eq!(outcome(kind, 1, LOW, false).is_some(), kind >= 2);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_of_a_cr3() {
+    fn a_cr3_gives_its_pcid() {
         let cr3 = Cr3::from(0x8000_0000_1234_5fff);
         assert_eq!(Pcid::of(cr3, Cr4::zeroed()), Pcid::ZERO);
         assert_eq!(Pcid::of(cr3, Cr4::zeroed().with_pcide(true)), Pcid(0xfff));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest's CPU as far as addresses depend on it: its registers, the mode that it forms addresses
-//! in, and the masking of linear addresses.
+//! This module describes the state of a guest's CPU that addresses depend on: its registers, its
+//! mode, and the masking of linear addresses.
 //!
 //! Source: the manual's chapter on basic execution environment, "Modes of Operation", and its
 //! chapter on linear-address pre-processing.
@@ -21,7 +21,7 @@ use crate::x86::{
 };
 use kernel::num::Bounded;
 
-/// What decides how a CPU forms addresses.
+/// The mode in which a CPU forms addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Real-address mode.
@@ -75,10 +75,10 @@ pub(crate) trait GuestRegs {
     fn cr4(&self) -> Cr4;
 }
 
-/// Takes the metadata out of an address of 64-bit mode that is about to be accessed (LAM).
+/// Removes the metadata (LAM) from an address of 64-bit mode that is about to be accessed.
 ///
-/// Bits 62:N are made to repeat bit N-1, N being the width that CR3 masks user addresses to, or
-/// CR4 supervisor addresses.  Bit 63, which tells the two apart, stays.
+/// Bits 62:N repeat bit N-1, where N is the width to which CR3 masks user addresses, or CR4
+/// supervisor addresses.  Bit 63, which distinguishes the two, stays.
 #[inline]
 pub(crate) fn untag(address: u64, cr3: Cr3, cr4: Cr4) -> u64 {
     const SIGN: u64 = 1 << 63;
@@ -103,7 +103,7 @@ mod tests {
     use kernel::prelude::*;
 
     #[test]
-    fn modes() {
+    fn registers_determine_the_mode() {
         let (real, protected) = (Cr0::zeroed(), Cr0::zeroed().with_protected(true));
         let (legacy, long) = (Efer::zeroed(), Efer::zeroed().with_long_mode_active(true));
         assert_eq!(Mode::new(real, legacy, false, false), Mode::Real);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_taken_out_of_addresses() {
+    fn lam_metadata_is_removed_from_addresses() {
         const TAG: u64 = 0x5a << 56;
         let (cr3, cr4) = (Cr3::zeroed(), Cr4::zeroed());
         let user = 0x1230 | TAG;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Segments as a guest's CPU holds them, and the checks of an access through one.
+//! This module describes segments as a guest's CPU holds them, and checks an access through a
+//! segment.
 //!
 //! Outside 64-bit mode an operand lies in a segment, and an access has to keep to the segment's
-//! kind and limit.  Source: the manual's chapter on protection, "Limit Checking" and "Type
-//! Checking", and the VMX chapter on guest-state fields, "Guest Register State".
+//! type and limit.
+//! Source: the manual's chapter on protection, "Limit Checking" and "Type Checking", and the VMX
+//! chapter on guest-state fields, "Guest Register State".
 
 use crate::x86::exception::Exception;
 use kernel::{
@@ -44,7 +46,7 @@ impl SegmentRegister {
         matches!(self, Self::Fs | Self::Gs)
     }
 
-    /// Returns the fault that an access beyond the segment's bounds raises.
+    /// Returns the exception that an access beyond the segment's limit raises.
     #[inline]
     pub(crate) const fn fault(self) -> Exception {
         match self {
@@ -117,7 +119,7 @@ pub(crate) struct Segment {
     pub(crate) base: u64,
     /// The last valid offset, in bytes; of an expand-down segment, the last invalid one.
     pub(crate) limit: u32,
-    /// What it may be used for.
+    /// The type and the rights.
     pub(crate) rights: Rights,
 }
 
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn up_to_the_last_byte() {
+    fn a_limit_holds_up_to_the_last_byte() {
         let segment = segment(DATA, 0x1fff);
         assert!(segment.contains(0x1ff0, 16));
         assert!(!segment.contains(0x1ff1, 16));
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fault_is_that_of_the_register() {
+    fn ss_raises_a_stack_fault_and_others_gp() {
         let short = segment(DATA, 0xf);
         let unusable = Segment {
             // Whatever kind an unusable segment seems to have.
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_the_registers() {
+    fn segment_registers_have_their_numbers() {
         for (index, register) in (0..).zip([Es, Cs, Ss, Ds, Fs, Gs]) {
             assert_eq!(register.index(), index);
             let number = Bounded::<u32, 3>::from(register);
