@@ -20,7 +20,7 @@ DEFINE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
  * vmx_vpid_counter_sum - add up one counter over all CPUs
  * @counter: place in the per-CPU array
  *
- * Return: the sum; increments that run meanwhile may or may not be in it.
+ * Return: the sum; increments at the same time may or may not be included.
  */
 u64 vmx_vpid_counter_sum(unsigned int counter)
 {

@@ -3,7 +3,7 @@
  * The EPTs of running VMs: KVM's own lists of them, and looks into their tables.
  *
  * Nothing of KVM's is kept from one call to the next, neither a lock nor a reference:
- * a VM and a root are remembered by what they are called, and looked up anew.  So a
+ * a VM and a root are remembered by name, and looked up again.  So a
  * reader that is slow, or never comes back, keeps no VM alive and no vCPU waiting.
  */
 #include <linux/kvm_host.h>
@@ -163,13 +163,13 @@ ssize_t vmx_vpid_roots(const struct vmx_vpid_vm *vm, struct vmx_vpid_vm_root *li
 	return kvm ? count : -1;
 }
 
-/* What is unlinked of the TDP MMU's tables is freed by RCU, whoever holds mmu_lock. */
+/* What is unlinked of the TDP MMU's tables is freed by RCU, even while mmu_lock is held. */
 static bool look_at_tdp(struct kvm *kvm, const struct vmx_vpid_vm_root *root, void *look)
 {
 	struct kvm_mmu_page *sp;
 	bool found = false;
 
-	/* KVM may have been loaded anew, and without. */
+	/* KVM may have been loaded again, and without EPT. */
 	if (!tdp_mmu())
 		return false;
 

@@ -4,7 +4,7 @@
  * do, by ftrace, and what it did, by its tracepoint.
  *
  * Nothing is decided here; each event leads to kvm/tlbstate.rs.  It comes with
- * interrupts off, so that what belongs to this CPU stays as it is meanwhile.
+ * interrupts off, so that the state of this CPU does not change.
  */
 #include <linux/ftrace.h>
 #include <linux/mmu_context.h>
@@ -12,7 +12,7 @@
 #include <linux/tracepoint.h>
 #include "vmx_vpid.h"
 
-/* What events are told to, from before there is one until after the last. */
+/* The receiver of events, set before the first and cleared after the last. */
 static void *follower;
 
 /**
@@ -126,10 +126,10 @@ static void stop_listening(void)
 }
 
 /**
- * vmx_vpid_asid_follow - be told what the CPUs do, until vmx_vpid_asid_unfollow()
- * @to: what each event is told to
+ * vmx_vpid_asid_follow - report what the CPUs do, until vmx_vpid_asid_unfollow()
+ * @to: the receiver of each event
  *
- * Return: 0, or an errno; nothing is told then.
+ * Return: 0, or an errno; then no event is reported.
  */
 int vmx_vpid_asid_follow(void *to)
 {
@@ -163,9 +163,9 @@ err_listening:
 }
 
 /**
- * vmx_vpid_asid_unfollow - not be told any more
+ * vmx_vpid_asid_unfollow - report no more events
  *
- * When this returns no CPU uses what the events were told to.
+ * When this returns no CPU uses the receiver of events.
  */
 void vmx_vpid_asid_unfollow(void)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What the emulation of a guest's instruction needs of KVM in C: accesses to user
- * memory, and inline functions.  Nothing is decided here; emulate/ does.
+ * memory, and inline functions.  Nothing is decided here; exits/ does.
  */
 #include <linux/kvm_host.h>
 #include <linux/uaccess.h>
@@ -45,7 +45,7 @@ static __always_inline bool is_in_window(const struct vmx_vpid_window *window, g
  * Where a guest-physical address is in user space.  No access to it asks
  * access_ok(): KVM did when it took the memslot, and a vCPU runs in the address
  * space of its VM alone.  A CPU that speculates past the comparison with the
- * memslot's size stays within it all the same.
+ * memslot's size stays within it nevertheless.
  */
 static __always_inline void __user *user_address(const struct vmx_vpid_window *window,
 						 gpa_t gpa)

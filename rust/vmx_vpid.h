@@ -272,7 +272,7 @@ extern struct vmx_vpid_state {
 	size_t flushed_rest;
 } vmx_vpid_state;
 
-/* What every flush is told by a static branch: that the policy is not the usual one. */
+/* The static branches by which flushes learn that the policy is not the default. */
 extern struct vmx_vpid_keys {
 	struct static_key_false all_not_plain;		/* for a flush of all */
 	struct static_key_false others_not_plain;	/* for the others */

@@ -57,7 +57,7 @@ static int by_vpid(const void *one, const void *other)
  *
  * A VM is on KVM's list before the first of its vCPUs is created, and is taken off
  * it, with kvm_lock held, before they are destroyed; none that is counted in
- * online_vcpus is destroyed before the VM is, and no other is come across.  So while
+ * online_vcpus is destroyed before the VM is, and the loop visits no others.  So while
  * kvm_lock is held every vCPU that is found stays.  Its fields are written by its own
  * task at any time: a claim is what was there when it was read.  Creation takes a VPID
  * before the vCPU is on the list, destruction of the VM gives it back after: such a

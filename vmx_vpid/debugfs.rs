@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The files in debugfs, as long as the module lives.
+//! This module creates and removes the files in debugfs, and has the functions that C calls for
+//! them.
 //!
-//! They are made in C, with the module as their owner, and what they show is in
-//! [`crate::debugfs::status`].  The kernel crate's own files have no owner, so that one left open would be
-//! closed by code that is gone.
+//! C makes the files, with the module as their owner; [`crate::debugfs::status`] prints their
+//! content.  Files of the kernel crate have no owner, so an open one would call freed code when it
+//! is closed after the module was unloaded.
 
 pub(crate) mod asid;
 pub(crate) mod ept;
@@ -33,10 +34,11 @@ impl Files {
         Self(())
     }
 
-    /// Creates the directory; without debugfs there is none, and that is no error.
+    /// Creates the directory; without debugfs there is none, which is no error.
     ///
-    /// To be the last step of the module's initialisation.  A module that fails to load is freed
-    /// whoever holds a file of it open: so there must be no file before it cannot fail any more.
+    /// Called as the last step of the module's initialisation.  A module that fails to load is
+    /// freed even if a task holds one of its files open, so there is no file before the module can
+    /// no longer fail.
     pub(crate) fn create(&self) {
         // SAFETY: What the files show is initialised: it is static.
         unsafe { bindings::vmx_vpid_debugfs_create() };
@@ -57,7 +59,8 @@ impl Drop for Files {
 /// `file` is being read by this task, and by no other.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_show_stats(file: *mut bindings::seq_file) {
-    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    // SAFETY: By the safety requirements this task alone reads `file`; both bindings of the type
+    // are the same C type.
     status::show_stats(unsafe { SeqFile::from_raw(file.cast()) });
 }
 
@@ -68,7 +71,8 @@ unsafe extern "C" fn vmx_vpid_show_stats(file: *mut bindings::seq_file) {
 /// `file` is being read by this task, and by no other.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_show_status(file: *mut bindings::seq_file) {
-    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    // SAFETY: By the safety requirements this task alone reads `file`; both bindings of the type
+    // are the same C type.
     status::show_status(unsafe { SeqFile::from_raw(file.cast()) });
 }
 
@@ -79,7 +83,8 @@ unsafe extern "C" fn vmx_vpid_show_status(file: *mut bindings::seq_file) {
 /// `file` is being read by this task, and by no other.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_show_asid(file: *mut bindings::seq_file) {
-    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    // SAFETY: By the safety requirements this task alone reads `file`; both bindings of the type
+    // are the same C type.
     asid::show(unsafe { SeqFile::from_raw(file.cast()) });
 }
 
@@ -91,7 +96,8 @@ unsafe extern "C" fn vmx_vpid_show_asid(file: *mut bindings::seq_file) {
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_show_roots(file: *mut bindings::seq_file) -> c_int {
     from_result(|| {
-        // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+        // SAFETY: By the safety requirements this task alone reads `file`; both bindings of the
+        // type are the same C type.
         status::show_roots(unsafe { SeqFile::from_raw(file.cast()) })?;
         Ok(0)
     })
@@ -104,7 +110,8 @@ unsafe extern "C" fn vmx_vpid_show_roots(file: *mut bindings::seq_file) -> c_int
 /// `file` is being read by this task, and by no other.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_show_vmcs(file: *mut bindings::seq_file) {
-    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    // SAFETY: By the safety requirements this task alone reads `file`; both bindings of the type
+    // are the same C type.
     status::show_vmcs(unsafe { SeqFile::from_raw(file.cast()) });
 }
 
@@ -117,7 +124,7 @@ unsafe extern "C" fn vmx_vpid_show_vmcs(file: *mut bindings::seq_file) {
 unsafe extern "C" fn vmx_vpid_list_take(list: *mut *mut c_void) -> c_int {
     from_result(|| {
         let new = KBox::new(attach::vpid_list()?, GFP_KERNEL)?;
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements `list` can be written.
         unsafe { list.write(KBox::into_raw(new).cast()) };
         Ok(0)
     })
@@ -130,18 +137,20 @@ unsafe extern "C" fn vmx_vpid_list_take(list: *mut *mut c_void) -> c_int {
 /// It is one of [`vmx_vpid_list_take()`], and is not used again.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_list_drop(list: *mut c_void) {
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements the list is one of `vmx_vpid_list_take()` and is not used
+    // again.
     drop(unsafe { KBox::<VpidList>::from_raw(list.cast()) });
 }
 
-/// Whether a list has a line of this number, the first being 0.
+/// Returns whether a list has a line of this number, the first being 0.
 ///
 /// # Safety
 ///
-/// It is one of [`vmx_vpid_list_take()`].
+/// `list` is one of [`vmx_vpid_list_take()`].
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_list_has(list: *const c_void, line: u64) -> bool {
-    // SAFETY: The contract of this function; no one writes a list.
+    // SAFETY: By the safety requirements this is a list of `vmx_vpid_list_take()`, and no code
+    // writes a list.
     unsafe { &*list.cast::<VpidList>() }.has(line)
 }
 
@@ -156,8 +165,10 @@ unsafe extern "C" fn vmx_vpid_list_show(
     line: u64,
     file: *mut bindings::seq_file,
 ) {
-    // SAFETY: The contract of this function; no one writes a list.
+    // SAFETY: By the safety requirements this is a list of `vmx_vpid_list_take()`, and no code
+    // writes a list.
     let list = unsafe { &*list.cast::<VpidList>() };
-    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    // SAFETY: By the safety requirements this task alone reads `file`; both bindings of the type
+    // are the same C type.
     status::show_vpid_line(list, line, unsafe { SeqFile::from_raw(file.cast()) });
 }

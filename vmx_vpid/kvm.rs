@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The only code that knows KVM.
+//! This module holds the code that uses structures of KVM and of the kernel.
 //!
-//! Everything below works on types and traits of its own; here they are tied to `struct kvm_vcpu`,
-//! to kvm_intel's private data, and to the functions that livepatch and KVM's static calls lead to.
+//! It ties the types and traits of the modules below to `struct kvm_vcpu`, to kvm_intel's private
+//! data, to per-CPU data, and to the functions that livepatch and KVM's static calls lead to.
+//! Unsafe code lives here, in the instruction wrappers, and in the functions that C calls for
+//! debugfs.
 
 pub(crate) mod asid_follow;
 pub(crate) mod attach;

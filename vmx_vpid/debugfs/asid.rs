@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `vmx_vpid/asid` in debugfs shows: each CPU's slots, and how following them went.
+//! This module prints `vmx_vpid/asid` in debugfs: each CPU's slots, and the results of following
+//! them.
 //!
 //! The format is stable, see Documentation/ABI/testing/debugfs-vmx-vpid.
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is in the EPTs of VMs, line by line, for `ept` and `ept_summary` in debugfs.
+//! This module prints the EPTs of VMs, line by line, for `ept` and `ept_summary` in debugfs.
 //!
-//! A reading takes note of the VMs there are when it begins, and goes from one to the next, root by
-//! root.  It looks at a piece of an EPT at a time.  Between two pieces it holds nothing of KVM's,
-//! and a VM or root that is gone by then is said to be.
+//! A read records the VMs when it begins, and visits one after the other, root by root.  It looks
+//! at one piece of an EPT at a time.  Between two pieces it holds nothing of KVM's; if a VM or a
+//! root is gone by then, the file says so.
 
 use crate::{
     bindings,
@@ -41,20 +41,20 @@ use kernel::{
     }, //
 };
 
-/// How many regions a piece may have.
+/// The largest number of regions of a piece.
 const REGIONS_AT_ONCE: usize = 64;
 
-/// What there may be besides: the last region of an EPT, and its summary.
+/// Further lines of a piece: the last region of an EPT, and its summary.
 const MORE_LINES: usize = 2;
 
-/// What a line says.
+/// The content of a line.
 #[derive(Clone, Copy)]
 enum Line {
     /// Nothing is to be seen; why.
     Nothing(&'static str),
     /// There is a VM, and it has no EPT (yet).
     NoRoot(Vm),
-    /// What follows is of this EPT.
+    /// The following lines are about this EPT.
     Root(Vm, Root),
     /// A VM or root is no more, and what was to follow of this EPT will not.
     Gone(Vm, Root),
@@ -73,7 +73,7 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// How a root is used, as lines tell it.
+/// Displays the use of a root.
 struct Usage<'a>(&'a Root);
 
 impl fmt::Display for Usage<'_> {
@@ -115,15 +115,15 @@ struct Walk {
     vm: Vm,
     /// Its root.
     root: Root,
-    /// How far the look has come.
+    /// The position in the EPT.
     cursor: Cursor,
     /// The region that may go on.
     regions: Regions,
-    /// What was counted.
+    /// The counts so far.
     summary: Summary,
 }
 
-/// What is read.
+/// The file that is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
     /// Regions.
@@ -134,7 +134,7 @@ enum What {
 
 /// One seq.
 struct EptSeq {
-    /// What is read.
+    /// The file that is read.
     what: What,
     /// Whose VMs; 0 for all.
     pid: bindings::pid_t,
@@ -150,7 +150,7 @@ struct EptSeq {
     roots: KVec<(Vm, Root)>,
     /// The EPT that is being looked at.
     walk: Option<Walk>,
-    /// Whether there is nothing more to be made.
+    /// Whether every line was made.
     ended: bool,
 }
 
@@ -229,7 +229,7 @@ impl EptSeq {
         debug_assert!(said.is_ok());
     }
 
-    /// Takes one step.
+    /// Takes one step with the symbols resolved.
     ///
     /// # Safety
     ///
@@ -273,7 +273,7 @@ impl EptSeq {
         Ok(())
     }
 
-    /// Takes note of the EPTs of a VM.
+    /// Records the EPTs of a VM.
     ///
     /// # Safety
     ///
@@ -316,7 +316,7 @@ impl EptSeq {
                     What::Regions => regions.add(seen, flags),
                     What::Summary => None,
                 };
-                // Memory is not to be asked for here; that there is room is seen to below.
+                // Nothing may be allocated here; the caller reserved the room.
                 if let Some(region) = region {
                     let said = ready.push_within_capacity(Line::Region(region));
                     debug_assert!(said.is_ok());
@@ -362,7 +362,7 @@ unsafe extern "C" fn vmx_vpid_ept_open(
             What::Regions
         };
         let new = KBox::new(EptSeq::new(what, pid), GFP_KERNEL)?;
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements the pointer can be written.
         unsafe { seq.write(KBox::into_raw(new).cast()) };
         Ok(0)
     })
@@ -375,33 +375,37 @@ unsafe extern "C" fn vmx_vpid_ept_open(
 /// It is one of [`vmx_vpid_ept_open()`], and is not used again.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_ept_close(seq: *mut c_void) {
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements this is a value of `vmx_vpid_ept_open()` that is not used
+    // again.
     drop(unsafe { KBox::<EptSeq>::from_raw(seq.cast()) });
 }
 
-/// Leads to the line of a number; returns 1 if there is one, 0 at the end, or an errno.
+/// Moves to the line of a number; returns 1 if there is one, 0 at the end, or an errno.
 ///
 /// # Safety
 ///
-/// `reading` is one of [`vmx_vpid_ept_open()`], and is used by no one else meanwhile.
+/// `reading` is one of [`vmx_vpid_ept_open()`], and no other task uses it at the same time.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_ept_line(seq: *mut c_void, line: u64) -> c_int {
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements this is a value of `vmx_vpid_ept_open()` that no other
+    // task uses.
     let seq = unsafe { &mut *seq.cast::<EptSeq>() };
     from_result(|| Ok(c_int::from(seq.start(line)?)))
 }
 
-/// Shows the line that was led to.
+/// Shows the current line.
 ///
 /// # Safety
 ///
-/// `reading` is one of [`vmx_vpid_ept_open()`] that no one changes meanwhile; `file` is being read
-/// by this task, and by no other.
+/// `reading` is one of [`vmx_vpid_ept_open()`] that no task changes at the same time; this task
+/// alone reads `file`.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_ept_show(seq: *const c_void, file: *mut bindings::seq_file) {
-    // SAFETY: The contract of this function; the two bindings of the type are the same C type.
+    // SAFETY: By the safety requirements this task alone reads `file`; both bindings of the type
+    // are the same C type.
     let file = unsafe { SeqFile::from_raw(file.cast()) };
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements this is a value of `vmx_vpid_ept_open()` that no task
+    // changes.
     if let Some(line) = unsafe { &*seq.cast::<EptSeq>() }.line {
         seq_print!(file, "{line}\n");
     }

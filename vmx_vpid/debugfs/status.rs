@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module shows under `vmx_vpid/` in debugfs.
+//! This module prints the files of `vmx_vpid/` in debugfs that have a line for each value, VPID or
+//! vCPU.
 //!
 //! `stats` and `status` have one `name value` per line, `vpids` one VPID and `roots` one vCPU per
-//! line; names are stable, see Documentation/ABI/testing/debugfs-vmx-vpid.  The files themselves
-//! are made in C, see [`crate::debugfs`].  What is in the VMs' EPTs is shown by
-//! [`crate::debugfs::ept`].
+//! line.  Names are stable, see Documentation/ABI/testing/debugfs-vmx-vpid.  C makes the files, see
+//! [`crate::debugfs`].  [`crate::debugfs::ept`] prints the EPTs of VMs.
 
 use crate::{
     kvm::{

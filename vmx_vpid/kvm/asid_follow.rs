@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who has the host's ASIDs followed, and what is to be seen of them.
+//! This module starts and stops the lockstep check of the host's ASIDs, and collects its results.
 
 use crate::{
     asid::{
@@ -35,11 +35,12 @@ pub(crate) fn following() -> bool {
     FOLLOWED.lock().is_some()
 }
 
-/// Begins to follow the CPUs, or ends it; who begins while they are followed begins to count anew.
+/// Starts or stops following the CPUs; starting again while they are followed clears the counts.
 ///
 /// # Errors
 ///
-/// [`EOPNOTSUPP`] where ASIDs are not a CPU's own; [`ENOMEM`]; what ftrace or the tracepoint says.
+/// [`EOPNOTSUPP`] where the CPU uses global ASIDs; [`ENOMEM`]; the errors of ftrace and of the
+/// tracepoint.
 pub(super) fn follow(on: bool) -> Result {
     let mut guard = FOLLOWED.lock();
     match (on, guard.take()) {
@@ -75,25 +76,25 @@ pub(super) fn follow(on: bool) -> Result {
     Ok(())
 }
 
-/// What is to be seen of a CPU.
+/// The state of a CPU, for debugfs.
 #[derive(Clone, Copy)]
 pub(crate) struct View {
-    /// What the kernel knows of its slots; `None` while it is off.
+    /// The kernel's slots of the CPU; `None` while it is offline.
     pub(crate) cpu: Option<Cpu>,
-    /// What was found by following it.
+    /// The results of following the CPU.
     pub(crate) follower: Option<Follower>,
 }
 
 /// A question to a CPU, and its answer.
 struct Question<'a> {
     followed: Option<&'a Followed>,
-    /// What is kept of the CPU is to be forgotten.
+    /// Whether the results of the CPU are cleared.
     forget: bool,
     answer: Cell<View>,
 }
 
 impl Question<'_> {
-    /// Takes what is kept of a CPU.
+    /// Reads the results of a CPU, and clears them if the question says so.
     fn take(&self, follower: &mut Follower) -> Follower {
         if self.forget {
             *follower = Follower::default();
@@ -108,17 +109,18 @@ impl Question<'_> {
 ///
 /// `question` points to a [`Question`] that nobody else uses; interrupts are off.
 unsafe extern "C" fn answer(question: *mut c_void) {
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements the pointer is that of a question, which lives until this
+    // returns.
     let question = unsafe { &*question.cast::<Question<'_>>() };
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements interrupts are off on the CPU.
     let cpu = unsafe { read_cpu() }.map(|(cpu, ..)| cpu);
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements interrupts are off on the CPU.
     let take = |followed: &Followed| unsafe { followed.here(|it| question.take(it)) };
     let follower = question.followed.and_then(take);
     question.answer.set(View { cpu, follower });
 }
 
-/// Asks each CPU that can be there, and calls a function with its number and the answer.
+/// Asks each possible CPU, and calls a function with the CPU's number and its state.
 fn ask_each(followed: Option<&Followed>, forget: bool, mut function: impl FnMut(u32, View)) {
     // SAFETY: Undone below; this task may sleep.
     unsafe { kernel::bindings::cpus_read_lock() };
@@ -150,7 +152,7 @@ fn ask_each(followed: Option<&Followed>, forget: bool, mut function: impl FnMut(
     unsafe { kernel::bindings::cpus_read_unlock() };
 }
 
-/// Calls a function for each CPU that can be there, with its number and what is to be seen of it.
+/// Calls a function for each possible CPU, with its number and its state.
 pub(crate) fn for_each(function: impl FnMut(u32, View)) {
     ask_each(FOLLOWED.lock().as_deref(), false, function);
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Attach and detach: the callbacks of livepatch, and the state they keep.
+//! This module attaches and detaches the backend: it has the callbacks of livepatch, and their
+//! state.
 //!
-//! Lock order: livepatch's mutex, then [`ATTACH`], then kvm_intel's `vmx_vpid_lock` or what a
-//! static call's update takes.  The notifier of a module going live and readers of debugfs come
-//! without livepatch's mutex.
+//! Lock order: livepatch's mutex, then [`static@ATTACH`], then kvm_intel's `vmx_vpid_lock` or the
+//! locks of a static call's update.  The notifier of a module that goes live, and readers of
+//! debugfs, come without livepatch's mutex.
 
 use crate::{
     backend::{
@@ -57,15 +58,15 @@ use kernel::{
     }, //
 };
 
-/// The state of the attach.
+/// The state of attach and detach.
 ///
 /// # Invariants
 ///
 /// - The symbols of kvm_intel are resolved in every phase but [`Phase::Detached`].
 /// - `static_calls` and `exits` are not 0 only in [`Phase::Attached`], and with `ops` set.
 ///
-/// `live` tells whether kvm_intel is past its own initialisation.  It is kept here, since livepatch
-/// and the notifier tell of it from different tasks, and only under the mutex is their order known.
+/// `live` says whether kvm_intel is past its own initialisation.  Livepatch and the notifier report
+/// that from different tasks, and only the mutex gives their reports an order.
 struct Attach {
     registry: Registry,
     ops: Option<bindings::vmx_vpid_ops>,
@@ -88,11 +89,11 @@ global_lock! {
     };
 }
 
-/// Whether [`ATTACH`] is initialised.
+/// Whether [`static@ATTACH`] is initialised.
 static INITIALISED: Atomic<bool> = Atomic::new(false);
 
 impl Attach {
-    /// Takes the step that a callback asks for.
+    /// Takes the step that a callback demands.
     ///
     /// # Safety
     ///
@@ -100,11 +101,11 @@ impl Attach {
     unsafe fn step(&mut self, callback: Callback, live: bool) {
         let (phase, transfer) = self.phase.on(callback);
         if phase != Phase::Attached {
-            // SAFETY: The symbols are resolved by the contract.
+            // SAFETY: By the safety requirements the symbols are resolved.
             unsafe { self.disarm() };
         }
         if transfer != Transfer::None {
-            // SAFETY: The symbols are resolved by the contract.
+            // SAFETY: By the safety requirements the symbols are resolved.
             let vpids = unsafe { Vpids::new() };
             let max = switches::max_vpids();
             let moved =
@@ -129,8 +130,9 @@ impl Attach {
         self.registry.set_serving(phase != Phase::Detached);
         self.live |= live;
         if self.live {
-            // SAFETY: As above, and kvm_intel was live.  If it goes away, livepatch calls back
-            // before it is freed, and not before this returns: that disarms.
+            // SAFETY: By the safety requirements the symbols are resolved, and kvm_intel was live.
+            // If kvm_intel goes away, livepatch calls back before it frees the module, waits for
+            // the mutex, and that callback disarms.
             unsafe { self.arm() };
         }
     }
@@ -142,19 +144,20 @@ impl Attach {
     /// kvm_intel is past its own initialisation, and is not freed before [`Self::disarm()`].
     unsafe fn arm(&mut self) {
         if let (Phase::Attached, Some(ops)) = (self.phase, &self.ops) {
-            // SAFETY: Attached, so the symbols are resolved.
+            // SAFETY: The phase is `Attached`, so the symbols are resolved.
             if unsafe { bindings::vmx_vpid_evmcs_in_use() } {
                 pr_warn!(
                     "KVM runs on Hyper-V's enlightened VMCS, which is not supported: detach\n"
                 );
                 return;
             }
-            // SAFETY: Attached, so the symbols are resolved and the functions livepatched; `self`
-            // is borrowed from the mutex, which serialises this.
-            // INVARIANT: The phase is `Attached` and `ops` is set.
+            // SAFETY: The phase is `Attached`, so the symbols are resolved and the functions
+            // livepatched; `self` is borrowed from the mutex, which serialises this.  INVARIANT:
+            // The phase is `Attached` and `ops` is set.
             self.static_calls = unsafe { static_calls::arm(ops) };
-            // SAFETY: As above.
-            // INVARIANT: As above.
+            // SAFETY: The phase is `Attached`, so the symbols are resolved and the functions
+            // livepatched; `self` is borrowed from the mutex, which serialises this.  INVARIANT:
+            // The phase is `Attached` and `ops` is set.
             self.exits = unsafe { exit_handlers::arm(ops) };
             pr_info!(
                 "{} of {} flushes by static call, {} of {} exits by KVM's table\n",
@@ -166,7 +169,7 @@ impl Attach {
         }
     }
 
-    /// Points KVM's static calls and exits back.
+    /// Points KVM's static calls and exits back to C.
     ///
     /// # Safety
     ///
@@ -174,103 +177,107 @@ impl Attach {
     unsafe fn disarm(&mut self) {
         let Some(ops) = &self.ops else { return };
         if self.static_calls != 0 {
-            // SAFETY: The symbols are resolved by the contract; the mutex serialises this.
+            // SAFETY: By the safety requirements the symbols are resolved; the mutex serialises
+            // this.
             unsafe { static_calls::disarm(ops) };
             self.static_calls = 0;
         }
         if self.exits != 0 {
-            // SAFETY: As above; livepatch's callbacks may sleep.
+            // SAFETY: By the safety requirements the symbols are resolved; the mutex serialises
+            // this, and livepatch's callbacks may sleep.
             unsafe { exit_handlers::disarm(ops) };
             self.exits = 0;
         }
     }
 }
 
-/// Livepatch is about to lead kvm_intel's functions to the backend.
+/// Livepatch callback: kvm_intel's functions are about to lead to the backend.
 ///
-/// If kvm_intel does not run yet, this is part of its being loaded, and refusing would keep it from
-/// loading.
+/// If kvm_intel is being loaded, an error would keep it from loading.
 ///
 /// # Safety
 ///
-/// `object` is what livepatch called back for.
+/// `object` is the object that livepatch called back for.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_pre_patch(object: *const bindings::klp_object) -> c_int {
     from_result(|| {
         let mut attach = ATTACH.lock();
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements `object` is livepatch's, and valid during the
+        // callback.
         let live = unsafe { bindings::vmx_vpid_object_live(object) };
-        // SAFETY: The symbols are resolved: this is livepatch's callback.
+        // SAFETY: This is a callback of livepatch, so the symbols are resolved.
         if live && unsafe { bindings::vmx_vpid_evmcs_in_use() } {
             pr_err!("KVM runs on Hyper-V's enlightened VMCS: not supported\n");
             return Err(EOPNOTSUPP);
         }
-        // SAFETY: As above.
+        // SAFETY: This is a callback of livepatch, so the symbols are resolved.
         unsafe { attach.step(Callback::PrePatch, live) };
         Ok(0)
     })
 }
 
-/// Livepatch has led every task to the backend.
+/// Livepatch callback: every task runs the backend.
 ///
 /// # Safety
 ///
-/// `object` is what livepatch called back for.
+/// `object` is the object that livepatch called back for.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_post_patch(object: *const bindings::klp_object) {
     let mut attach = ATTACH.lock();
-    // SAFETY: The contract of this function.  Looked at under the mutex: the notifier's news that
-    // it goes away come either after this, or after it was no longer live.
+    // SAFETY: By the safety requirements `object` is livepatch's, and valid during the callback.
+    // The mutex is held: the notifier reports that kvm_intel goes away either after this, or after
+    // it was no longer live.
     let live = unsafe { bindings::vmx_vpid_object_live(object) };
-    // SAFETY: The symbols are resolved: this is livepatch's callback.
+    // SAFETY: This is a callback of livepatch, so the symbols are resolved.
     unsafe { attach.step(Callback::PostPatch, live) };
 }
 
-/// Livepatch is about to lead the functions back to C.
+/// Livepatch callback: the functions are about to lead back to C.
 #[no_mangle]
 extern "C" fn vmx_vpid_pre_unpatch() {
-    // SAFETY: The symbols are resolved: this is livepatch's callback.
+    // SAFETY: This is a callback of livepatch, so the symbols are resolved.
     unsafe { ATTACH.lock().step(Callback::PreUnpatch, false) };
 }
 
-/// Livepatch has led every task back to C, or kvm_intel goes away.
+/// Livepatch callback: every task runs C again, or kvm_intel goes away.
 #[no_mangle]
 extern "C" fn vmx_vpid_post_unpatch() {
-    // SAFETY: The symbols are still resolved: this is livepatch's callback.
+    // SAFETY: This is a callback of livepatch, which clears the symbols only after it.
     unsafe { ATTACH.lock().step(Callback::PostUnpatch, false) };
 }
 
-/// kvm_intel has gone live, after its own initialisation wrote KVM's static calls, or goes away.
+/// Notifier: kvm_intel went live, after its own initialisation wrote KVM's static calls, or goes
+/// away.
 #[no_mangle]
 extern "C" fn vmx_vpid_kvm_intel_state(live: bool) {
     let mut attach = ATTACH.lock();
     attach.live = live;
     if live {
-        // SAFETY: The notifier runs before the loading of kvm_intel ends, so it is live and stays.
-        // Were it unloaded all the same, livepatch's callbacks would wait for the mutex, and find
-        // the calls armed or the phase changed.
+        // SAFETY: The notifier runs before the loading of kvm_intel ends, so kvm_intel is live and
+        // stays.  If it is unloaded later, livepatch's callbacks wait for the mutex, and find the
+        // calls armed or the phase changed.
         unsafe { attach.arm() };
     }
 }
 
-/// What the handover looks like, for debugfs.
+/// The state of attach and detach, for debugfs.
 pub(crate) struct Status {
     /// The registered backend.
     pub(crate) backend: &'static str,
     /// The phase.
     pub(crate) phase: Phase,
-    /// Whether kvm_intel is there, attached or not.
+    /// Whether kvm_intel is loaded, attached or not.
     pub(crate) live: bool,
-    /// How many flushes go by static call, and how many could.
+    /// The number of flushes that go by static call, and of all that could.
     pub(crate) static_calls: (usize, usize),
-    /// How many exits go by KVM's table, and how many could.
+    /// The number of exits that go by KVM's table, and of all that could.
     pub(crate) exits: (usize, usize),
-    /// How many VPIDs are in use, and the most that were since the last attach; `None` when
-    /// detached: there is nothing to ask.
+    /// The number of VPIDs in use, and the largest number since the last attach; `None` when
+    /// detached.
     pub(crate) vpids: Option<(u32, u32)>,
 }
 
-/// Returns what the handover looks like now.
+/// Returns the state of attach and detach.
 pub(crate) fn status() -> Status {
     let attach = ATTACH.lock();
     Status {
@@ -280,14 +287,15 @@ pub(crate) fn status() -> Status {
         static_calls: (attach.static_calls, static_calls::SITES),
         exits: (attach.exits, exit_handlers::EXITS),
         vpids: (attach.phase != Phase::Detached).then(|| {
-            // SAFETY: By the invariant the symbols are resolved, and they stay so while the mutex
-            // is held: livepatch's last callback waits for it, and they are cleared after that.
+            // SAFETY: The phase is not `Detached`, so by the invariant the symbols are resolved.
+            // They stay so while the mutex is held: livepatch's last callback waits for it, and
+            // livepatch clears them after that.
             unsafe { Vpids::new() }.locked(|allocators| allocators.usage())
         }),
     }
 }
 
-/// Returns which VPIDs are in use now, and who holds them.
+/// Returns the VPIDs in use and the vCPUs that hold them.
 ///
 /// # Errors
 ///
@@ -297,15 +305,16 @@ pub(crate) fn vpid_list() -> Result<VpidList> {
     if attach.phase == Phase::Detached {
         return Ok(VpidList::unknown(attach.live));
     }
-    // SAFETY: As in `status()`.
+    // SAFETY: The phase is not `Detached` and the mutex is held, so the symbols are resolved until
+    // this returns.
     let lines = unsafe { vpid_holders::lines() }?;
-    // SAFETY: This is a reading of debugfs, whose files are gone before the record is.
+    // SAFETY: A reader of debugfs calls this, and the files are removed before the record of
+    // flushed CPUs is freed.
     let flushed = unsafe { flushed_cpus::flushed() };
     VpidList::new(lines, |vpid| flushed.cpus(vpid))
 }
 
-/// Returns what KVM translates each vCPU's addresses by now; when there is no KVM to be asked,
-/// whether kvm_intel is there in its place.
+/// Returns the MMU and the roots of each vCPU; if detached, whether kvm_intel is loaded.
 ///
 /// # Errors
 ///
@@ -315,27 +324,28 @@ pub(crate) fn mmus() -> Result<Result<Lines, bool>> {
     if attach.phase == Phase::Detached {
         return Ok(Err(attach.live));
     }
-    // SAFETY: As in `status()`.
+    // SAFETY: The phase is not `Detached` and the mutex is held, so the symbols are resolved until
+    // this returns.
     unsafe { mmus::lines() }.map(Ok)
 }
 
 /// Calls a function while kvm_intel's symbols are resolved.
 ///
-/// Attach and detach wait for it.
+/// Attach and detach wait for the function.
 ///
 /// # Errors
 ///
-/// What is said of kvm_intel if they are not; nothing was called then.
+/// A message for the user if kvm_intel is not attached; the function was not called.
 pub(crate) fn with_kvm_symbols<R>(function: impl FnOnce() -> R) -> Result<R, &'static str> {
     let attach = ATTACH.lock();
     if attach.phase == Phase::Detached {
         return Err(symbols::absence(attach.live));
     }
-    // By the invariant the symbols are resolved, and they stay so as in `status()`.
+    // By the invariant the symbols are resolved, and they stay so while the mutex is held.
     Ok(function())
 }
 
-/// A registered backend, and the notifier that goes with it.
+/// A registered backend, with its notifier.
 ///
 /// Livepatch pins the module while it is enabled, so this is dropped only when C serves again.
 pub(crate) struct Attachment<B: Backend<Vcpu = Vcpu>> {
@@ -348,26 +358,26 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
     ///
     /// # Errors
     ///
-    /// Those of [`Registry::register()`] and of the module notifier; [`ENOMEM`]; [`EEXIST`] when
-    /// called a second time in the life of the module.
+    /// The errors of [`Registry::register()`] and of the module notifier; [`ENOMEM`]; [`EEXIST`]
+    /// when called a second time in the life of the module.
     pub(crate) fn new() -> Result<Self> {
         if INITIALISED.xchg(true, Relaxed) {
             return Err(EEXIST);
         }
         let record = FlushedCpusMemory::new()?;
-        // SAFETY: The flag lets one caller come here, once.
+        // SAFETY: The flag lets one caller get here, once.
         unsafe { ATTACH.init() };
         {
             let mut attach = ATTACH.lock();
             attach.registry.register::<B>()?;
             attach.ops = Some(ops::table::<B>());
         }
-        // From here on, dropping the value undoes all.
+        // From here on, dropping the value undoes every step.
         let this = Self {
             _record: record,
             _backend: PhantomData,
         };
-        // SAFETY: The callback is ready to be called.
+        // SAFETY: The state that the callback uses is initialised.
         to_result(unsafe { bindings::vmx_vpid_notifier_register() })?;
         Ok(this)
     }
@@ -376,10 +386,10 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
     ///
     /// # Errors
     ///
-    /// Those of livepatch; the log names a symbol that could not be resolved.
+    /// The errors of livepatch; the log names a symbol that could not be resolved.
     pub(crate) fn enable(&self) -> Result {
-        // The very table that the static calls are pointed at: livepatch looks for its functions,
-        // and no others, on every stack.
+        // Livepatch looks for the functions of this table, and no others, on every stack, so the
+        // static calls use the same table.
         let ops = ATTACH.lock().ops.ok_or(EINVAL)?;
         // SAFETY: `new()` refused an incomplete table, and this is the last step of the module's
         // initialisation.
@@ -394,10 +404,11 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
 
 impl<B: Backend<Vcpu = Vcpu>> Drop for Attachment<B> {
     fn drop(&mut self) {
-        // SAFETY: Registered in `new()`; to take out what is not there is harmless.
+        // SAFETY: `new()` registered the notifier; removing one that is not registered is harmless.
         unsafe { bindings::vmx_vpid_notifier_unregister() };
         let mut attach = ATTACH.lock();
-        // Refused, with a line in the log, if livepatch let the module go while it serves.
+        // The registry refuses, with a line in the log, if livepatch released the module while the
+        // backend serves.
         if attach.registry.unregister().is_ok() {
             attach.ops = None;
         }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether the VMCS of a vCPU has what its guest caches tagged as it ought to be.
+//! This module checks that the VMCS of a vCPU has the VPID that the flushes use.
 //!
-//! KVM writes control and number when it sets a VMCS up, and this layer invalidates by the numbers
-//! that it keeps beside it: were the two not the same, a flush would be of something else.  So on
-//! demand each flush looks at the VMCS, which is the current one of the CPU then.
+//! KVM writes control and number when it sets up a VMCS, and the flushes use the numbers that KVM
+//! keeps beside it.  If the two differed, a flush would invalidate another VPID. So on demand each
+//! flush reads the VMCS, which is the CPU's current one then.
 
 use crate::{
     bindings,
@@ -45,16 +45,16 @@ impl Vmcs for Current {
     }
 }
 
-/// What was found by one look.
+/// The result of one check.
 #[derive(Clone, Copy)]
 pub(crate) struct VmcsCheck {
     /// When, in nanoseconds of the kernel's monotonic clock.
     pub(crate) time: u64,
-    /// How the VMCS has it.
+    /// The VPID in the VMCS.
     pub(crate) found: Result<VmcsVpid, VmcsVpidError>,
-    /// How it ought to be.
+    /// The VPID that the VMCS has to have.
     pub(crate) wanted: VmcsVpid,
-    /// Whether the VPID is in use, as KVM's bitmap or the pool has it.
+    /// Whether the active allocator has the VPID in use.
     pub(crate) in_use: bool,
 }
 
@@ -65,12 +65,12 @@ impl VmcsCheck {
     }
 }
 
-/// What was found so far.
+/// The results so far.
 #[derive(Clone, Copy)]
 pub(crate) struct VmcsChecks {
-    /// How many looks there were.
+    /// The number of checks.
     pub(crate) count: u64,
-    /// How many found something wrong.
+    /// The number of checks that found a difference.
     pub(crate) wrong: u64,
     /// The last one.
     pub(crate) last: Option<VmcsCheck>,
@@ -88,13 +88,13 @@ global_lock! {
     };
 }
 
-/// Makes ready for looks; to be called once, before anything is attached.
+/// Initialises the results.  Called once, before the backend is attached.
 ///
 /// # Safety
 ///
-/// Nobody else calls anything of this file meanwhile, and no one calls this again.
+/// No other code uses this file before the function returns, and it is called once.
 pub(super) unsafe fn set_up() {
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements this is called once, and no other code uses the lock yet.
     unsafe { CHECKS.init() };
 }
 
@@ -103,10 +103,10 @@ pub(crate) fn checks() -> VmcsChecks {
     *CHECKS.lock()
 }
 
-/// Returns how the VMCS of a vCPU ought to have it; answers to `vmx_secondary_exec_control()`,
-/// `init_vmcs()` and `prepare_vmcs02_early_rare()`.
+/// Returns the VPID that the VMCS of a vCPU has to have.  Equivalent of
+/// `vmx_secondary_exec_control()`, `init_vmcs()` and `prepare_vmcs02_early_rare()`.
 ///
-/// With the VMCS of L2 the control is on if it is with that of L1, or if L1 has it on for L2.
+/// In the VMCS of L2 the control is set if it is set in the VMCS of L1, or if L1 sets it for L2.
 fn wanted(vcpu: &Vcpu) -> VmcsVpid {
     vcpu.current_vpid().map_or(VmcsVpid::None, VmcsVpid::By)
 }

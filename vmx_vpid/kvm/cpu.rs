@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The CPU: what it can invalidate, and how an invalidation is issued on it.
+//! This module reads which invalidations the CPU supports, and issues invalidations on it.
 
 use crate::{
     bindings,
@@ -41,34 +41,34 @@ use kernel::{
     prelude::*, //
 };
 
-/// Asks the CPU what it can do; to be called once, before anything else of this file.
+/// Reads the capabilities of the CPU. Called once, before any other function of this file.
 ///
 /// # Errors
 ///
-/// [`ENODEV`] when it has no VMX, or the firmware has it off.
+/// [`ENODEV`] when the CPU has no VMX, or the firmware turned it off.
 pub(crate) fn probe() -> Result {
-    // SAFETY: The helper reads registers, with their absence caught, and writes what the functions
-    // below read; the module is being loaded, so that none of them runs.
+    // SAFETY: The helper reads registers, handles their absence, and writes the variables that the
+    // functions below read.  The module is being loaded, so none of these runs.
     to_result(unsafe { bindings::vmx_vpid_read_cpu() })
 }
 
-/// Returns what the CPU can invalidate.
+/// Returns the invalidations that the CPU supports.
 #[inline]
 pub(crate) fn caps() -> EptVpidCap {
-    // SAFETY: Written by `probe()` alone, before there was a reader.
+    // SAFETY: Only `probe()` writes the variable, before any reader exists.
     EptVpidCap::from(unsafe { bindings::vmx_vpid_cpu.ept_vpid_cap })
 }
 
-/// Returns how many bits a physical address of the CPU's has.
+/// Returns the width of the CPU's physical addresses.
 pub(super) fn physical_width() -> MaxPhyAddr {
-    // SAFETY: Written by `probe()` alone, before there was a reader.
+    // SAFETY: Only `probe()` writes the variable, before any reader exists.
     MaxPhyAddr::new(unsafe { bindings::vmx_vpid_cpu.maxphyaddr }.into())
 }
 
-/// Returns how wide a linear address the CPU can invalidate.
+/// Returns the width of linear addresses that the CPU can invalidate.
 #[inline]
 pub(super) fn linear_width() -> LinearWidth {
-    // SAFETY: Written by `probe()` alone, before there was a reader.
+    // SAFETY: Only `probe()` writes the variable, before any reader exists.
     if unsafe { bindings::vmx_vpid_cpu.la57 } {
         LinearWidth::Bits57
     } else {
@@ -76,11 +76,12 @@ pub(super) fn linear_width() -> LinearWidth {
     }
 }
 
-/// Returns the number of the CPU that runs this code, which may be another one right after.
+/// Returns the number of the CPU that runs this code.  The task may move to another CPU right
+/// after.
 #[inline]
 pub(super) fn current() -> u32 {
     let cpu: u32;
-    // SAFETY: Reads a word of this CPU's that the kernel wrote at boot.
+    // SAFETY: The instruction reads a per-CPU word that the kernel wrote at boot.
     unsafe {
         kernel::asm!(
             "movl %gs:{number}(%rip), {cpu:e}";
@@ -92,17 +93,17 @@ pub(super) fn current() -> u32 {
     cpu
 }
 
-/// Calls a function during which the task stays on this CPU.
+/// Calls a function with preemption disabled, so that the task stays on this CPU.
 pub(super) fn with_preemption_disabled<R>(function: impl FnOnce() -> R) -> R {
-    // SAFETY: Undone below.
+    // SAFETY: The call of `vmx_vpid_unpin()` below undoes it.
     unsafe { bindings::vmx_vpid_pin() };
     let result = function();
-    // SAFETY: Done above.
+    // SAFETY: The call of `vmx_vpid_pin()` above disabled preemption.
     unsafe { bindings::vmx_vpid_unpin() };
     result
 }
 
-/// The CPU that runs this code, and why it is told to invalidate.
+/// The CPU that runs this code, with the reason of an invalidation.
 ///
 /// # Invariants
 ///
@@ -111,14 +112,15 @@ pub(super) fn with_preemption_disabled<R>(function: impl FnOnce() -> R) -> R {
 pub(super) struct Cpu(Reason);
 
 impl Cpu {
-    /// Takes the CPU for what an operation invalidates.
+    /// Makes a value for the invalidations of an operation.
     ///
     /// # Safety
     ///
-    /// To be called within an operation of the backend; the value is not to be kept beyond.
+    /// Called within an operation of the backend; the caller drops the value before the operation
+    /// ends.
     #[inline]
     pub(super) unsafe fn new(reason: Reason) -> Self {
-        // INVARIANT: By the contract.
+        // INVARIANT: By the safety requirements an operation of the backend runs.
         Self(reason)
     }
 }
@@ -177,17 +179,17 @@ impl Invalidate for Cpu {
 impl Recorder for Cpu {
     #[inline(always)]
     fn is_recorded(self, vpid: Option<Vpid>) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: By the type invariant an operation runs, so the record of flushed CPUs exists.
         unsafe { flushed_cpus::on_this_cpu() }.contains(vpid)
     }
 
     fn record(self, vpid: Vpid) {
-        // SAFETY: By the type invariant.
+        // SAFETY: By the type invariant an operation runs, so the record of flushed CPUs exists.
         unsafe { flushed_cpus::flushed() }.insert(vpid, current());
     }
 
-    // A trace event that is on tells on the long way: what it needs would have to be kept over the
-    // call of it.
+    // The slow path emits the trace event: its arguments would have to be kept in registers across
+    // the instruction.
     #[inline(always)]
     fn issue_fast(self, what: Invalidation) -> bool {
         let worked = match what {
@@ -207,7 +209,7 @@ impl Recorder for Cpu {
     }
 }
 
-/// Why an instruction failed, in words; to be shown right after it did.
+/// Displays why an instruction failed; shown right after the failure.
 struct Cause(InsnError);
 
 impl fmt::Display for Cause {

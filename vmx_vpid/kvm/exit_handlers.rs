@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The other fast way in: KVM's table of exit handlers, pointed straight at the backend.
+//! This module points KVM's table of exit handlers straight at the backend.
 //!
-//! KVM calls the handler of an exit through `kvm_vmx_exit_handlers`, a table of pointers that it
-//! fills when kvm_intel is loaded.  As with the static calls in [`super::static_calls`], they are
-//! pointed at the very functions that livepatch leads to.
+//! KVM calls the handler of an exit through `kvm_vmx_exit_handlers`, a table of pointers that
+//! kvm_intel fills when it is loaded.  As with the static calls in [`super::static_calls`], the
+//! pointers lead to the very functions that livepatch leads to.
 //!
-//! Where retpolines are built in, KVM calls some handlers directly and not through the table, that
-//! of EPT misconfigurations among them: livepatch alone leads to the backend then.
+//! With retpolines built in, KVM calls some handlers directly and not through the table, among them
+//! that of EPT misconfigurations: only livepatch leads these calls to the backend.
 
 use crate::bindings;
 use core::ptr;
@@ -35,13 +35,14 @@ impl Place {
     /// The symbols of kvm_intel are resolved; `from` and `to` are handlers, and no one else writes
     /// the table.
     unsafe fn switch(&self, from: *mut c_void, to: *mut c_void) -> bool {
-        // SAFETY: By the contract the table is there, and it has the exit.
+        // SAFETY: By the safety requirements the symbols are resolved, and the table has an element
+        // for the exit.
         let place = unsafe { bindings::vmx_vpid_exit_handler(self.reason) };
         // SAFETY: `place` is an aligned element of the table, which vCPUs read at any time.
         if unsafe { ptr::read_volatile(place) } != from {
             return false;
         }
-        // SAFETY: As above; a pointer is written by one store.
+        // SAFETY: `place` is an aligned element of the table; one store writes the pointer.
         unsafe { ptr::write_volatile(place, to) };
         true
     }
@@ -53,7 +54,7 @@ impl Place {
     }
 }
 
-/// How many exits the backend handles that KVM's table leads to.
+/// The number of exits that KVM's table leads to and the backend handles.
 pub(super) const EXITS: usize = 5 + if cfg!(CONFIG_MITIGATION_RETPOLINE) {
     0
 } else {
@@ -71,7 +72,8 @@ unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; EXITS] {
             Place {
                 name: stringify!($name),
                 reason: bindings::$reason,
-                // SAFETY: Reading an import is reading a pointer; it is filled in by the contract.
+                // SAFETY: An import is a static pointer; by the safety requirements it is filled
+                // in.
                 original: unsafe { bindings::$original },
                 replacement: ops.$name,
             }
@@ -112,10 +114,10 @@ unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; EXITS] {
     ]
 }
 
-/// Points KVM's exits at the backend; returns how many do so now.
+/// Points KVM's exits at the backend; returns how many lead there.
 ///
-/// An exit that leads to an unexpected function is left alone: with `nested=0` those of VMX
-/// instructions lead to one that raises #UD.  To call this twice changes nothing.
+/// An exit that leads to an unexpected function is left alone: with `nested=0` the exits of VMX
+/// instructions lead to a handler that raises #UD. A second call changes nothing.
 ///
 /// # Safety
 ///
@@ -123,7 +125,7 @@ unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; EXITS] {
 /// and calls of this and of [`disarm()`] are serialised.
 pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
     let mut armed = 0;
-    // SAFETY: By the contract the symbols are resolved.
+    // SAFETY: By the safety requirements the symbols are resolved.
     for exit in unsafe { exits(ops) } {
         let to = exit.replacement();
         // SAFETY: Both are handlers of this exit; the second call writes what is there.
@@ -137,18 +139,18 @@ pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
 }
 
 /// Points KVM's exits back at kvm_intel's functions, which are still livepatched, and waits until
-/// no vCPU is about to call what it read from the table before.
+/// no vCPU is about to call a pointer that it read from the table before.
 ///
 /// # Safety
 ///
 /// The symbols of kvm_intel are resolved, calls of this and of [`arm()`] are serialised, and this
 /// task may sleep.
 pub(super) unsafe fn disarm(ops: &bindings::vmx_vpid_ops) {
-    // SAFETY: By the contract the symbols are resolved.
+    // SAFETY: By the safety requirements the symbols are resolved.
     for exit in unsafe { exits(ops) } {
         // SAFETY: Both are handlers of this exit.
         unsafe { exit.switch(exit.replacement(), exit.original) };
     }
-    // SAFETY: By the contract.
+    // SAFETY: By the safety requirements this task may sleep.
     unsafe { bindings::vmx_vpid_wait_for_exits() };
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory of the record of where VPIDs were flushed.
+//! This module owns the memory of the record of flushed CPUs.
 //!
-//! Most flushes look into it.  So it is a static, published before the first operation can be
-//! called and withdrawn after the last.
+//! Most flushes read the record.  So it is a static, published before KVM can call the first
+//! operation and withdrawn after the last.
 
 use crate::{
     bindings,
@@ -33,21 +33,23 @@ use kernel::{
 
 /// A word of the record.
 ///
-/// An atomic, but for the accesses that every flush and every VPID that is taken make: the kernel
-/// crate calls a function for each.
+/// It is an atomic.  Every flush and every allocation access the word directly, because the kernel
+/// crate calls a function for each access.
 #[repr(transparent)]
 pub(super) struct SharedWord(Atomic<u64>);
 
 impl Word for SharedWord {
     #[inline(always)]
     fn read(&self) -> u64 {
-        // SAFETY: An aligned live word.  One load of all of it: what a relaxed one is.
+        // SAFETY: The pointer is aligned and the word is live.  One load of the whole word is a
+        // relaxed load.
         unsafe { self.0.as_ptr().read_volatile() }
     }
 
     #[inline(always)]
     fn clear(&self) {
-        // SAFETY: An aligned live word.  One store of all of it: what a relaxed one is.
+        // SAFETY: The pointer is aligned and the word is live.  One store of the whole word is a
+        // relaxed store.
         unsafe { self.0.as_ptr().write_volatile(0) };
     }
 
@@ -56,12 +58,12 @@ impl Word for SharedWord {
     }
 }
 
-/// The record; dropping it withdraws it.
+/// The memory of the record; dropping it withdraws the record.
 ///
 /// # Invariants
 ///
-/// `vmx_vpid_state` has its words, those of every CPU and VPID, and each `vmx_vpid_flushed_on_cpu` those of
-/// its CPU; nobody else writes these.
+/// `vmx_vpid_state` has the words of every CPU and VPID, and each `vmx_vpid_flushed_on_cpu` the
+/// words of its CPU; nothing else writes these variables.
 pub(super) struct FlushedCpusMemory {
     _words: KVVec<SharedWord>,
 }
@@ -69,7 +71,7 @@ pub(super) struct FlushedCpusMemory {
 impl FlushedCpusMemory {
     /// Makes the record of this machine: 512 KiB for every 64 CPUs.
     ///
-    /// To be called once at a time, before an operation can be called.
+    /// Called once at a time, before KVM can call an operation.
     ///
     /// # Errors
     ///
@@ -83,9 +85,9 @@ impl FlushedCpusMemory {
             words.push(SharedWord(word), GFP_KERNEL)?;
         }
         Self::publish(words.as_mut_ptr().cast(), planes - 1);
-        // INVARIANT: Pointer and number are the vector's, which does not grow from here on.
+        // INVARIANT: Pointer and number are those of the vector, which does not grow from here on.
         let record = Self { _words: words };
-        // SAFETY: The record lives, and what is returned is given up before it is.
+        // SAFETY: `record` lives, and `flushed` is dropped before it.
         let flushed = unsafe { flushed() };
         for cpu in 0..nr_cpu_ids() {
             if let Some(on_cpu) = flushed.on_cpu(cpu) {
@@ -96,19 +98,20 @@ impl FlushedCpusMemory {
         Ok(record)
     }
 
-    /// Tells the operations where the words are.
+    /// Publishes the words for the operations.
     fn publish(words: *mut u64, rest: usize) {
-        // SAFETY: No operation can be called, and one value lives at a time: nobody else accesses
-        // these.
+        // SAFETY: KVM can call no operation, and one value lives at a time: no other code accesses
+        // these variables.
         unsafe {
             bindings::vmx_vpid_state.flushed = words;
             bindings::vmx_vpid_state.flushed_rest = rest;
         }
     }
 
-    /// Tells a CPU where its words are, and which bit it has in them.
+    /// Publishes the words of a CPU, and the bit that it has in them.
     fn publish_on_cpu(cpu: u32, words: *mut u64, bit: u64) {
-        // SAFETY: As above; the helper writes what is that CPU's, if the machine can have it.
+        // SAFETY: KVM can call no operation, and one value lives at a time.  The helper writes the
+        // variable of that CPU, if the machine can have the CPU.
         unsafe { bindings::vmx_vpid_set_flushed_on_cpu(cpu, words, bit) };
     }
 }
@@ -122,19 +125,20 @@ impl Drop for FlushedCpusMemory {
     }
 }
 
-/// Returns the part of the record that is about the CPU that runs this code, which may be another
-/// one right after.
+/// Returns the record of the CPU that runs this code.  The task may move to another CPU right
+/// after.
 ///
-/// If the task moves in between, it is a part of neither CPU: the words of the one, and the bit
-/// that the other has in its own.
+/// If the task moves while this function reads, the result pairs one CPU's array with the other
+/// CPU's bit and must not be used.
 ///
 /// # Safety
 ///
-/// As that of [`flushed()`].
+/// A [`FlushedCpusMemory`] lives, and outlives the returned value.
 #[inline(always)]
 pub(super) unsafe fn on_this_cpu() -> FlushedOnCpu<'static, SharedWord> {
-    // SAFETY: By the contract a `FlushedCpusMemory` lives, which wrote these for each CPU that there can be:
-    // each plane is one of its own, whose words are initialised and are accessed atomically only.
+    // SAFETY: By the safety requirements a `FlushedCpusMemory` lives, which wrote these variables
+    // for each possible CPU. Each points to a plane whose words are initialised and accessed
+    // atomically only.
     unsafe {
         let plane: *const Plane<SharedWord> =
             percpu::this_cpu_word!(vmx_vpid_flushed_on_cpu) as *const _;
@@ -146,12 +150,12 @@ pub(super) unsafe fn on_this_cpu() -> FlushedOnCpu<'static, SharedWord> {
 ///
 /// # Safety
 ///
-/// A [`FlushedCpusMemory`] lives, and does as long as what is returned.  It does within an operation of the
-/// backend, livepatch's callback, and a reading of debugfs.
+/// A [`FlushedCpusMemory`] lives, and outlives the returned value.  It lives during an operation of
+/// the backend, a callback of livepatch and a read of debugfs.
 #[inline]
 pub(super) unsafe fn flushed() -> FlushedCpus<'static, SharedWord> {
-    // SAFETY: By the contract a `FlushedCpusMemory` lives, and is dropped only after the value was given up;
-    // these are its planes, which are initialised and are accessed atomically only.
+    // SAFETY: By the safety requirements a `FlushedCpusMemory` lives and outlives the value; these
+    // are its planes, whose words are initialised and accessed atomically only.
     unsafe {
         let first: *const Plane<SharedWord> = bindings::vmx_vpid_state.flushed.cast();
         let rest = slice::from_raw_parts(first.add(1), bindings::vmx_vpid_state.flushed_rest);

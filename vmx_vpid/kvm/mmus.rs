@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What KVM translates each vCPU's addresses by, asked of KVM's own structures.
+//! This module reads from KVM's structures which MMU translates each vCPU's addresses.
 
 use crate::{
     bindings,
@@ -20,12 +20,13 @@ use kernel::{
     }, //
 };
 
-/// How often all is read before what does not agree is shown as such.
+/// The number of reads before a difference is shown.
 ///
-/// A vCPU that enters or leaves L2 meanwhile has one half of each: that passes.
+/// If a vCPU enters or leaves L2 during a read, the read has one half of each state; the next one
+/// agrees.
 const TRIES: u32 = 4;
 
-/// How long it is waited for that.
+/// The pause between two reads.
 const PAUSE: Delta = Delta::from_millis(2);
 
 /// Bits 11:0 of CR3, if CR4.PCIDE is set.
@@ -44,7 +45,7 @@ pub(crate) struct Root {
     pub(crate) pcid: Option<u64>,
 }
 
-/// What KVM translates a vCPU's addresses by, and the roots that it keeps for it.
+/// The MMU of a vCPU, and the roots that KVM keeps for it.
 pub(crate) struct Line(bindings::vmx_vpid_mmu);
 
 impl Line {
@@ -65,7 +66,7 @@ impl Line {
     /// kvm_intel's symbols are resolved.
     unsafe fn choice(&self) -> Choice {
         Choice::of(Setup {
-            // SAFETY: The contract of this function.
+            // SAFETY: By the safety requirements the symbols are resolved.
             ept: unsafe { symbols::enable_ept_by_now() },
             l2: self.0.l2,
             ept12: self.0.ept12,
@@ -132,12 +133,12 @@ pub(super) unsafe fn lines() -> Result<Lines> {
     let mut tries = 0;
     loop {
         tries += 1;
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements the symbols are resolved.
         let raw = unsafe { read() }?;
         let mut lines = KVVec::with_capacity(raw.len(), GFP_KERNEL)?;
         for raw in raw {
             let line = Line(raw);
-            // SAFETY: The contract of this function.
+            // SAFETY: By the safety requirements the symbols are resolved.
             let choice = unsafe { line.choice() };
             lines.push((line, choice), GFP_KERNEL)?;
         }
@@ -149,7 +150,7 @@ pub(super) unsafe fn lines() -> Result<Lines> {
     }
 }
 
-/// Reads what there is of each vCPU.
+/// Reads the state of each vCPU.
 ///
 /// # Errors
 ///
@@ -161,7 +162,8 @@ pub(super) unsafe fn lines() -> Result<Lines> {
 unsafe fn read() -> Result<KVVec<bindings::vmx_vpid_mmu>> {
     let mut room = 64;
     loop {
-        // Memory is not to be asked for with KVM's lock held: hence the room in advance.
+        // The memory is allocated in advance, because nothing may be allocated with KVM's lock
+        // held.
         let mut raw = KVVec::<bindings::vmx_vpid_mmu>::with_capacity(room, GFP_KERNEL)?;
         // SAFETY: By the contract; the vector has the room.
         let count = unsafe { bindings::vmx_vpid_mmus(raw.as_mut_ptr(), room) };

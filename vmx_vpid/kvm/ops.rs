@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The functions that KVM is given, and the backend behind them.
+//! This module defines the functions that KVM calls, and the backend behind them.
 //!
-//! A pointer to each goes into livepatch's table and, for the flushes, into KVM's static calls.
+//! Livepatch's table, KVM's static calls (for flushes) and KVM's exit table (for exits) point to
+//! these functions.
 
 use crate::{
     backend::Backend,
@@ -54,31 +55,33 @@ use kernel::{
     task::Task, //
 };
 
-/// Issues what answers a request, on this CPU.
+/// Serves a flush request on this CPU.
 #[inline(always)]
 fn flush(request: Request, vcpu: &Vcpu) {
-    // SAFETY: There is a vCPU: an operation was called for it, which does not end before this.
+    // SAFETY: KVM called an operation for `vcpu`, and the operation does not end before `cpu` is
+    // dropped.
     let cpu = unsafe { Cpu::new(request.into()) };
     if switches::needs_slow_path(request) || !flush::flush_fast(request, vcpu, cpu) {
         flush_slow(vcpu, request);
     }
 }
 
-/// Issues what answers a request, where there is more to it.
+/// Serves a flush request by the slow path.
 #[cold]
 #[inline(never)]
 fn flush_slow(vcpu: &Vcpu, request: Request) {
-    // SAFETY: As in `flush()`, the one that calls this.
+    // SAFETY: KVM called an operation for `vcpu`, and the operation does not end before `cpu` is
+    // dropped.
     let cpu = unsafe { Cpu::new(request.into()) };
     let policy = switches::policy();
-    // A flush that is lost was reported and counted; KVM cannot be told.
+    // A lost flush is reported and counted already; KVM's functions return no error.
     let _ = flush::flush_slow(request, vcpu, policy, cpu);
     if policy.check_vmcs() {
         check_vmcs::look(vcpu);
     }
 }
 
-/// Tells that a vCPU has to do without a VPID.
+/// Reports that a vCPU gets no VPID.
 #[cold]
 fn no_vpid_left() {
     count!(VpidExhausted);
@@ -86,7 +89,7 @@ fn no_vpid_left() {
     pr_warn_once!("all VPIDs are in use: a vCPU runs without one, and is flushed more\n");
 }
 
-/// Tells that C freed a number that is no VPID in use.
+/// Reports that C freed a number that is no VPID in use.
 #[cold]
 fn not_held(vpid: c_int) {
     count!(VpidNotHeld);
@@ -110,7 +113,8 @@ impl Backend for Native {
             count!(VpidOff);
             return None;
         }
-        // SAFETY: As above, and KVM does not go away before this returns.
+        // SAFETY: KVM calls this for a vCPU, so the symbols are resolved since `pre_patch`, and
+        // kvm_intel is not unloaded before this function returns.
         let source = unsafe { Vpids::new() };
         let Some(owned) = OwnedVpid::alloc(&source) else {
             no_vpid_left();
@@ -124,7 +128,8 @@ impl Backend for Native {
 
     #[inline]
     fn free_vpid(vpid: Vpid) {
-        // SAFETY: As in `allocate_vpid()`.
+        // SAFETY: KVM calls this for a vCPU, so the symbols are resolved since `pre_patch`, and
+        // kvm_intel is not unloaded before this function returns.
         let source = unsafe { Vpids::new() };
         let held = OwnedVpid::from_foreign(&source, vpid).free().is_ok();
         trace::release(vpid, held);
@@ -161,46 +166,51 @@ impl Backend for Native {
 
     #[inline]
     fn handle_invlpg(vcpu: &Vcpu) -> ExitResult {
-        // SAFETY: The operation is called in a handler of an exit, and this is done once in each.
+        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this is the only
+        // `Exit` of it.
         exits::invlpg::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
     fn handle_invpcid(vcpu: &Vcpu) -> ExitResult {
-        // SAFETY: As above.
+        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this is the only
+        // `Exit` of it.
         exits::invpcid::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
     fn handle_invvpid(vcpu: &Vcpu) -> ExitResult {
-        // SAFETY: As above.
+        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this is the only
+        // `Exit` of it.
         exits::invvpid::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
     fn handle_invept(vcpu: &Vcpu) -> ExitResult {
-        // SAFETY: As above.
+        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this is the only
+        // `Exit` of it.
         exits::invept::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
     fn handle_ept_violation(vcpu: &Vcpu) -> ExitResult {
-        // SAFETY: As above.
+        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`.
         exits::ept_violation::handle(unsafe { EptExit::new(vcpu) })
     }
 
     #[inline]
     fn handle_ept_misconfig(vcpu: &Vcpu) -> ExitResult {
-        // SAFETY: As above.
+        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`.
         exits::ept_misconfig::handle(unsafe { EptExit::new(vcpu) })
     }
 }
 
-/// Keeps the caller from leaving by a jump.
+/// Keeps the caller from ending in a jump to its last callee.
 ///
 /// Livepatch frees this module's code when no task has a return address inside one of the entries
-/// below.  An entry that jumped to its last callee would leave no such address while the callee
-/// runs.  An instruction after the call, even an empty one, makes the call a call.
+/// below.  An entry that jumped to its last callee would leave no such address on the stack while
+/// the callee runs.  An instruction after the call, even an empty one, keeps the compiler from
+/// making it a jump.
 #[inline(always)]
 fn stay_on_stack() {
     // SAFETY: The template is empty.
@@ -222,7 +232,7 @@ fn current() -> usize {
 struct Entry<B>(PhantomData<B>);
 
 impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
-    /// In the place of `allocate_vpid()`; 0 stands for "none".
+    /// Takes the place of `allocate_vpid()`; 0 stands for "none".
     extern "C" fn allocate_vpid() -> c_int {
         let vpid = match B::allocate_vpid() {
             Some(vpid) => vpid.into_raw(),
@@ -235,7 +245,7 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         c_int::from(vpid)
     }
 
-    /// In the place of `free_vpid()`, which takes 0 for "none".
+    /// Takes the place of `free_vpid()`; 0 stands for "none".
     extern "C" fn free_vpid(vpid: c_int) {
         match u16::try_from(vpid) {
             Ok(vpid) => {
@@ -253,8 +263,8 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
     ///
     /// A compiler may inline `allocate_vpid()` into the body, or split it, where livepatch does not
     /// reach it.  While the backend is attached, such a copy finds KVM's bitmap full.  Nothing reads
-    /// the VPID before this function returns: kvm_vcpu_after_set_cpuid() and the reset of the vCPU
-    /// come later in kvm_arch_vcpu_create().
+    /// the VPID before this function returns: kvm_vcpu_after_set_cpuid() and the reset of the
+    /// vCPU come later in kvm_arch_vcpu_create().
     ///
     /// # Safety
     ///
@@ -294,42 +304,45 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         stay_on_stack();
     }
 
-    /// In the place of `vmx_flush_tlb_all()`.
+    /// Takes the place of `vmx_flush_tlb_all()`.
     ///
     /// # Safety
     ///
-    /// `vcpu` is loaded by this task; to be called by KVM only.
+    /// Called by KVM only, with `vcpu` loaded by this task.
     unsafe extern "C" fn flush_tlb_all(vcpu: *mut bindings::kvm_vcpu) {
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements KVM called an operation for `vcpu`, which this task
+        // has loaded.
         B::flush_tlb_all(unsafe { Vcpu::from_raw(vcpu) });
         stay_on_stack();
     }
 
-    /// In the place of `vmx_flush_tlb_current()`.
+    /// Takes the place of `vmx_flush_tlb_current()`.
     ///
     /// # Safety
     ///
-    /// `vcpu` is loaded by this task; to be called by KVM only.
+    /// Called by KVM only, with `vcpu` loaded by this task.
     unsafe extern "C" fn flush_tlb_current(vcpu: *mut bindings::kvm_vcpu) {
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements KVM called an operation for `vcpu`, which this task
+        // has loaded.
         B::flush_tlb_current(unsafe { Vcpu::from_raw(vcpu) });
         stay_on_stack();
     }
 
-    /// In the place of `vmx_flush_tlb_gva()`.
+    /// Takes the place of `vmx_flush_tlb_gva()`.
     ///
-    /// `_full` is where a backend tells that it flushed more than the address, to spare the caller
-    /// the rest of a list; VMX leaves it alone.
+    /// A backend may report in `_full` that it flushed more than the address, so that the caller
+    /// skips the rest of a list; VMX does not.
     ///
     /// # Safety
     ///
-    /// `vcpu` is loaded by this task; to be called by KVM only.
+    /// Called by KVM only, with `vcpu` loaded by this task.
     unsafe extern "C" fn flush_tlb_gva(
         vcpu: *mut bindings::kvm_vcpu,
         addr: bindings::gva_t,
         _full: *mut bool,
     ) {
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements KVM called an operation for `vcpu`, which this task
+        // has loaded.
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
         // KVM has checked the address; of one that is not canonical nothing can be cached.
         // CAST: `unsigned long` has 64 bits.
@@ -339,22 +352,23 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         stay_on_stack();
     }
 
-    /// In the place of `vmx_flush_tlb_guest()`.
+    /// Takes the place of `vmx_flush_tlb_guest()`.
     ///
     /// # Safety
     ///
-    /// `vcpu` is loaded by this task; to be called by KVM only.
+    /// Called by KVM only, with `vcpu` loaded by this task.
     unsafe extern "C" fn flush_tlb_guest(vcpu: *mut bindings::kvm_vcpu) {
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements KVM called an operation for `vcpu`, which this task
+        // has loaded.
         B::flush_tlb_guest(unsafe { Vcpu::from_raw(vcpu) });
         stay_on_stack();
     }
 }
 
-/// Makes the entries of handlers of exits, which have one form.
+/// Defines the entries of exit handlers, which have one form.
 ///
-/// They return what KVM's do: 1 or more to run the guest, 0 to go to user space, an errno to have
-/// KVM_RUN fail.
+/// They return what KVM's handlers return: 1 or more to resume the guest, 0 to exit to user space,
+/// an errno to make KVM_RUN fail.
 macro_rules! handlers {
     ($($(#[$doc:meta])* $name:ident)*) => {
         impl<B: Backend<Vcpu = Vcpu>> Entry<B> {$(
@@ -364,7 +378,8 @@ macro_rules! handlers {
             ///
             /// To be called by KVM only, to handle an exit of `vcpu`, which is loaded by this task.
             unsafe extern "C" fn $name(vcpu: *mut bindings::kvm_vcpu) -> c_int {
-                // SAFETY: The contract of this function.
+                // SAFETY: By the safety requirements KVM handles an exit of `vcpu`, which this task
+                // has loaded.
                 let ret = match B::$name(unsafe { Vcpu::from_raw(vcpu) }) {
                     ExitResult::Resume => 1,
                     ExitResult::UserSpace => 0,
@@ -378,21 +393,21 @@ macro_rules! handlers {
 }
 
 handlers! {
-    /// In the place of `handle_invlpg()`.
+    /// Takes the place of `handle_invlpg()`.
     handle_invlpg
-    /// In the place of `handle_invpcid()`.
+    /// Takes the place of `handle_invpcid()`.
     handle_invpcid
-    /// In the place of `handle_invvpid()`.
+    /// Takes the place of `handle_invvpid()`.
     handle_invvpid
-    /// In the place of `handle_invept()`.
+    /// Takes the place of `handle_invept()`.
     handle_invept
-    /// In the place of `handle_ept_violation()`.
+    /// Takes the place of `handle_ept_violation()`.
     handle_ept_violation
-    /// In the place of `handle_ept_misconfig()`.
+    /// Takes the place of `handle_ept_misconfig()`.
     handle_ept_misconfig
 }
 
-/// Makes the table of operations of a backend; what it does not have stays empty.
+/// Makes the table of operations of a backend.  An operation that the backend lacks stays empty.
 pub(super) const fn table<B: Backend<Vcpu = Vcpu>>() -> bindings::vmx_vpid_ops {
     macro_rules! entry {
         ($has:ident, $name:ident) => {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters, one copy for each CPU, so that a flush never touches a shared cache line.
+//! This module increments counters, of which each CPU has its own copy, so that a flush touches no
+//! shared cache line.
 //!
-//! The kernel crate has no per-CPU variables.  The array is defined in `rust/helpers.c`; here it is
-//! incremented as `this_cpu_inc()` does it in C: by one instruction, which neither an interrupt nor
-//! a migration can come in between.
+//! The kernel crate has no per-CPU variables.  `rust/helpers.c` defines the array.  It is
+//! incremented here as `this_cpu_inc()` does it in C: by one instruction, which neither an
+//! interrupt nor a migration can split.
 
 use crate::{
     bindings,
@@ -29,10 +30,11 @@ pub(super) fn increment<const N: usize>() {
     }
 }
 
-/// Increments a counter that is not known before it is needed.
+/// Increments a counter that is chosen at run time.
 #[inline]
 pub(super) fn increment_by_value(counter: Counter) {
-    // SAFETY: As above: a counter is less than `Counter::COUNT`.
+    // SAFETY: The array has `VMX_VPID_NR_COUNTERS` elements of 8 bytes on each CPU, and a counter
+    // is less than `Counter::COUNT`, which is at most that.
     unsafe {
         kernel::asm!(
             "incq %gs:{counters}(,{index},8)";
@@ -63,7 +65,7 @@ pub(crate) fn sum(counter: Counter) -> u64 {
 ///
 /// # Safety
 ///
-/// The variable has a word there, which nobody writes meanwhile.
+/// The variable has a word there, which nothing writes at the same time.
 macro_rules! this_cpu_word {
     ($variable:ident $(, $offset:literal)?) => {{
         let word: u64;

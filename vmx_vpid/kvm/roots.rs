@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The EPTs of running VMs: which there are, and their tables.
+//! This module finds the EPTs of running VMs, and reads their tables.
 
 use crate::{
     bindings,
@@ -24,7 +24,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// How many roots there is room for at first; a VM has one or two for each way it is run.
+/// The initial room for roots; a VM has one or two for each role.
 const FEW: usize = 16;
 
 /// A VM, as it is known again.
@@ -70,7 +70,8 @@ impl Root {
 fn listed<T: Copy>(list: impl Fn(&mut KVVec<T>) -> Option<usize>) -> Result<Option<KVVec<T>>> {
     let mut room = FEW;
     loop {
-        // Memory is not to be asked for with KVM's locks held: hence the room in advance.
+        // The memory is allocated in advance, because nothing may be allocated with KVM's locks
+        // held.
         let mut all = KVVec::with_capacity(room, GFP_KERNEL)?;
         match list(&mut all) {
             None => return Ok(None),
@@ -135,8 +136,8 @@ pub(crate) struct Live(());
 
 impl Entries for Live {
     fn read(&mut self, at: Hpa) -> u64 {
-        // SAFETY: By the contract of the trait, `holds()` has told that this is in a table of
-        // KVM's; by the type invariant that is one until this value is gone.
+        // SAFETY: By the contract of the trait, `holds()` found that the address is in a table of
+        // KVM's; by the type invariant the table lives as long as this value.
         unsafe { bindings::vmx_vpid_read_entry(at.into_raw()) }
     }
 
@@ -153,7 +154,7 @@ impl Entries for Live {
     }
 }
 
-/// What is called with tables at hand.
+/// A function that is called while tables may be read.
 type Look<'a> = &'a mut dyn FnMut(&mut Live);
 
 /// Calls a function with the tables of an EPT at hand; returns whether VM and root are still
@@ -166,7 +167,8 @@ type Look<'a> = &'a mut dyn FnMut(&mut Live);
 /// kvm_intel's symbols are resolved until this returns.
 pub(crate) unsafe fn look_at(vm: &Vm, root: &Root, mut look: impl FnMut(&mut Live)) -> bool {
     let mut look: Look<'_> = &mut look;
-    // SAFETY: By the contract; what is passed on is what `vmx_vpid_look()` takes it for.
+    // SAFETY: By the safety requirements of this callback `vmx_vpid_look()` passes on the pointer
+    // that it was given.
     unsafe { bindings::vmx_vpid_look_at(vm, &root.0, (&raw mut look).cast()) }
 }
 
@@ -177,8 +179,9 @@ pub(crate) unsafe fn look_at(vm: &Vm, root: &Root, mut look: impl FnMut(&mut Liv
 /// `look` is that of [`look_at()`], which is running.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_look(look: *mut c_void) {
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements the symbols are resolved, and the pointers live until the
+    // call returns.
     let look = unsafe { &mut *look.cast::<Look<'_>>() };
-    // INVARIANT: It is gone when this returns.
+    // INVARIANT: The value is dropped before this function returns.
     look(&mut Live(()));
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The fast way in: KVM's static calls, pointed straight at the backend.
+//! This module points KVM's static calls straight at the backend.
 //!
-//! Livepatch alone costs some 80 instructions a call.  KVM calls the entries of `kvm_x86_ops` by
-//! static calls, direct calls that the kernel rewrites; pointed at the very functions that
-//! livepatch leads to, they cost nothing.  The same functions, since livepatch looks for these on
-//! every task's stack before it lets the module go.
+//! A call through livepatch costs some 80 instructions more.  KVM calls the entries of
+//! `kvm_x86_ops` by static calls, direct calls that the kernel rewrites.  They lead to the very
+//! functions that livepatch leads to, because livepatch looks for these functions on every task's
+//! stack before it releases the module.
 
 use crate::bindings;
 use core::ptr;
@@ -14,7 +14,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// A static call of KVM's and the two functions that it can lead to.
+/// A static call of KVM, and the two functions that it can lead to.
 struct Site {
     name: &'static str,
     key: *mut bindings::static_call_key,
@@ -30,8 +30,8 @@ impl Site {
     ///
     /// The site's pointers are those of one static call, and valid.
     unsafe fn leads_to(&self, function: *mut c_void) -> bool {
-        // SAFETY: `key` is valid by the contract.  Only module initialisation of kvm_intel, which
-        // is over or has not begun, and this code, which is serialised, write it.
+        // SAFETY: By the safety requirements `key` is valid.  Only the initialisation of kvm_intel,
+        // which is over or has not begun, and this code, which is serialised, write it.
         unsafe { ptr::read_volatile(&raw const (*self.key).func) == function }
     }
 
@@ -41,7 +41,8 @@ impl Site {
     ///
     /// The site's pointers are those of one static call, and valid.
     unsafe fn switch(&self, from: *mut c_void, to: *mut c_void) -> bool {
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements the site's pointers are those of one static call, and
+        // valid.
         if !unsafe { self.leads_to(from) } {
             return false;
         }
@@ -56,12 +57,14 @@ macro_rules! site {
     ($ops:expr, $name:ident, $key:ident, $trampoline:ident, $original:ident) => {
         Site {
             name: stringify!($name),
-            // SAFETY: Reading an import is reading a pointer; it is filled in by the contract of
+            // SAFETY: An import is a static pointer; it is filled in by the safety requirements of
             // `sites()`.
             key: unsafe { bindings::$key }.cast(),
-            // SAFETY: As above.
+            // SAFETY: An import is a static pointer; it is filled in by the safety requirements of
+            // `sites()`.
             trampoline: unsafe { bindings::$trampoline },
-            // SAFETY: As above.
+            // SAFETY: An import is a static pointer; it is filled in by the safety requirements of
+            // `sites()`.
             original: unsafe { bindings::$original },
             replacement: match $ops.$name {
                 Some(function) => function as *mut c_void,
@@ -71,7 +74,7 @@ macro_rules! site {
     };
 }
 
-/// How many of the operations are static calls.
+/// The number of operations that are static calls.
 pub(super) const SITES: usize = 4;
 
 /// Returns the static calls that a table of operations replaces.
@@ -112,10 +115,10 @@ unsafe fn sites(ops: &bindings::vmx_vpid_ops) -> [Site; SITES] {
     ]
 }
 
-/// Points KVM's static calls at the backend; returns how many do so now.
+/// Points KVM's static calls at the backend; returns how many lead there.
 ///
 /// A call that leads to an unexpected function (`vt_*` with TDX built in) is left alone: livepatch
-/// serves it.  To call this twice changes nothing.
+/// serves it.  A second call changes nothing.
 ///
 /// # Safety
 ///
@@ -123,11 +126,11 @@ unsafe fn sites(ops: &bindings::vmx_vpid_ops) -> [Site; SITES] {
 /// and calls of this and of [`disarm()`] are serialised.
 pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
     let mut armed = 0;
-    // SAFETY: By the contract the symbols are resolved.
+    // SAFETY: By the safety requirements the symbols are resolved.
     for site in unsafe { sites(ops) } {
         // SAFETY: `sites()` returns matching pointers.
         let switched = unsafe { site.switch(site.original, site.replacement) };
-        // SAFETY: As above.
+        // SAFETY: `sites()` returns matching pointers.
         if switched || unsafe { site.leads_to(site.replacement) } {
             armed += 1;
         } else {
@@ -146,7 +149,7 @@ pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
 ///
 /// The symbols of kvm_intel are resolved, and calls of this and of [`arm()`] are serialised.
 pub(super) unsafe fn disarm(ops: &bindings::vmx_vpid_ops) {
-    // SAFETY: By the contract the symbols are resolved.
+    // SAFETY: By the safety requirements the symbols are resolved.
     for site in unsafe { sites(ops) } {
         // SAFETY: `sites()` returns matching pointers.
         unsafe { site.switch(site.replacement, site.original) };

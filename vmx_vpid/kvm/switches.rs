@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a user has switched, as the operations read it.
+//! This module holds the user's switches, in the form that operations read.
 
 use crate::{
     bindings,
@@ -43,18 +43,18 @@ global_lock! {
     };
 }
 
-/// How many VPIDs the pool may give out; set at load, before the first import.
+/// The number of VPIDs that the pool may allocate; set at load, before the first import.
 static MAX_VPIDS: Atomic<u32> = Atomic::new(0);
 
-/// Sets everything as the module's parameters say; to be called once, before anything is attached.
+/// Sets the switches from the module's parameters.  Called once, before the backend is attached.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] when a value makes no sense; the log says which and why.
+/// [`EINVAL`] for a value that is out of range; the log names it, with the reason.
 pub(crate) fn set_up(switches: Switches, max_vpids: u16) -> Result {
-    // SAFETY: Once, by the contract, and nobody else has come here yet.
+    // SAFETY: This function is called once, and no other code uses the lock before it returns.
     unsafe { SWITCHES.init() };
-    // SAFETY: As above.
+    // SAFETY: This function is called once, and no other code uses the record before it returns.
     unsafe { check_vmcs::set_up() };
     if max_vpids == 0 {
         pr_err!("max_vpids=0 leaves no guest a VPID: give a number from 1 to 65535\n");
@@ -68,7 +68,7 @@ pub(crate) fn set_up(switches: Switches, max_vpids: u16) -> Result {
 ///
 /// # Errors
 ///
-/// [`EINVAL`] when the CPU could flush nothing any more; nothing is changed then.
+/// [`EINVAL`] when the CPU would be left without a flush; nothing changes then.
 fn set(change: impl FnOnce(&mut Switches)) -> Result {
     let mut guard = SWITCHES.lock();
     let mut switches = *guard;
@@ -83,18 +83,18 @@ fn set(change: impl FnOnce(&mut Switches)) -> Result {
     })?;
     *guard = switches;
     let policy = switches.policy(cpu::caps());
-    // SAFETY: A live word, which is written here alone, with the lock held.
+    // SAFETY: The word is live, and only this function writes it, with the lock held.
     unsafe { (&raw mut bindings::vmx_vpid_state.policy).write_volatile(policy.into_raw()) };
-    // One stands for all others: `takes_fast_path()` says the same of each.
+    // One kind stands for the others: `takes_fast_path()` is the same for each.
     let not_plain = |request| !flush::takes_fast_path(request, policy);
-    // SAFETY: The helper may wait, as this function may.
+    // SAFETY: The helper may sleep, and so may this function.
     unsafe {
         bindings::vmx_vpid_set_not_plain(not_plain(Request::All), not_plain(Request::Guest));
     }
     Ok(())
 }
 
-/// `struct vmx_vpid_keys` of `rust/vmx_vpid.h`.
+/// The form of `struct vmx_vpid_keys` of `rust/vmx_vpid.h`.
 #[repr(C)]
 struct Keys {
     all_not_plain: static_key_false,
@@ -105,9 +105,10 @@ extern "C" {
     static vmx_vpid_keys: Keys;
 }
 
-/// Whether a request cannot be answered as most are: the opposite of [`flush::takes_fast_path()`].
+/// Returns whether a request needs the slow path: the opposite of [`flush::takes_fast_path()`].
 ///
-/// While it can, this is a NOP.  While a switch changes, it is as [`policy()`].
+/// It is a NOP as long as no switch is set.  While a switch changes, either value may be seen, as
+/// for [`policy()`].
 #[inline(always)]
 pub(super) fn needs_slow_path(request: Request) -> bool {
     // SAFETY: The keys are defined in C, by a structure of this form.
@@ -121,23 +122,23 @@ pub(super) fn needs_slow_path(request: Request) -> bool {
     }
 }
 
-/// Returns what a flush may be answered by now.
+/// Returns the policy of flushes.
 ///
-/// To be read once by each: one that runs while a switch changes goes by the old value or by the
-/// new one, and either is enough.
+/// A flush reads it once.  A flush that runs while a switch changes uses the old value or the new
+/// one, and either is enough.
 #[inline(always)]
 pub(super) fn policy() -> Policy {
-    // SAFETY: A live word, of which each value is one of `set()`.
+    // SAFETY: The word is live, and each of its values was written by `set()`.
     Policy::from_raw(unsafe { (&raw const bindings::vmx_vpid_state.policy).read_volatile() })
 }
 
-/// Returns how many VPIDs the pool may give out, 1..=65535.
+/// Returns the number of VPIDs that the pool may allocate, 1..=65535.
 pub(crate) fn max_vpids() -> u16 {
-    // CAST: It was one.
+    // CAST: Only u16 values are ever stored.
     MAX_VPIDS.load(Relaxed) as u16
 }
 
-/// Returns what is switched.
+/// Returns the switches.
 pub(crate) fn get() -> Switches {
     *SWITCHES.lock()
 }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The private data of kvm_intel, by livepatch relocations.
+//! This module reads the private data of kvm_intel, through livepatch relocations.
 //!
-//! Each import is a pointer that livepatch fills in before `pre_patch` and empties after
-//! `post_unpatch` (`rust/vmx_vpid_imports.h` lists them).  Two kinds of code may follow one: an
-//! operation, since KVM calls operations only while kvm_intel is loaded; and a holder of the
-//! handover's mutex, in every phase but `Detached`.
+//! Each import is a pointer that livepatch fills in before `pre_patch` and clears after
+//! `post_unpatch` (`rust/vmx_vpid_imports.h` lists them).  Two kinds of code may use one: an
+//! operation, because KVM calls operations only while kvm_intel is loaded; and code that holds the
+//! mutex of [`super::attach`], in every phase but `Detached`.
 
 use crate::bindings;
 use core::ptr;
 
-/// What is said of kvm_intel when there is nothing to be seen of it.
+/// Returns the line that debugfs shows for kvm_intel when the backend is detached.
 pub(crate) fn absence(live: bool) -> &'static str {
     if live {
         "kvm_intel: served by C"
@@ -26,20 +26,20 @@ pub(crate) fn absence(live: bool) -> &'static str {
 /// `import` is the import of a `bool`, and filled in; kvm_intel is initialised.
 #[inline]
 unsafe fn read_bool(import: *mut kernel::ffi::c_void) -> bool {
-    // SAFETY: By the contract, `import` points to a live `bool`, which kvm_intel writes only in its
-    // initialisation.
+    // SAFETY: By the safety requirements `import` points to a live `bool`, which kvm_intel writes
+    // only in its initialisation.
     unsafe { *import.cast::<bool>() }
 }
 
-/// Whether guests run on EPT, to be asked while kvm_intel may be in its initialisation, which
-/// changes it.
+/// Returns whether guests run on EPT. It may be called while kvm_intel initialises itself, which
+/// changes the value.
 ///
 /// # Safety
 ///
 /// kvm_intel's symbols are resolved.
 pub(crate) unsafe fn enable_ept_by_now() -> bool {
-    // SAFETY: By the contract, this is the import of a live `bool`, and filled in.  One load of all
-    // of it.
+    // SAFETY: By the safety requirements this is the import of a live `bool`, and filled in.  One
+    // load reads all of it.
     unsafe { ptr::read_volatile(bindings::vmx_vpid_import_enable_ept.cast()) }
 }
 
@@ -52,8 +52,8 @@ macro_rules! flags {
         /// There is a vCPU, so that kvm_intel is initialised, and its symbols are resolved.
         #[inline]
         pub(crate) unsafe fn $name() -> bool {
-            // SAFETY: The import is that of a `bool`.  By the contract it is filled in, and
-            // kvm_intel is initialised.
+            // SAFETY: The import is that of a `bool`.  By the safety requirements it is filled in,
+            // and kvm_intel is initialised.
             unsafe { read_bool(bindings::$import) }
         }
     )*};

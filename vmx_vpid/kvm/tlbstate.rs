@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The host's ASIDs, as the kernel keeps them, and each event as it is told.
+//! This module reads the host's ASIDs as the kernel keeps them, and receives each event.
 //!
-//! `rust/tlbstate.c` tells of each switch and each flush, on the CPU where it happens and with
-//! interrupts off.  What is kept of a CPU belongs to that CPU: nothing is locked, and nothing is
-//! shared.  Who follows the CPUs, and wants to see what was found, is in [`super::asid_follow`].
+//! `rust/tlbstate.c` reports each switch and each flush, on the CPU where it happens and with
+//! interrupts off.  The data of a CPU belongs to that CPU: nothing is locked, and nothing is
+//! shared.  [`super::asid_follow`] starts the check and shows the results.
 
 use crate::{
     asid::{
@@ -58,24 +58,24 @@ use kernel::{
 
 kernel::static_assert!(tlb::VMX_VPID_TLB_NR_DYN_ASIDS as usize == SLOTS);
 
-/// What is wrong on purpose, by its number.
+/// The number of the injected bug; 0 for none.
 static BUG: Atomic<u64> = Atomic::new(0);
 
-/// What is wrong on purpose.
+/// Returns the injected bug.
 pub(super) fn injected_bug() -> Bug {
     Bug::new(BUG.load(Relaxed)).unwrap_or_default()
 }
 
-/// Returns the number of what is wrong on purpose.
+/// Returns the number of the injected bug.
 pub(super) fn bug_number() -> u64 {
     BUG.load(Relaxed)
 }
 
-/// Sets what is wrong on purpose, by its number.
+/// Sets the injected bug by its number.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] if it is none.
+/// [`EINVAL`] if no bug has the number.
 pub(super) fn set_bug(number: u64) -> Result {
     if Bug::new(number).is_none() {
         pr_err!("asid_twist={} is refused: write 0 to 5\n", number);
@@ -85,12 +85,12 @@ pub(super) fn set_bug(number: u64) -> Result {
     Ok(())
 }
 
-/// What is kept of one CPU.
+/// The data of one CPU.
 ///
 /// # Invariants
 ///
-/// The CPU that it belongs to accesses it, with interrupts off, and while that CPU is off who holds
-/// `cpus_read_lock()`; no one else does.
+/// Only the CPU that owns it accesses it, with interrupts off; while that CPU is offline, only the
+/// holder of `cpus_read_lock()`.
 #[repr(align(64))]
 pub(super) struct Place(pub(super) UnsafeCell<Follower>);
 
@@ -121,12 +121,12 @@ impl Followed {
         Ok(KBox::new(Self { features, places }, GFP_KERNEL)?)
     }
 
-    /// Returns what is kept of a CPU.
+    /// Returns the data of a CPU.
     pub(super) fn place(&self, cpu: u32) -> Option<&Place> {
         self.places.get(usize::try_from(cpu).ok()?)
     }
 
-    /// Works on what is kept of this CPU.
+    /// Calls a function with the data of this CPU.
     ///
     /// # Safety
     ///
@@ -138,8 +138,7 @@ impl Followed {
     }
 }
 
-/// How the kernel uses PCIDs; `None` where it uses ASIDs that are the same on every CPU, which
-/// are not followed.
+/// Returns how the kernel uses PCIDs; `None` where it uses global ASIDs, which are not followed.
 pub(crate) fn features() -> Option<Features> {
     let mut raw = bindings::vmx_vpid_asid_features::default();
     // SAFETY: The helper writes the whole value.
@@ -158,7 +157,7 @@ pub(crate) fn features() -> Option<Features> {
 /// It is loaded, or about to be, or the kernel's own.
 unsafe fn read_mm(mm: *mut bindings::mm_struct) -> Option<MmSnapshot> {
     let mut raw = bindings::vmx_vpid_mm::default();
-    // SAFETY: The contract of this function; the helper writes the whole value.
+    // SAFETY: The helper writes the whole value, and the pointer is that of a local variable.
     unsafe { bindings::vmx_vpid_read_mm(mm, &mut raw) };
     Some(MmSnapshot {
         id: ContextId::new(raw.ctx_id)?,
@@ -167,8 +166,8 @@ unsafe fn read_mm(mm: *mut bindings::mm_struct) -> Option<MmSnapshot> {
     })
 }
 
-/// What the kernel knows of this CPU's slots, and what others see of it; and the address space
-/// that is loaded, unless the CPU is on the way to one.
+/// Returns the kernel's slots of this CPU, the state that other CPUs see of it, and the address
+/// space that is loaded unless a switch is under way.
 ///
 /// # Safety
 ///
@@ -176,7 +175,8 @@ unsafe fn read_mm(mm: *mut bindings::mm_struct) -> Option<MmSnapshot> {
 pub(super) unsafe fn read_cpu() -> Option<(Cpu, Published, Option<MmSnapshot>)> {
     // SAFETY: The kernel's own value for this CPU, which nothing else writes.
     let state = unsafe { ptr::read(bindings::vmx_vpid_tlb_state().cast::<tlb::tlb_state>()) };
-    // SAFETY: As above.
+    // SAFETY: By the safety requirements interrupts are off, so the task stays on this CPU and the
+    // pointers are those of its variables.
     let lazy = unsafe {
         let shared = bindings::vmx_vpid_tlb_state_shared().cast::<tlb::tlb_state_shared>();
         (&raw const (*shared).is_lazy).read()
@@ -204,7 +204,7 @@ pub(super) unsafe fn read_cpu() -> Option<(Cpu, Published, Option<MmSnapshot>)> 
     Some((cpu, Published { loaded: id, lazy }, loaded))
 }
 
-/// Takes an address as C has it.
+/// Converts an address from C.
 fn address(address: usize) -> Hva {
     // CAST: They are of one size.
     Hva::new(address as u64)
@@ -222,10 +222,11 @@ unsafe extern "C" fn vmx_vpid_asid_switching(
 ) {
     // SAFETY: The contract of this function: it lives until no event comes any more.
     let followed = unsafe { &*follower.cast::<Followed>() };
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements the pointer is that of a live `Followed`.
     let (cpu, next) = unsafe { (read_cpu(), read_mm(next)) };
     if let (Some((cpu, ..)), Some(next)) = (cpu, next) {
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements interrupts are off, and the pointer is that of a live
+        // `mm_struct`.
         unsafe {
             followed.here(|it| it.begin(cpu, Next::Switch(next), followed.features, injected_bug()))
         };
@@ -246,7 +247,7 @@ unsafe extern "C" fn vmx_vpid_asid_flushing(
     let followed = unsafe { &*follower.cast::<Followed>() };
     // SAFETY: Nobody writes it any more; the two bindings of the type are the same C type.
     let info = unsafe { &*info.cast::<tlb::flush_tlb_info>() };
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements the pointer is that of a live `Followed`.
     let Some((cpu, _, Some(loaded))) = (unsafe { read_cpu() }) else {
         return;
     };
@@ -262,19 +263,20 @@ unsafe extern "C" fn vmx_vpid_asid_flushing(
         tlb_gen: TlbGen::new(info.new_tlb_gen),
     };
     let next = Next::Flush(flush, loaded);
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements interrupts are off, and this is not called within the data
+    // of this CPU.
     unsafe { followed.here(|it| it.begin(cpu, next, followed.features, injected_bug())) };
 }
 
-/// Takes the end of something.
+/// Handles the end of a switch or a flush.
 ///
 /// # Safety
 ///
-/// As above.
+/// `follower` is the pointer of a live [`Followed`], and interrupts are off.
 unsafe fn end(follower: *mut c_void, when: Event, cr3: u64, pages: u64) {
     // SAFETY: The contract of this function: it lives until no event comes any more.
     let followed = unsafe { &*follower.cast::<Followed>() };
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements the pointer is that of a live `Followed`.
     let Some((cpu, shown, _)) = (unsafe { read_cpu() }) else {
         return;
     };
@@ -288,28 +290,31 @@ unsafe fn end(follower: *mut c_void, when: Event, cr3: u64, pages: u64) {
             pages => Dropped::Pages(pages),
         },
     };
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements interrupts are off, and this is not called within the data
+    // of this CPU.
     unsafe { followed.here(|it| it.end(when, done, followed.features)) };
 }
 
-/// This CPU wrote CR3 for a switch, and dropped so much.
+/// Called from C after this CPU wrote CR3 for a switch, with the number of pages that it dropped.
 ///
 /// # Safety
 ///
-/// As above.
+/// `follower` is the pointer of a live [`Followed`], and interrupts are off.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_asid_switched(follower: *mut c_void, cr3: u64, pages: u64) {
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements the pointer is that of a live `Followed`, and interrupts
+    // are off.
     unsafe { end(follower, Event::Switch, cr3, pages) };
 }
 
-/// This CPU served a flush, and dropped so much.
+/// Called from C after this CPU served a flush, with the number of pages that it dropped.
 ///
 /// # Safety
 ///
-/// As above.
+/// `follower` is the pointer of a live [`Followed`], and interrupts are off.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_asid_flushed(follower: *mut c_void, cr3: u64, pages: u64) {
-    // SAFETY: The contract of this function.
+    // SAFETY: By the safety requirements the pointer is that of a live `Followed`, and interrupts
+    // are off.
     unsafe { end(follower, Event::Flush, cr3, pages) };
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tracepoints: events/vmx_vpid/ in tracefs.
+//! This module emits the trace events under events/vmx_vpid/ in tracefs.
 //!
-//! The kernel crate's `declare_trace!` knows tracepoints of the kernel alone.  These are defined in
-//! `rust/vmx_vpid_trace.h`; while one is off, it is a NOP at the place where it would be emitted.
+//! The kernel crate's `declare_trace!` supports tracepoints of the kernel only.
+//! `rust/vmx_vpid_trace.h` defines these; a tracepoint that is off is a NOP at the place where it
+//! would be emitted.
 
 use crate::{
     bindings,
@@ -42,7 +43,7 @@ impl From<Request> for Reason {
     }
 }
 
-// Whether a tracepoint has parts that are of no size depends on the configuration.
+// Whether a tracepoint has members of size 0 depends on the configuration.
 #[allow(improper_ctypes)]
 extern "C" {
     static __tracepoint_vmx_vpid_acquire: tracepoint;
@@ -53,7 +54,7 @@ extern "C" {
     static __tracepoint_vmx_vpid_detach: tracepoint;
 }
 
-/// Whether a tracepoint is on.
+/// Returns whether a tracepoint is on.
 macro_rules! is_on {
     ($tracepoint:ident) => {
         // SAFETY: The key is that of a tracepoint that C defines.
@@ -89,13 +90,13 @@ pub(super) fn release(vpid: Vpid, held: bool) {
     );
 }
 
-/// Whether the tracepoint of INVVPID is on.
+/// Returns whether the tracepoint of INVVPID is on.
 #[inline(always)]
 pub(super) fn invvpid_is_on() -> bool {
     is_on!(__tracepoint_vmx_vpid_invvpid)
 }
 
-/// Whether the tracepoint of INVEPT is on.
+/// Returns whether the tracepoint of INVEPT is on.
 #[inline(always)]
 pub(super) fn invept_is_on() -> bool {
     is_on!(__tracepoint_vmx_vpid_invept)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vCPU of KVM, as much of it as this layer has to know.
+//! This module reads the fields of KVM's vCPU that a flush needs.
 
 use crate::{
     bindings,
@@ -16,29 +16,24 @@ use crate::{
 use core::mem::offset_of;
 use kernel::types::Opaque;
 
-// `to_vmx()` of KVM is a cast, and KVM asserts the same.
+// KVM's `to_vmx()` is a cast, and KVM asserts the same.
 kernel::static_assert!(offset_of!(bindings::vcpu_vmx, vcpu) == 0);
 
-/// A vCPU that an operation was called for.
+/// A vCPU that KVM called an operation for.
 ///
 /// # Invariants
 ///
-/// It is part of a `struct vcpu_vmx`, loaded by this task, which holds its mutex or is destroying
-/// it: no one else changes the fields that are read here.
+/// It is part of a `struct vcpu_vmx`, loaded by this task, which holds the vCPU's mutex or destroys
+/// the vCPU: no other task changes the fields that are read here.
 ///
-/// One that is destroyed while L2 is active leaves L2 in `nested_vmx_free_vcpu()`, and what was
-/// pending is flushed then, although its VPIDs were given back already.  That may drop what another
-/// vCPU has cached under them by now, and may record as flushed, for that vCPU, what was flushed.
+/// If a vCPU is destroyed while L2 is active, nested_vmx_free_vcpu() serves pending flushes after
+/// the VPIDs were freed.  Such a flush may drop mappings of another vCPU that has the VPID by now,
+/// and may record that vCPU's VPID as flushed, which it is then.
 #[repr(transparent)]
 pub(crate) struct Vcpu(Opaque<bindings::kvm_vcpu>);
 
 impl Vcpu {
-    /// Takes the vCPU that KVM called an operation for.
-    ///
-    /// # Safety
-    ///
-    /// `vcpu` is what KVM passed to an entry of `kvm_x86_ops`, and the reference does not outlive
-    /// that call.
+    /// Makes the vCPU of the pointer that KVM passed to an operation.
     #[inline]
     pub(super) unsafe fn from_raw<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Self {
         // SAFETY: KVM passes a live vCPU, and `Self` is transparent.
@@ -72,8 +67,9 @@ impl Vcpu {
         if flags & bindings::HF_GUEST_MASK == 0 {
             return false;
         }
-        // SAFETY: As above.  While L2 is active there is a cached vmcs12; it is allocated with the
-        // vCPU's nested state and freed after L2 is left.
+        // SAFETY: By the type invariant the fields are live and stable.  While L2 is active there
+        // is a cached vmcs12; it is allocated with the vCPU's nested state and freed after L2 is
+        // left.
         let (primary, secondary) = unsafe {
             let vmcs12 = (*vmx).nested.cached_vmcs12;
             (
@@ -99,7 +95,8 @@ impl Vcpu {
         }
 
         // SAFETY: A valid root of a vCPU with EPT on is the dummy root, or a page of the kernel's
-        // memory map.  The helper only reads.  A role has the one form as well as the other.
+        // memory map, and the helper only reads.  Every member of the role's union is valid for any
+        // bits.
         let role = unsafe { bindings::vmx_vpid_root_role(root()).__bindgen_anon_1 };
         if role.level() == 0 {
             return Root::Unknown;
@@ -111,7 +108,7 @@ impl Vcpu {
             } else {
                 Levels::Four
             },
-            // SAFETY: There is a vCPU and an operation runs: the symbols are resolved.
+            // SAFETY: There is a vCPU and an operation runs, so the symbols are resolved.
             accessed_dirty: role.ad_disabled() == 0
                 && unsafe { super::symbols::enable_ept_ad_bits() },
         }
@@ -128,7 +125,8 @@ impl Tags for Vcpu {
 
     #[inline]
     fn vpid(&self) -> bool {
-        // SAFETY: As in `ept()`.
+        // SAFETY: There is a vCPU, so kvm_intel is loaded; an operation runs, so its symbols are
+        // resolved.
         unsafe { super::symbols::enable_vpid() }
     }
 
@@ -158,7 +156,7 @@ impl Tags for Vcpu {
 
     #[inline]
     fn current_vpid(&self) -> Option<Vpid> {
-        // L2 shares the VPID of L1 when there was none left for it.
+        // L2 runs with vpid01 if there was no VPID left for vpid02.
         if self.l2_has_vpid() {
             self.vpid02().or_else(|| self.vpid01())
         } else {

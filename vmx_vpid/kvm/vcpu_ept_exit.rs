@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vCPU of KVM that exited for a guest-physical address: what [`crate::exits`] asks of it and
-//! does to it.
+//! This module implements the traits of [`crate::exits`] for a vCPU of KVM that exited for a
+//! guest-physical address.
 
 use crate::{
     bindings,
@@ -35,15 +35,16 @@ use kernel::pr_err_once;
 /// Bit 3 of the guest's interruptibility: NMIs are blocked.
 const BLOCKED_BY_NMI: u64 = 1 << 3;
 
-/// Tells whether a tracepoint of KVM's is on.
+/// Returns whether a tracepoint of KVM is enabled.
 ///
 /// # Safety
 ///
-/// `tracepoint` is the import of one, and filled in.
+/// `tracepoint` is the import of a tracepoint, and filled in.
 #[inline(always)]
 unsafe fn is_on(tracepoint: *mut kernel::ffi::c_void) -> bool {
     let tracepoint: *const bindings::tracepoint = tracepoint.cast();
-    // SAFETY: By the contract there is one.  Its key is an `int`, which is written at any time.
+    // SAFETY: By the safety requirements the pointer leads to a tracepoint.  Its key is an `int`,
+    // which may be written at any time.
     unsafe { ptr::read_volatile(&raw const (*tracepoint).key.key.enabled.counter) != 0 }
 }
 
@@ -56,14 +57,14 @@ unsafe fn is_on(tracepoint: *mut kernel::ffi::c_void) -> bool {
 pub(super) struct EptExit<'a>(&'a Vcpu);
 
 impl<'a> EptExit<'a> {
-    /// Takes the vCPU of a handler of such an exit.
+    /// Makes the exit of a vCPU in a handler.
     ///
     /// # Safety
     ///
-    /// To be called in a handler of an exit that KVM called for `vcpu`.
+    /// Called in a handler of an exit that KVM called for `vcpu`.
     #[inline]
     pub(super) unsafe fn new(vcpu: &'a Vcpu) -> Self {
-        // INVARIANT: KVM calls handlers so.
+        // INVARIANT: By the safety requirements this is such a handler.
         Self(vcpu)
     }
 
@@ -108,10 +109,10 @@ impl GuestPhysical for EptExit<'_> {
 
     #[inline]
     fn tells_user_fetches(self) -> bool {
-        // As KVM's `mmu_has_mbec()` has it, since the answer is for KVM's fault handler.
+        // This follows KVM's `mmu_has_mbec()`, because the result is for KVM's fault handler.
         let mmu = get!(self, vcpu.arch.mmu);
-        // SAFETY: `mmu` points to one of the vCPU's own, which this task alone writes; the role has
-        // the one form as well as the other.
+        // SAFETY: `mmu` points to one of the vCPU's own, which only this task writes; every member
+        // of the role's union is valid for any bits.
         unsafe { (*mmu).root_role.__bindgen_anon_1.cr4_smep() != 0 }
     }
 
@@ -131,7 +132,7 @@ impl GuestPhysical for EptExit<'_> {
     }
 
     fn block_nmis(self) {
-        // SAFETY: As above.
+        // SAFETY: An exit is handled by an operation, so the symbols are resolved.
         if !unsafe { symbols::enable_vnmi() } {
             return;
         }
@@ -154,7 +155,7 @@ impl GuestPhysical for EptExit<'_> {
 
     #[inline]
     fn trace_told(self, address: Gpa) {
-        // SAFETY: As above.
+        // SAFETY: An operation runs, so the import is filled in.
         if unsafe { is_on(bindings::vmx_vpid_import___tracepoint_kvm_fast_mmio) } {
             // SAFETY: A tracepoint may be emitted in any context.
             unsafe { bindings::vmx_vpid_emit_kvm_fast_mmio(address.into_raw()) };
@@ -163,8 +164,8 @@ impl GuestPhysical for EptExit<'_> {
 
     #[inline]
     fn tell_device(self, address: Gpa) -> bool {
-        // SAFETY: The vCPU is loaded, its exit is handled, and `kvm->srcu` held.  Of no bytes there
-        // is nothing to read.
+        // SAFETY: The vCPU is loaded, its exit is handled, and `kvm->srcu` is held.  The length is
+        // 0, so `val` is not read.
         let ret = unsafe {
             bindings::vmx_vpid_call_kvm_io_bus_write(
                 self.raw(),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vCPU of KVM that exited for an instruction: what [`crate::exits`] asks of it and does to it.
+//! This module implements the traits of [`crate::exits`] for a vCPU of KVM that exited for an
+//! instruction.
 
 use crate::{
     bindings,
@@ -66,7 +67,7 @@ impl exits::Vcpu for Exit<'_> {
         if self.imitates_real_mode() {
             return 0;
         }
-        // CAST: The field has 32 bits, its part two.
+        // CAST: The field has 32 bits.
         let rights = field(Field::guest_rights(SegmentRegister::Ss.index())) as u32;
         Rights::from(rights).dpl().get() as u8
     }

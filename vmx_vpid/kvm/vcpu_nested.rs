@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vCPU of KVM that runs a hypervisor: what [`crate::exits`] asks of its nested state.
+//! This module implements the traits of [`crate::exits`] for a vCPU of KVM that runs a hypervisor.
 
 use crate::{
     bindings,
@@ -85,8 +85,8 @@ impl Nested for Exit<'_> {
     }
 
     fn issue(&mut self, what: Invalidation) {
-        // A flush that is lost was reported and counted; L1 cannot be told.
-        // SAFETY: There is an exit: its handler is an operation, which does not end before this.
+        // A lost flush is reported and counted already; L1's instruction reports no error for it.
+        // SAFETY: An exit is handled by an operation, which does not end before this.
         let _ = what.execute(unsafe { Cpu::new(Reason::L1) });
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The registers and the memory of a vCPU of KVM that exited, as [`crate::vmx::operand`] and
-//! [`crate::paging::walk`] ask for them.
+//! This module reads the registers and the memory of a vCPU that exited, for
+//! [`crate::vmx::operand`] and [`crate::paging::walk`].
 
 use crate::{
     bindings,
@@ -54,14 +54,14 @@ const RSP: u32 = 4;
 
 /// Reads a field of the current VMCS that every CPU has.
 ///
-/// The vCPU's VMCS is current: it is loaded, and should the task be preempted, it is loaded again
-/// before it goes on.
+/// The vCPU's VMCS is current: it is loaded, and if the task is preempted, KVM loads it again
+/// before the task continues.
 #[inline]
 pub(super) fn field(field: Field) -> u64 {
     vmread(field).unwrap_or_else(|| missing(field))
 }
 
-/// Answers a read of a field that failed, as KVM does.
+/// Replaces a field that could not be read by 0, as KVM does.
 #[cold]
 fn missing(field: Field) -> u64 {
     pr_err_once!("VMREAD of {:?} failed: 0 is taken\n", field);
@@ -70,12 +70,12 @@ fn missing(field: Field) -> u64 {
 
 /// Reads a field of the vCPU of an [`Exit`], by its place in `struct vcpu_vmx`.
 ///
-/// The field alone: of others, some are written by other tasks at any time.
+/// It reads that field alone: other tasks write other fields at any time.
 macro_rules! get {
     ($exit:expr, $($place:tt)+) => {{
         let vmx = $exit.vmx();
-        // SAFETY: By the type invariant of `Exit` the vCPU is live, and this task alone writes the
-        // fields that are read in this way.
+        // SAFETY: By the type invariant of `Exit` the vCPU is live, and only this task writes the
+        // fields that are read by this macro.
         unsafe { (*vmx).$($place)+ }
     }};
 }
@@ -93,14 +93,15 @@ pub(super) struct Exit<'a> {
 }
 
 impl<'a> Exit<'a> {
-    /// Takes the vCPU of a handler of an exit.
+    /// Makes the exit of a vCPU in a handler.
     ///
     /// # Safety
     ///
-    /// To be called in a handler of an exit that KVM called for `vcpu`, once.
+    /// Called once in a handler of an exit that KVM called for `vcpu`.
     #[inline]
     pub(super) unsafe fn new(vcpu: &'a Vcpu) -> Self {
-        // INVARIANT: KVM calls handlers so; no memslot was looked for yet.
+        // INVARIANT: By the safety requirements this is such a handler; no memslot was looked up
+        // yet.
         Self {
             vcpu,
             window: bindings::vmx_vpid_window::default(),
@@ -119,7 +120,7 @@ impl<'a> Exit<'a> {
         self.vcpu.vmx().cast_mut()
     }
 
-    /// Returns where C remembers the memslot of the last access.
+    /// Returns the place where C caches the memslot of the last access.
     #[inline]
     pub(super) fn window(&mut self) -> &mut bindings::vmx_vpid_window {
         &mut self.window
@@ -132,7 +133,7 @@ impl<'a> Exit<'a> {
     }
 }
 
-/// Tells why a read of guest memory gave no bytes.
+/// Translates the error of a read of guest memory.
 #[cold]
 fn no_answer(ret: c_int) -> Answer {
     match to_result(ret) {
@@ -142,12 +143,12 @@ fn no_answer(ret: c_int) -> Answer {
 }
 
 impl Exit<'_> {
-    /// Has KVM take a register over from the VMCS, if it has not done so since the exit.
+    /// Has KVM read a register from the VMCS, if it has not done so since the exit.
     #[inline]
     fn cache(&self, register: bindings::kvm_reg) {
         let [available, ..] = get!(self, vcpu.arch.regs_avail);
         if available >> register & 1 == 0 {
-            // SAFETY: The vCPU is loaded; `register` is one of those that are taken over late.
+            // SAFETY: The vCPU is loaded; `register` is one that KVM reads on demand.
             unsafe { bindings::vmx_vpid_call_vmx_cache_reg(self.raw(), register) };
         }
     }
@@ -160,7 +161,7 @@ impl Exit<'_> {
         get!(self, vcpu.arch.cpu_caps[FEATURE as usize / 32]) >> (FEATURE % 32) & 1 != 0
     }
 
-    /// Returns whether real mode is imitated by virtual-8086 mode, since the CPU cannot run it.
+    /// Returns whether KVM emulates real mode by virtual-8086 mode, because the CPU cannot run it.
     #[inline]
     pub(super) fn imitates_real_mode(&self) -> bool {
         get!(self, rmode.vm86_active) != 0
@@ -191,10 +192,10 @@ impl Exit<'_> {
         Rflags::from(rflags as u64)
     }
 
-    /// Returns a segment while real mode is imitated: KVM keeps what the guest loaded.
+    /// Returns a segment while KVM emulates real mode: KVM keeps what the guest loaded.
     ///
-    /// No CPU is known that exits then: INVPCID raises #GP in virtual-8086 mode first.  One that
-    /// exited all the same would have the guest's operand read from the wrong place.
+    /// No CPU is known to exit then: INVPCID raises #GP in virtual-8086 mode first.  If one exited
+    /// nevertheless, the guest's operand would be read from the wrong address without this.
     #[cold]
     fn imitated_segment(&self, register: SegmentRegister) -> Segment {
         let mut segment = bindings::kvm_segment::default();
@@ -233,7 +234,7 @@ impl GuestRegs for Exit<'_> {
         if register.get() == RSP {
             self.cache(RSP);
         }
-        // CAST: A number of 0 to 15, as the mask tells the compiler; `unsigned long` has 64 bits.
+        // CAST: The index is 0 to 15, as the mask shows the compiler; `unsigned long` has 64 bits.
         get!(self, vcpu.arch.regs[(register.get() & 15) as usize]) as u64
     }
 
@@ -258,7 +259,7 @@ impl GuestRegs for Exit<'_> {
 
     #[inline]
     fn cr3(&self) -> Cr3 {
-        // On shadow paging every load of CR3 exits, and KVM has it.
+        // With shadow paging every load of CR3 exits, so KVM's copy is current.
         if !self.is_shadowed() {
             self.cache(bindings::kvm_reg_VCPU_REG_CR3);
         }
@@ -267,7 +268,7 @@ impl GuestRegs for Exit<'_> {
 
     #[inline]
     fn cr4(&self) -> Cr4 {
-        // None of the bits that are asked for is ever one that the guest changes without an exit.
+        // The guest cannot change any of the bits that are used here without an exit.
         Cr4::from(get!(self, vcpu.arch.cr4) as u64)
     }
 }
@@ -275,7 +276,7 @@ impl GuestRegs for Exit<'_> {
 impl Memory for Exit<'_> {
     #[inline]
     fn read_entry(&mut self, address: Gpa, width: EntryWidth) -> Option<u64> {
-        // SAFETY: An exit is handled, and the window is none or was found since.
+        // SAFETY: An exit is handled, and the window is empty or was found since the exit.
         let entry = unsafe {
             bindings::vmx_vpid_guest_read_entry(
                 self.raw(),
@@ -288,7 +289,7 @@ impl Memory for Exit<'_> {
     }
 
     fn exchange_entry(&mut self, address: Gpa, width: EntryWidth, old: u64, new: u64) -> Exchange {
-        // SAFETY: As in `read_entry()`.
+        // SAFETY: An exit is handled, and the window is empty or was found since the exit.
         let ret = unsafe {
             bindings::vmx_vpid_guest_exchange_entry(
                 self.raw(),
@@ -309,7 +310,8 @@ impl Memory for Exit<'_> {
 
     #[inline]
     fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> Answer {
-        // SAFETY: As in `read_entry()`; `bytes` has room for its own length.
+        // SAFETY: An exit is handled, and the window is empty or was found since the exit; `bytes`
+        // has room for its own length.
         let ret = unsafe {
             bindings::vmx_vpid_guest_read(
                 self.raw(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which vCPU holds which VPID, asked of KVM's own lists.
+//! This module reads from KVM's lists which vCPU holds which VPID.
 
 use crate::{
     bindings,
@@ -22,9 +22,10 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// How often the lists are read before what does not fit is taken for a fault.
+/// The number of reads before a difference is shown as a bug.
 ///
-/// While VPIDs and claims are read a vCPU may come and go, or two take turns: that passes.
+/// A vCPU may be created or destroyed between the read of the VPIDs and the read of the claims, or
+/// two may exchange a VPID; the next read agrees.
 const TRIES: u32 = 4;
 
 /// Returns a line for each VPID in use or claimed.
@@ -43,10 +44,10 @@ pub(super) unsafe fn lines() -> Result<KVVec<Line>> {
     loop {
         tries += 1;
         let mut in_use = KBox::<Words>::zeroed(GFP_KERNEL)?;
-        // Once before the claims and once after: a vCPU that came or went meanwhile held its VPID
-        // at one of the two.
+        // Read the VPIDs before the claims and after them: a vCPU that is created or destroyed in
+        // between holds its VPID at one of the two times.
         vpids.locked(|allocators| allocators.add_to(&mut in_use));
-        // SAFETY: The contract of this function.
+        // SAFETY: By the safety requirements the symbols are resolved.
         let claims = unsafe { claims() }?;
         vpids.locked(|allocators| allocators.add_to(&mut in_use));
         let lines = holders::compare(&in_use, &claims)?;
@@ -65,7 +66,8 @@ pub(super) unsafe fn lines() -> Result<KVVec<Line>> {
 unsafe fn claims() -> Result<KVVec<Claim>> {
     let mut room = 64;
     loop {
-        // Memory is not to be asked for with KVM's lock held: hence the room in advance.
+        // The memory is allocated in advance, because nothing may be allocated with KVM's lock
+        // held.
         let mut raw = KVVec::<bindings::vmx_vpid_claim>::with_capacity(room, GFP_KERNEL)?;
         // SAFETY: By the contract; the vector has the room.
         let count = unsafe { bindings::vmx_vpid_claims(raw.as_mut_ptr(), room) };
@@ -126,7 +128,7 @@ impl VpidList {
         Ok(Self::Lines(all))
     }
 
-    /// Whether there is a line of this number, the first being 0.
+    /// Returns whether there is a line of this number, the first being 0.
     pub(crate) fn has(&self, line: u64) -> bool {
         let count = match self {
             Self::Unknown(_) => 1,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KVM's lock of VPIDs, and what it guards.
+//! This module takes kvm_intel's lock of VPIDs, and gives access to both allocators under it.
 
 use crate::{
     bindings,
@@ -40,15 +40,15 @@ static ALLOCATOR: OwnersCell = OwnersCell(UnsafeCell::new(VpidAllocator::new()))
 pub(super) struct Vpids(());
 
 impl Vpids {
-    /// Takes KVM for what has VPIDs.
+    /// Returns access to KVM's VPID state.
     ///
     /// # Safety
     ///
-    /// kvm_intel is loaded and its symbols are resolved, until the value is dropped.  It lives
-    /// within an operation, a callback of livepatch or a reading of debugfs.
+    /// kvm_intel is loaded and its symbols are resolved until the value is dropped.  The value
+    /// lives within an operation, a callback of livepatch or a read of debugfs.
     #[inline]
     pub(super) unsafe fn new() -> Self {
-        // INVARIANT: By the contract.
+        // INVARIANT: By the safety requirements kvm_intel is loaded and its symbols are resolved.
         Self(())
     }
 }
@@ -56,29 +56,31 @@ impl Vpids {
 impl VpidLock for Vpids {
     type Word = flushed_cpus::SharedWord;
 
-    // Not the kernel crate's guard, which asks lockdep once more for each lock taken.
+    // The kernel crate's guard is not used here: it makes lockdep check each lock a second time.
     #[inline]
     fn locked<R>(&self, function: impl FnOnce(Allocators<'_>) -> R) -> R {
-        // SAFETY: By the type invariant.
+        // SAFETY: By the type invariant the import of the lock is filled in.
         unsafe { bindings::vmx_vpid_lock_vpids() };
         let result = function(Allocators {
             // SAFETY: The lock of the cell's invariant is held, and the reference does not outlive
             // the call.
             allocator: unsafe { &mut *ALLOCATOR.0.get() },
             // SAFETY: The import points to `DECLARE_BITMAP(, VMX_NR_VPIDS)`, an array of that many
-            // bits in 64-bit words.  The lock that guards it is held, as above; what kvm_intel does
-            // without is to set bit 0 in its initialisation, before there is a vCPU, and nothing
-            // here depends on that bit.  It is kvm_intel's, hence no part of this module's allocator.
+            // bits in 64-bit words.  The lock that guards it is held.  Without the lock kvm_intel
+            // only sets bit 0, in its initialisation before there is a vCPU, and nothing here
+            // depends on that bit.
             bitmap: unsafe { &mut *bindings::vmx_vpid_import_vmx_vpid_bitmap.cast::<Words>() },
         });
-        // SAFETY: By the type invariant; taken above.
+        // SAFETY: By the type invariant the import of the lock is filled in, and this function took
+        // the lock.
         unsafe { bindings::vmx_vpid_unlock_vpids() };
         result
     }
 
     #[inline]
     fn flushed(&self) -> FlushedCpus<'_, flushed_cpus::SharedWord> {
-        // SAFETY: By the contract of `new()` this is within one of those.
+        // SAFETY: By the safety requirements of `new()` this runs within an operation, a callback
+        // of livepatch or a read of debugfs, so the record exists.
         unsafe { flushed_cpus::flushed() }
     }
 }
