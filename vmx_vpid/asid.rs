@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The host's own tags: which address spaces a CPU has cached, and under which PCIDs.
+//! This module keeps the host's ASIDs: the address spaces that a CPU has cached, and their PCIDs.
 //!
-//! Six address spaces have a place on each CPU at a time.  A switch to one that has a place there
-//! keeps what is cached of it, unless its tables changed meanwhile; generations tell.  The rules
-//! are those of `arch/x86/mm/tlb.c`, `arch/x86/include/asm/tlbflush.h` and
-//! `arch/x86/entry/calling.h` of the kernel, and each function names the one that it answers to.
+//! Each CPU has a slot for six address spaces at a time.  A switch to an address space that has a
+//! slot keeps its cached translations, unless its tables changed since; the tlb_gen tells.  The
+//! rules are those of `arch/x86/mm/tlb.c`, `arch/x86/include/asm/tlbflush.h` and
+//! `arch/x86/entry/calling.h`, and each function names its equivalent there.
 //!
-//! Words, most of them tlb.c's:
+//! Words, most of them of tlb.c:
 //!
-//! - *Address space*: what C has a `struct mm_struct` for.  Its *context id* is its name, and is
-//!   never used again; its *tlb_gen* counts how often its tables were changed.
-//! - *ASID*: the number by which a CPU knows an address space.  The first six are *slots*, and each
-//!   CPU has slots of its own; the others are the same on every CPU, where the CPU can invalidate
-//!   on others (INVLPGB, AMD only).
-//! - *kPCID*: what CR3 has in kernel mode, ASID + 1: PCID 0 is left to code that knows of none.
-//! - *uPCID*: what it has in user mode under page-table isolation, with other tables: the kPCID
-//!   with bit 11.
+//! - *Address space*: C's `struct mm_struct`.  Its *context id* is unique and never reused; its
+//!   *tlb_gen* counts the changes of its tables.
+//! - *ASID*: the number of an address space on a CPU.  The first six are *slots*, which each CPU
+//!   has for itself; the others are *global*, the same on every CPU, where a CPU can invalidate on
+//!   others (INVLPGB, AMD only).
+//! - *kPCID*: the PCID in CR3 in kernel mode, ASID + 1: code that does not know PCIDs uses PCID 0.
+//! - *uPCID*: the PCID in user mode under page-table isolation, with other tables: the kPCID with
+//!   bit 11.
 //! - *Lazy*: a CPU runs a kernel thread and has left CR3 as it was.
 //!
-//! Two things do the same work: this code on a model that keeps every translation for ever
-//! ([`crate::model`]), and the kernel, which [`crate::kvm`] follows switch by switch.
+//! This code runs on a model that keeps every translation for ever (`model/host_mm/`), and predicts
+//! the kernel's behaviour, which [`crate::kvm`] observes switch by switch.
 //!
-//! Nothing here is atomic.  What other CPUs see of a CPU goes out by [`Hardware::publish()`], and what
-//! they change comes in by [`Mm::tlb_gen()`], in the order that C has.
+//! Nothing here is atomic.  [`Hardware::publish()`] makes state visible to other CPUs, and
+//! [`Mm::tlb_gen()`] reads what they change, in the order of C.
 
 pub(crate) mod cpu;
 pub(crate) mod difference;
@@ -44,7 +44,7 @@ use crate::x86::{
 use core::num::NonZeroU64;
 use kernel::bits::bit_u64;
 
-/// How many slots a CPU has: `TLB_NR_DYN_ASIDS`.
+/// The number of slots of a CPU. Equivalent of `TLB_NR_DYN_ASIDS`.
 pub(crate) const SLOTS: usize = 6;
 
 /// The number by which a CPU knows an address space.
@@ -60,13 +60,14 @@ impl Asid {
     /// The first slot, and the only one as long as PCIDs are off.
     pub(crate) const FIRST: Self = Self(0);
 
-    /// The last one: PCIDs have 12 bits, of which one tells user from kernel, and 0 is left out.
+    /// The last ASID: PCIDs have 12 bits, of which one distinguishes user from kernel, and 0 is
+    /// left out.
     ///
-    /// Answers to `MAX_ASID_AVAILABLE`, which is one more.  A kernel that is built without
-    /// page-table isolation has twice as many; they are of no use without INVLPGB.
+    /// One less than `MAX_ASID_AVAILABLE`.  A kernel without page-table isolation has twice as
+    /// many; it uses them only with INVLPGB.
     pub(crate) const LAST: u16 = (1 << 11) - 3;
 
-    /// Takes a number, if it is one of an ASID.
+    /// Makes an ASID of a number that is one.
     #[inline]
     pub(crate) const fn new(asid: u16) -> Option<Self> {
         // INVARIANT: Checked.
@@ -83,9 +84,9 @@ impl Asid {
         self.0
     }
 
-    /// Returns the slot that it stands for; `None` for one that is the same on every CPU.
+    /// Returns the slot of the ASID; `None` for a global one.
     ///
-    /// Answers to `is_dyn_asid()`.
+    /// Equivalent of `is_dyn_asid()`.
     #[inline]
     pub(crate) fn slot(self) -> Option<usize> {
         let slot = usize::from(self.0);
@@ -141,7 +142,7 @@ impl From<Kpcid> for Pcid {
 pub(crate) struct Upcid(u16);
 
 impl Upcid {
-    /// What tells it from the kPCID: `X86_CR3_PTI_PCID_USER_BIT`.
+    /// The bit that distinguishes it from the kPCID: `X86_CR3_PTI_PCID_USER_BIT`.
     pub(crate) const BIT: u16 = 1 << 11;
 
     /// Returns the number, 2049 to 4094.
@@ -164,10 +165,10 @@ impl From<Upcid> for Pcid {
 pub(crate) struct ContextId(NonZeroU64);
 
 impl ContextId {
-    /// That of the kernel's own address space, `init_mm`.
+    /// The context id of the kernel's own address space, `init_mm`.
     pub(crate) const KERNEL: Self = Self(NonZeroU64::MIN);
 
-    /// Takes a number; 0 names none.
+    /// Makes a context id of a number; 0 is none.
     #[inline]
     pub(crate) const fn new(id: u64) -> Option<Self> {
         match NonZeroU64::new(id) {
@@ -183,17 +184,17 @@ impl ContextId {
     }
 }
 
-/// How often the tables of an address space were changed: `mm->context.tlb_gen`.
+/// The number of changes of an address space's tables: `mm->context.tlb_gen`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub(crate) struct TlbGen(u64);
 
 impl TlbGen {
-    /// That of a new address space; of a request: no tlb_gen is meant
+    /// The tlb_gen of a new address space.  In a request it stands for no tlb_gen
     /// (`TLB_GENERATION_INVALID`).
     pub(crate) const ZERO: Self = Self(0);
 
-    /// Takes a number.
+    /// Makes a tlb_gen of a number.
     #[inline]
     pub(crate) const fn new(tlb_gen: u64) -> Self {
         Self(tlb_gen)
@@ -218,7 +219,7 @@ impl TlbGen {
 pub(crate) struct Hva(u64);
 
 impl Hva {
-    /// Takes an address; every 64-bit value is one.
+    /// Makes an address; every 64-bit value is one.
     #[inline]
     pub(crate) const fn new(address: u64) -> Self {
         Self(address)
@@ -231,13 +232,13 @@ impl Hva {
     }
 }
 
-/// What CR3 has of an address space besides the PCID: where its tables are, and its LAM bits.
+/// The part of CR3 besides the PCID: the address of the tables, and the LAM bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Root(u64);
 
 impl Root {
-    /// Takes what is to be written to CR3, and leaves out the PCID and bit 63.
+    /// Makes a root of a value for CR3, without the PCID and bit 63.
     #[inline]
     pub(crate) const fn new(cr3: u64) -> Self {
         Self(cr3 & !NOFLUSH & !0xfff)
@@ -245,7 +246,7 @@ impl Root {
 
     /// Returns the value of CR3 in kernel mode that drops what the CPU has cached under its PCID.
     ///
-    /// Answers to `build_cr3()`.
+    /// Equivalent of `build_cr3()`.
     #[inline]
     pub(crate) fn cr3(self, asid: Asid, features: Features) -> Cr3 {
         let pcid = if features.pcid { asid.kpcid().0 } else { 0 };
@@ -261,13 +262,13 @@ pub(crate) const NOFLUSH: u64 = bit_u64(63);
 
 /// Returns the value of CR3 that keeps what the CPU has cached under its PCID.
 ///
-/// Answers to `build_cr3_noflush()`.
+/// Equivalent of `build_cr3_noflush()`.
 #[inline]
 pub(crate) fn keeping(cr3: Cr3) -> Cr3 {
     Cr3::from(cr3.into_raw() | NOFLUSH)
 }
 
-/// How the kernel uses a CPU: what `cpu_feature_enabled()` says.
+/// The features of the kernel on a CPU, as `cpu_feature_enabled()` returns them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Features {
     /// Translations are tagged: `X86_FEATURE_PCID`.  The kernel sets it only beside global pages.
@@ -285,16 +286,16 @@ pub(crate) trait Mm {
     fn id(&self) -> ContextId;
     /// Its tables.
     fn root(&self) -> Root;
-    /// The tlb_gen of its tables, read anew at each call, when others see all that this CPU
-    /// showed before: behind a full barrier.
+    /// Returns the tlb_gen of its tables.  Each call reads it behind a full barrier, after other
+    /// CPUs see everything that this CPU published before.
     fn tlb_gen(&self) -> TlbGen;
     /// Its ASID if that is the same on every CPU: `mm_global_asid()`.
     fn global_asid(&self) -> Option<Asid>;
-    /// Lets this CPU be told of changes from now on: sets its bit in `mm_cpumask()`.
+    /// Sets this CPU's bit in `mm_cpumask()`: from now on other CPUs notify it of changes.
     fn join(&self);
 }
 
-/// What others see of a CPU: whose tables it uses.
+/// The state of a CPU that other CPUs see: whose tables it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Published {
     /// `cpu_tlbstate.loaded_mm`; `None` on the way from one to another (`LOADED_MM_SWITCHING`).
@@ -305,13 +306,13 @@ pub(crate) struct Published {
 
 /// A CPU, as the bookkeeping works on it.
 pub(crate) trait Hardware {
-    /// How the kernel uses it.
+    /// Returns the features of the kernel.
     fn features(&self) -> Features;
     /// Lets the others see what changed, before anything that follows.
     fn publish(&self, shown: Published);
     /// Writes CR3.
     fn write_cr3(&self, cr3: Cr3);
-    /// Takes this CPU out of an address space's `mm_cpumask()`.
+    /// Clears this CPU's bit in an address space's `mm_cpumask()`.
     fn leave(&self, space: ContextId);
     /// Drops an address under the PCID in CR3, and as a global page.
     fn invlpg(&self, address: Hva);
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn pcids_of_the_first_and_the_last() {
+    fn the_first_and_the_last_asid_have_valid_pcids() {
         assert_eq!(Asid::FIRST.kpcid().into_raw(), 1);
         assert_eq!(Asid::FIRST.upcid().into_raw(), 2049);
         assert!(Asid::new(Asid::LAST + 1).is_none());
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_value_of_cr3() {
+    fn cr3_has_root_pcid_and_noflush_bit() {
         let root = Root::new(0x8000_0000_1234_5fff);
         let cr3 = |pcid| root.cr3(Asid(2), features(pcid)).into_raw();
         assert_eq!(cr3(true), 0x1234_5003);
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn no_address_space_is_called_0() {
+    fn context_id_0_is_none() {
         assert!(ContextId::new(0).is_none());
         assert_eq!(ContextId::new(1), Some(ContextId::KERNEL));
         assert!(TlbGen::ZERO < TlbGen::ZERO.next());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a CPU knows of its slots, and how it chooses one.
+//! This module keeps a CPU's slots, and chooses a slot for an address space.
 
 use crate::asid::{
     Asid,
@@ -17,9 +17,10 @@ use crate::asid::{
 /// What the CPU has cached under the slot's PCIDs is never older than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// `None`: nothing is known of what is cached, so the next one to take it has to flush.
+    /// `None`: the cached translations are unknown, so the next address space in the slot has to
+    /// flush.
     pub(crate) id: Option<ContextId>,
-    /// What was caught up with; of no meaning without a name.
+    /// The tlb_gen that the slot has caught up with; meaningless without an id.
     pub(crate) tlb_gen: TlbGen,
 }
 
@@ -40,7 +41,7 @@ impl Slot {
 pub(crate) struct UserFlush(u16);
 
 impl UserFlush {
-    /// Takes the mask as C has it.
+    /// Makes the mask of C's value.
     #[inline]
     pub(crate) const fn from_raw(mask: u16) -> Self {
         Self(mask)
@@ -62,15 +63,15 @@ impl UserFlush {
         }
     }
 
-    /// Whether an ASID's user half is to be flushed.
+    /// Returns whether the user half of an ASID has to be flushed.
     #[inline]
     pub(crate) fn contains(self, asid: Asid) -> bool {
         self.0 & Self::bit(asid) != 0
     }
 
-    /// Notes that an ASID's user half is to be flushed, if it has one.
+    /// Records that the user half of an ASID has to be flushed, if it has one.
     ///
-    /// Answers to `invalidate_user_asid()`.
+    /// Equivalent of `invalidate_user_asid()`.
     #[inline]
     pub(crate) fn defer(&mut self, asid: Asid, features: Features) {
         // Without PCIDs the write of CR3 on the way to user mode drops all.
@@ -88,16 +89,16 @@ impl UserFlush {
     }
 }
 
-/// What a CPU is to use for an address space: `struct new_asid`.
+/// The choice for an address space: `struct new_asid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Choice {
     /// The ASID.
     pub(crate) asid: Asid,
-    /// What is cached under it has to go.
+    /// Whether the translations under the ASID have to be flushed.
     pub(crate) flush: bool,
 }
 
-/// What a CPU knows of its slots: `struct tlb_state`.
+/// The slots of a CPU: `struct tlb_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cpu {
     /// Whose tables it uses: `loaded_mm`.
@@ -108,7 +109,7 @@ pub(crate) struct Cpu {
     pub(crate) lazy: bool,
     /// The slot to be taken next for a newcomer, 1 to 6: `next_asid`.
     pub(crate) next: u16,
-    /// What is cached under the slots not in use may be of old tables of the kernel's.
+    /// Whether translations under the other slots may be of old kernel tables.
     pub(crate) invalidate_other: bool,
     /// `user_pcid_flush_mask`.
     pub(crate) user_flush: UserFlush,
@@ -143,17 +144,17 @@ impl Cpu {
         self.invalidate_other = false;
     }
 
-    /// Chooses what to use for an address space of which changes up to `tlb_gen` are known.
+    /// Chooses an ASID for an address space whose changes up to `tlb_gen` are known.
     ///
-    /// Answers to `choose_new_asid()`.  The order is: no PCIDs; an ASID that is the same on every
-    /// CPU; the kernel's tables changed, so that the other slots are forgotten; the slot it has;
-    /// the next slot in turn, whoever has it.
+    /// Equivalent of `choose_new_asid()`.  The order is: no PCIDs; a global ASID; the kernel's
+    /// tables changed, so the other slots are cleared; the slot that the address space has; the
+    /// next slot in turn.
     pub(super) fn choose(&mut self, next: &impl Mm, tlb_gen: TlbGen, features: Features) -> Choice {
         let choice = |asid, flush| Choice { asid, flush };
         if !features.pcid {
             return choice(Asid::FIRST, true);
         }
-        // Those are kept up to date on every CPU.
+        // Global ASIDs are kept up to date on every CPU.
         if let Some(asid) = next.global_asid() {
             return choice(asid, false);
         }
@@ -200,7 +201,7 @@ mod tests {
         cpu
     }
 
-    /// What is chosen for an address space of a tlb_gen.
+    /// The choice for an address space at a tlb_gen.
     fn choose(cpu: &mut Cpu, id: u64, tlb_gen: u64) -> (u16, bool) {
         let features = features(true, true);
         let choice = cpu.choose(&MockMm::new(id, tlb_gen), TlbGen::new(tlb_gen), features);
@@ -208,12 +209,12 @@ mod tests {
     }
 
     #[test]
-    fn who_has_a_slot_keeps_it() {
+    fn an_address_space_keeps_its_slot() {
         let mut cpu = full();
         for id in 10..16 {
             let slot = (id - 10) as u16;
             assert_eq!(choose(&mut cpu, id, 5), (slot, false));
-            // Its tables changed meanwhile, or less than the CPU knows.
+            // Its tables changed since, or less than the CPU knows.
             assert_eq!(choose(&mut cpu, id, 6), (slot, true));
             assert_eq!(choose(&mut cpu, id, 4), (slot, false));
         }
@@ -221,10 +222,11 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_take_slots_in_turn() {
+    fn new_address_spaces_take_slots_in_turn() {
         let mut cpu = full();
         cpu.next = 4;
-        // The last, the first, and on: whoever has them, the slot in use too.
+        // The last slot, the first, and so on, whichever address space has them, the current slot
+        // too.
         for slot in [4, 5, 0, 1, 2, 3, 4, 5, 0] {
             assert_eq!(choose(&mut cpu, 99, 0), (slot, true));
             assert!(cpu.next >= 1 && cpu.next <= 6);
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_without_a_name_is_nobodys() {
+    fn a_slot_without_an_id_matches_no_address_space() {
         let mut cpu = cpu(1, 0);
         cpu.slots = [Slot::UNKNOWN; SLOTS];
         cpu.next = 6;
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn invalidate_other_forgets_all_slots_but_the_one_in_use() {
+    fn invalidate_other_clears_all_slots_but_the_current_one() {
         let mut cpu = full();
         cpu.invalidate_other = true;
         assert_eq!(choose(&mut cpu, 12, 5), (2, false));
@@ -249,7 +251,7 @@ mod tests {
         for (number, slot) in cpu.slots.iter().enumerate() {
             assert_eq!(slot.id.is_some(), number == 2);
         }
-        // Who had one has to take another, and flush.
+        // An address space that had a slot has to take another one, and flush.
         cpu.next = 1;
         assert_eq!(choose(&mut cpu, 10, 5), (1, true));
     }
@@ -264,19 +266,19 @@ mod tests {
     }
 
     #[test]
-    fn an_asid_of_every_cpu_comes_before_the_slots() {
+    fn a_global_asid_comes_before_the_slots() {
         let mut cpu = full();
         cpu.invalidate_other = true;
         let mut mm = MockMm::new(12, 99);
         mm.global = Asid::new(100);
         let choice = cpu.choose(&mm, TlbGen::new(99), features(true, true));
         assert_eq!((choice.asid.into_raw(), choice.flush), (100, false));
-        // What it is to forget waits for one that needs a slot.
+        // The slots are cleared only when an address space needs one.
         assert!(cpu.invalidate_other && cpu.slots == full().slots);
     }
 
     #[test]
-    fn user_halves_are_noted_by_kpcid() {
+    fn user_halves_are_recorded_by_kpcid() {
         let slot = |number| Asid::new(number);
         for number in 0..SLOTS as u16 {
             let mut mask = UserFlush::default();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What differs between what a CPU was said to do and what it did, and how often things happened.
+//! This module compares the predicted with the observed state of a CPU, and counts events.
 
 use crate::asid::{
     cpu::{
@@ -11,12 +11,12 @@ use crate::asid::{
     ContextId, //
 };
 
-/// What was not as it should have been.
+/// The value that differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     /// CR3.
     Cr3,
-    /// Whether what was cached was dropped, and how much: pages, or all ones.
+    /// Whether translations were dropped, and how many: pages, or all ones.
     Flush,
     /// The name of the address space in a slot.
     Context,
@@ -34,7 +34,7 @@ pub(crate) enum What {
     Loaded,
     /// Whether the CPU is lazy.
     Lazy,
-    /// Whether the kernel told of what it did.
+    /// Whether the kernel reported the event.
     Told,
 }
 
@@ -79,18 +79,18 @@ impl Event {
     }
 }
 
-/// One difference between what was told before and what the kernel did.
+/// One difference between the prediction and the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
     /// When it was found.
     pub(crate) when: Event,
     /// The number of the switch by which it was, or after which.
     pub(crate) switch: u64,
-    /// What it is about.
+    /// The value that differs.
     pub(crate) what: What,
-    /// What was told before.
+    /// The predicted value.
     pub(crate) wanted: u64,
-    /// What the kernel has.
+    /// The value of the kernel.
     pub(crate) found: u64,
 }
 
@@ -140,7 +140,7 @@ pub(super) fn slots(wanted: &Cpu, found: &Cpu) -> impl Iterator<Item = Compared>
     ])
 }
 
-/// Compares what is said to be in use.
+/// Compares the slots in use.
 pub(super) fn in_use(wanted: &Cpu, found: &Cpu) -> impl Iterator<Item = Compared> {
     let asid = |cpu: &Cpu| cpu.asid.into_raw().into();
     let loaded = |cpu: &Cpu| cpu.loaded.into_raw();
@@ -158,7 +158,7 @@ pub(super) fn difference(all: impl IntoIterator<Item = Compared>) -> Option<Comp
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// How often things happened.
+        /// The counts of events.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub(crate) struct Counts {
             $($(#[$doc])* pub(crate) $name: u64,)*
@@ -183,23 +183,23 @@ counts! {
     switches,
     /// Of these, those that leave CR3 as it is.
     switches_stayed,
-    /// Those that keep what is cached.
+    /// Switches that kept cached translations.
     switches_kept,
-    /// Those that flush it.
+    /// Switches that flushed.
     switches_flushed,
     /// Flushes that were followed.
     flushes,
     /// Of these, those by which everything was dropped.
     flushes_all,
-    /// Those by which some pages were.
+    /// Flushes of some pages.
     flushes_pages,
-    /// Answers that were made anew, for a tlb_gen that the kernel read later.
+    /// Predictions that were redone, for a tlb_gen that the kernel read later.
     raced,
     /// Ends of a switch or a flush of which the beginning was not seen.
     unseen,
     /// CPUs that came up again.
     restarts,
-    /// Switches, flushes and times between that were not as told before.
+    /// Switches, flushes and intervals that differed from the prediction.
     mismatches,
 }
 

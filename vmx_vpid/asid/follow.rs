@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lockstep with a kernel: what a CPU of its does next, told before, and compared with what it did.
+//! This module predicts what the kernel does at each context switch and flush, and compares the
+//! prediction with what it did.
 //!
-//! The kernel tells of four events: it is about to switch to an address space, or to serve a flush;
-//! and it has, as far as its tracepoint says so.  With each comes what the CPU knows of its slots.
-//! From what it knew before, [`Cpu`] makes out what it has to know after.
+//! The kernel reports four events: it is about to switch to an address space, or to serve a flush;
+//! and it has done so, as far as its tracepoint says.  Each event brings the CPU's slots.  From the
+//! slots at the first event, [`Cpu`] predicts the slots at the second.
 //!
-//! Between two events nothing is to change but what the functions change that are not followed:
-//! a CPU goes lazy, or to user mode, or tables of the kernel's change.
+//! Between two events only the functions that are not followed change anything: a CPU becomes lazy,
+//! returns to user mode, or tables of the kernel change.
 //!
-//! One thing the kernel reads after the first event, the tlb_gen; another CPU may change it
-//! meanwhile.  Where it flushed, it noted what it read.  Then the predicted to that is what counts.
+//! The kernel reads the tlb_gen after the first event, and another CPU may change it in between.
+//! If the kernel flushed, it recorded the tlb_gen that it read; the prediction is redone with that
+//! value.
 
 use crate::{
     asid::{
@@ -58,7 +60,7 @@ use core::cell::Cell;
 pub(crate) struct MmSnapshot {
     /// Its name.
     pub(crate) id: ContextId,
-    /// What it had come to.
+    /// The tlb_gen of its tables.
     pub(crate) tlb_gen: TlbGen,
     /// Its tables.
     pub(crate) root: Root,
@@ -87,9 +89,9 @@ impl Mm for MmSnapshot {
 /// The hardware of a CPU that is only recording of.
 struct RecordingHw {
     features: Features,
-    /// What the others see.
+    /// The published state.
     shown: Cell<Published>,
-    /// What was written to CR3 last, and what the others saw then.
+    /// The last value written to CR3, and the state published then.
     wrote: Cell<Option<(Cr3, Published)>>,
 }
 
@@ -113,7 +115,7 @@ impl Hardware for RecordingHw {
     fn invpcid(&self, _: Extent) {}
 }
 
-/// What is wrong on purpose about each predicted, to see that it is found.
+/// A bug to inject into each prediction, to see that it is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Bug {
     /// Nothing.
@@ -121,7 +123,7 @@ pub(crate) enum Bug {
     None,
     /// Another slot's PCID is in CR3.
     Slot,
-    /// What was kept was flushed, and the other way round.
+    /// A flush is predicted where the CPU keeps translations, and the other way round.
     Flush,
     /// Another slot is the next in turn.
     Next,
@@ -142,13 +144,13 @@ impl Bug {
         Self::UserFlush,
     ];
 
-    /// Takes the number that a user gives.
+    /// Makes a bug of the number that a user writes.
     pub(crate) fn new(number: u64) -> Option<Self> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 }
 
-/// What a CPU does next.
+/// The next action of a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// It switches to an address space.
@@ -158,7 +160,7 @@ pub(crate) enum Next {
 }
 
 impl Next {
-    /// Makes out what it leads to, on a CPU that knows so much.
+    /// Predicts the result of the action on a CPU with these slots.
     fn predict(self, before: Cpu, features: Features) -> Predicted {
         let mut cpu = before;
         let recording = RecordingHw {
@@ -215,7 +217,7 @@ impl Next {
         }
     }
 
-    /// When what is found is found.
+    /// Returns the event at which a difference is found.
     fn when(self) -> Event {
         match self {
             Self::Switch(_) => Event::Switch,
@@ -224,14 +226,14 @@ impl Next {
     }
 }
 
-/// What a CPU will have done.
+/// The predicted state of a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Predicted {
-    /// What it knows then.
+    /// The slots.
     cpu: Cpu,
-    /// What CR3 has, and what the others saw when it was written, if it was.
+    /// The value of CR3, and the state published when it was written, if it was.
     wrote: Option<(Cr3, Published)>,
-    /// What it says that it dropped; `None`: it says nothing.
+    /// The report of dropped translations; `None` if there is none.
     dropped: Option<Dropped>,
     /// It goes to the kernel's own address space before anything else.
     leaves: bool,
@@ -280,16 +282,16 @@ impl Predicted {
     }
 }
 
-/// What a CPU did, as far as it says so.
+/// The observed state of a CPU, as far as it reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Observed {
-    /// What it knows now; within a switch not yet, what is loaded.
+    /// The slots; within a switch, not yet the one that is loaded.
     pub(crate) cpu: Cpu,
-    /// What the others see.
+    /// The published state.
     pub(crate) shown: Published,
-    /// What CR3 has, read.
+    /// The value of CR3.
     pub(crate) cr3: Cr3,
-    /// What it says that it dropped.
+    /// The report of dropped translations.
     pub(crate) dropped: Dropped,
 }
 
@@ -297,8 +299,7 @@ impl Observed {
     /// Returns the tlb_gen that the kernel read, if it flushed: it noted it.
     fn read(&self, when: Event, features: Features) -> Option<TlbGen> {
         let asid = if when == Event::Switch && features.pcid {
-            // What it goes to, it does not say yet; CR3 does.
-            // CAST: The field has 12 bits.
+            // The field does not name the next slot yet; CR3 does.  CAST: The field has 12 bits.
             Asid::new((self.cr3.pcid().get() as u16).checked_sub(1)?)?
         } else {
             self.cpu.asid
@@ -308,8 +309,8 @@ impl Observed {
     }
 }
 
-/// Takes over what may change of a CPU while nothing is told.
-fn meanwhile(mut known: Cpu, now: &Cpu, features: Features) -> Cpu {
+/// Takes over the parts of a CPU's state that may change between events.
+fn between_events(mut known: Cpu, now: &Cpu, features: Features) -> Cpu {
     // It went lazy, and only a switch ends that; tables of the kernel's changed.
     known.lazy |= now.lazy && known.loaded != ContextId::KERNEL;
     known.invalidate_other |= now.invalidate_other && features.pti;
@@ -326,18 +327,18 @@ fn meanwhile(mut known: Cpu, now: &Cpu, features: Features) -> Cpu {
 /// One CPU that is followed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Follower {
-    /// What it does, what it knew before, and the predicted.
+    /// The action, the slots before it, and the prediction.
     pending: Option<(Next, Cpu, Predicted)>,
-    /// What it knows as long as nothing happens; `None`: that is to be seen.
+    /// The slots as long as nothing happens; `None` until they are seen.
     known: Option<Cpu>,
-    /// How often things happened.
+    /// The counts of events.
     pub(crate) counts: Counts,
     /// The first difference.
     pub(crate) first: Option<Mismatch>,
 }
 
 impl Follower {
-    /// A CPU that knows so much is about to do something.
+    /// Handles the beginning of an action on a CPU with these slots.
     pub(crate) fn begin(&mut self, now: Cpu, next: Next, features: Features, bug: Bug) {
         self.settle(next);
         self.between(&now, features);
@@ -369,14 +370,14 @@ impl Follower {
         let Some(known) = self.known.take() else {
             return;
         };
-        let known = meanwhile(known, now, features);
+        let known = between_events(known, now, features);
         let Some(found) = difference(slots(&known, now).chain(in_use(&known, now))) else {
             return;
         };
         let mut restarted = known;
         let [first, ..] = now.slots;
         restarted.restart(first.tlb_gen);
-        let restarted = meanwhile(restarted, now, features);
+        let restarted = between_events(restarted, now, features);
         if difference(slots(&restarted, now).chain(in_use(&restarted, now))).is_none() {
             increment(&mut self.counts.restarts);
         } else {
@@ -409,10 +410,10 @@ impl Follower {
         }
     }
 
-    /// A CPU says that it did something of which the beginning was not told.
+    /// Handles the end of an action whose beginning was not reported.
     fn unseen(&mut self, when: Event, done: &Observed) {
         let counts = &mut self.counts;
-        // Before the first beginning that is told, there are ends that are.
+        // Before the first beginning that is reported, there are ends that are.
         let told = match when {
             Event::Switch => counts.switches,
             Event::Flush | Event::Between => counts.flushes,
@@ -423,7 +424,7 @@ impl Follower {
         self.known = (when == Event::Flush).then_some(done.cpu);
     }
 
-    /// Notes that something is not as told before; what is known is to be seen anew.
+    /// Records a difference; the slots have to be seen again.
     fn mismatch(&mut self, when: Event, (what, wanted, found): Compared) {
         self.known = None;
         increment(&mut self.counts.mismatches);

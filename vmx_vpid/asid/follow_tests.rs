@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests of [`crate::asid::follow`]: a kernel that does as it should, and one that does not.
+//! These tests of [`crate::asid::follow`] use a kernel that works as it should, and one that does
+//! not.
 
 #[kernel::macros::kunit_tests(vmx_vpid_asid_follow)]
 mod tests {
@@ -34,7 +35,7 @@ mod tests {
         x86::control_regs::Cr3, //
     };
 
-    /// An address space that has come to a tlb_gen.
+    /// An address space at a tlb_gen.
     fn mm(id: u64, tlb_gen: u64) -> MmSnapshot {
         MmSnapshot {
             id: ContextId::new(id).unwrap_or(ContextId::KERNEL),
@@ -53,7 +54,7 @@ mod tests {
         cpu
     }
 
-    /// What a kernel says that came to use an address space in a slot.
+    /// The report of a kernel that switched to an address space in a slot.
     fn done(cpu: Cpu, to: u64, slot: u64, dropped: Dropped) -> Observed {
         let shown = Published {
             loaded: None,
@@ -68,8 +69,8 @@ mod tests {
         }
     }
 
-    /// A switch from [`start()`] to the address space 30, which has come to a tlb_gen, and what
-    /// a kernel did then.
+    /// A switch from [`start()`] to the address space 30 at a tlb_gen, and the kernel's report of
+    /// it.
     fn switch(tlb_gen: u64, bug: Bug, did: Observed) -> Follower {
         let mut follower = Follower::default();
         let features = features(true, true);
@@ -78,12 +79,12 @@ mod tests {
         follower
     }
 
-    /// What is right if 30 did not change.
+    /// The right report if 30 did not change.
     fn kept() -> Observed {
         done(start(), 30, 4, Dropped::Nothing)
     }
 
-    /// What is right if the kernel read that it has come to a tlb_gen.
+    /// The right report if the kernel read this tlb_gen.
     fn flushed(tlb_gen: u64) -> Observed {
         let mut cpu = start();
         cpu.slots[4].tlb_gen = TlbGen::new(tlb_gen);
@@ -91,7 +92,7 @@ mod tests {
         done(cpu, 30, 4, Dropped::All)
     }
 
-    /// What the first difference is about.
+    /// The first difference.
     fn first(follower: &Follower) -> Option<(Event, What, u64, u64)> {
         assert_eq!(follower.counts.mismatches == 0, follower.first.is_none());
         let first = follower.first?;
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_that_is_right_is_counted() {
+    fn a_switch_as_predicted_is_counted() {
         let follower = switch(5, Bug::None, kept());
         assert_eq!(first(&follower), None);
         assert_eq!(follower.counts.switches_kept, 1);
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_that_is_read_later_is_the_one_that_counts() {
+    fn a_tlb_gen_that_is_read_later_counts() {
         let follower = switch(5, Bug::None, flushed(6));
         assert_eq!(first(&follower), None);
         assert_eq!(follower.counts.raced, 1);
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_that_is_not_as_told_is_found() {
+    fn each_difference_is_found() {
         let with = |change: fn(&mut Observed)| {
             let mut done = flushed(6);
             change(&mut done);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn each_twist_is_found() {
+    fn each_injected_bug_is_found() {
         assert!(Bug::new(6).is_none() && Bug::new(u64::MAX).is_none());
         for number in 0..6 {
             let bug = Bug::new(number).unwrap_or_default();
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_that_stays_says_nothing() {
+    fn a_switch_to_the_same_mm_reports_nothing() {
         let features = features(true, true);
         let same = Next::Switch(mm(20, 99));
         let mut follower = Follower::default();
@@ -210,7 +211,7 @@ mod tests {
         assert_eq!(follower.counts.raced, 1);
     }
 
-    /// What is found of a CPU that was known as [`start()`], and is seen again.
+    /// The difference found of a CPU that was known as [`start()`], and is seen again.
     fn seen_again(now: Cpu, pti: bool) -> Follower {
         let features = features(true, pti);
         let same = Next::Switch(mm(20, 5));
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_change_between_may() {
+    fn allowed_changes_between_events_are_no_difference() {
         let with = |pti, change: fn(&mut Cpu)| {
             let mut cpu = start();
             change(&mut cpu);
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slot_in_use_alone_goes_to_user_mode() {
+    fn only_the_current_slot_returns_to_user_mode() {
         let (own, other) = (1 << 3, 1 << 5);
         for (mask, right) in [
             (own | other, true),
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_came_up_again_is_known() {
+    fn a_cpu_that_came_online_again_is_recognised() {
         let mut cpu = start();
         cpu.restart(TlbGen::new(3));
         let follower = seen_again(cpu, true);
@@ -295,8 +296,8 @@ mod tests {
         tlb_gen: TlbGen::new(6),
     };
 
-    /// A flush served from [`start()`], when the address space has come to a tlb_gen; and what
-    /// a kernel did then, having read one and dropped so much.
+    /// A flush served from [`start()`] while the address space is at a tlb_gen, and the kernel's
+    /// report of it: the tlb_gen that it read, and the translations that it dropped.
     fn flush(tlb_gen: u64, read: u64, dropped: Dropped) -> Follower {
         let features = features(true, false);
         let mut follower = Follower::default();
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn flushes_are_followed_too() {
+    fn a_flush_as_predicted_is_counted() {
         let follower = flush(6, 6, Dropped::Pages(2));
         assert_eq!((first(&follower), follower.counts.flushes_pages), (None, 1));
         let follower = flush(7, 7, Dropped::All);

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! INVPCID as the host issues it.
+//! This module issues INVPCID for the host.
 //!
-//! What a guest may ask for by it is another matter: [`crate::x86::invpcid`].  Source: the manual's
-//! instruction reference, INVPCID.
+//! [`crate::x86::invpcid`] checks the operands of a guest's INVPCID.
+//! Source: the manual's instruction reference, INVPCID.
 
 use crate::{
     asid::Hva,
     x86::invpcid::Pcid, //
 };
 
-/// What one INVPCID covers; the numbers of the types are those of the manual.
+/// The extent of one INVPCID; the numbers of the types are those of the manual.
 // The module follows the kernel and issues none, and of what it follows only type 0 is a part.
 #[cfg_attr(not(CONFIG_VMX_VPID_KUNIT_TEST), expect(dead_code))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +71,10 @@ pub(crate) fn invpcid(extent: Extent) -> Result<(), Fault> {
     let (kind, descriptor) = extent.encode();
     let descriptor = &descriptor;
     'out: {
-        // SAFETY: `descriptor` is a live operand of 16 bytes.  At CPL 0 the instruction does
-        // nothing but drop cached translations, which is always legal; a fault leaves through the
-        // label below.  There is no `nomem`: the implied memory clobber orders it after the
-        // page-table writes that it answers for.
+        // SAFETY: `descriptor` is a live operand of 16 bytes.  At CPL 0 the instruction only drops
+        // cached translations, which is always legal; a fault leaves through the label below.
+        // There is no `nomem`: the implied memory clobber orders it after the page-table writes
+        // that it has to cover.
         unsafe {
             kernel::asm!(
                 include!(concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/asid/invpcid_asm.rs"));

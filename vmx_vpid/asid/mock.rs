@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The hardware and the address spaces of tests: what was done to them, in its order.
+//! This module mocks the hardware and the address spaces for tests: it records the actions in their
+//! order.
 
 use crate::{
     asid::{
@@ -46,7 +47,7 @@ pub(crate) enum Did {
     Pge,
 }
 
-/// How many things a test does at most.
+/// The largest number of actions of a test.
 const MOST: usize = 32;
 
 /// The hardware.
@@ -76,7 +77,7 @@ impl Hands {
         self.count.set(count + 1);
     }
 
-    /// Whether just this was done.
+    /// Returns whether exactly these actions were done.
     pub(crate) fn did(&self, wanted: &[Did]) -> bool {
         let log = self.log.get();
         let same = wanted.len() == self.count.get()
@@ -87,7 +88,7 @@ impl Hands {
         same
     }
 
-    /// How many writes of CR3 kept what was cached.
+    /// Returns the number of writes of CR3 that kept cached translations.
     pub(crate) fn kept(&self) -> usize {
         let log = self.log.get();
         let kept = |did: &&Did| matches!(did, Did::Cr3(cr3) if cr3 >> 63 == 1);
@@ -131,7 +132,7 @@ pub(crate) struct MockMm<'a> {
 }
 
 impl<'a> MockMm<'a> {
-    /// Makes one that has come to a tlb_gen.
+    /// Makes an address space at a tlb_gen.
     pub(crate) fn new(id: u64, tlb_gen: u64) -> Self {
         Self {
             id: ContextId::new(id).unwrap_or(ContextId::KERNEL),
@@ -141,7 +142,7 @@ impl<'a> MockMm<'a> {
         }
     }
 
-    /// Notes what is asked of it.
+    /// Records the calls of its methods in `hands`.
     pub(crate) fn with(self, hands: &'a Hands) -> Self {
         let hands = Some(hands);
         Self { hands, ..self }

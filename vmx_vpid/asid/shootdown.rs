@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a CPU does when it is told that tables were changed.
+//! This module serves a CPU's part of a TLB shootdown: another CPU changed tables and requests a
+//! flush.
 //!
-//! There are three generations: what the address space has come to, what this CPU has caught up
-//! with, and what the one who asks wants it to catch up with.  A request that names an address
-//! stands for one change, and does for no other.
+//! Three generations take part: the tlb_gen of the address space, the one that this CPU has caught
+//! up with, and the one that the request wants it to catch up with.  A request that names an
+//! address stands for one change, and covers no other.
 
 use crate::{
     asid::{
@@ -36,7 +37,7 @@ pub(crate) enum Range {
 }
 
 impl Range {
-    /// Takes a range as C has it.
+    /// Makes a range of C's values.
     #[inline]
     pub(crate) const fn new(start: Hva, end: Hva, shift: u32) -> Self {
         if end.into_raw() == u64::MAX {
@@ -46,9 +47,9 @@ impl Range {
         }
     }
 
-    /// How many steps it takes, rounded down.
+    /// Returns the number of steps, rounded down.
     ///
-    /// It is what C traces and compares with the ceiling.  What it drops is rounded up.
+    /// C traces it and compares it with the ceiling.  The flush itself rounds up.
     #[inline]
     pub(crate) fn steps(start: Hva, end: Hva, shift: u32) -> u64 {
         let bytes = end.into_raw().wrapping_sub(start.into_raw());
@@ -56,18 +57,18 @@ impl Range {
     }
 }
 
-/// What a CPU is told: `struct flush_tlb_info`.
+/// The request to a CPU: `struct flush_tlb_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flush {
     /// Whose tables were changed; `None` for whichever is loaded.
     pub(crate) space: Option<ContextId>,
-    /// What to drop, if it is one change that the CPU lacks.
+    /// The range to drop, if the CPU lacks just one change.
     pub(crate) range: Range,
     /// The tlb_gen with that change; [`TlbGen::ZERO`] if none is meant.
     pub(crate) tlb_gen: TlbGen,
 }
 
-/// What was dropped, as `trace_tlb_flush()` says it.
+/// The dropped translations, as `trace_tlb_flush()` reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
     /// Nothing: it had caught up.
@@ -78,7 +79,7 @@ pub(crate) enum Dropped {
     All,
 }
 
-/// What a CPU did about a flush.
+/// The result of a flush on a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Served {
     /// It does not use that address space, and let that be known.
@@ -91,7 +92,7 @@ pub(crate) enum Served {
     Left,
     /// It knew of the change.
     Known,
-    /// It has caught up, and dropped so much for it.
+    /// It caught up, and dropped these translations.
     CaughtUp(Dropped),
 }
 
@@ -135,7 +136,7 @@ impl Cpu {
             return Served::CaughtUp(Dropped::Nothing);
         }
         let dropped = match flush.range {
-            // Only this change is missing: the one before this CPU knows, and there is none after.
+            // The CPU lacks only this change: it knows the one before, and there is none after.
             Range::Some { start, end, shift }
                 if flush.tlb_gen == local.next() && flush.tlb_gen == tlb_gen =>
             {
@@ -169,10 +170,11 @@ impl Cpu {
         }
     }
 
-    /// Drops one address of the address space in use, in both its halves.
+    /// Drops one address of the current address space, in both halves.
     ///
-    /// Answers to `native_flush_tlb_one_user()`.  INVPCID of a PCID other than 0 faults as long as
-    /// CR4.PCIDE is clear; C asks this CPU's CR4, since it may come here before that is set.
+    /// Equivalent of `native_flush_tlb_one_user()`.  INVPCID of a PCID other than 0 faults as long
+    /// as CR4.PCIDE is clear; C reads this CPU's CR4, because it may get here before that bit is
+    /// set.
     pub(crate) fn drop_address(&mut self, address: Hva, hardware: &impl Hardware) {
         hardware.invlpg(address);
         let features = hardware.features();
@@ -227,8 +229,8 @@ mod tests {
         Range::new(Hva::new(start), Hva::new(start + (count << 12)), 12)
     }
 
-    /// What is done on a CPU that knows the address space 20 at its 5th tlb_gen, when that has
-    /// come to `tlb_gen`.
+    /// Serves a flush on a CPU that knows the address space 20 at its 5th tlb_gen, while the tables
+    /// are at `tlb_gen`.
     fn serve(flush: Flush, tlb_gen: u64, hands: &Hands) -> (Cpu, Served) {
         let mut cpu = cpu(20, 0);
         let (kernel, mm) = (MockMm::new(1, 0), MockMm::new(20, tlb_gen));
@@ -236,11 +238,11 @@ mod tests {
         (cpu, served)
     }
 
-    /// What a flush of the whole address space writes.
+    /// The write of CR3 by a flush of the whole address space.
     const RELOAD: Did = Did::Cr3(20 << 12 | 1);
 
     #[test]
-    fn one_change_that_is_missing_is_made_up_for_alone() {
+    fn one_missing_change_is_flushed_by_its_range() {
         let hands = Hands::new(features(true, true));
         let (cpu, served) = serve(change(6, pages(0x1000, 2)), 6, &hands);
         let pcid = Pcid::from(Asid::FIRST.upcid());
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_is_answered_by_everything() {
+    fn several_missing_changes_flush_everything() {
         for (flush, come_to) in [
             // Two changes are missing, of which the second is asked for first.
             (change(7, pages(0x1000, 1)), 7),
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_caught_up_does_nothing() {
+    fn a_cpu_that_has_caught_up_flushes_nothing() {
         for (flush, come_to, wanted) in [
             (change(5, Range::All), 5, Served::Known),
             (change(4, Range::All), 9, Served::Known),
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_elsewhere_says_so() {
+    fn a_cpu_in_another_mm_reports_that() {
         let hands = Hands::new(features(true, true));
         let (kernel, mm) = (MockMm::new(1, 0), MockMm::new(10, 0));
         let mut cpu = cpu(10, 0);
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_own_address_space_is_not_concerned() {
+    fn init_mm_is_not_flushed() {
         let hands = Hands::new(features(true, true));
         let kernel = MockMm::new(1, 0);
         let flush = Flush {
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_lazy_leaves() {
+    fn a_lazy_cpu_switches_to_init_mm() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(20, 0);
         cpu.lazy = true;
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn an_asid_of_every_cpu_is_not_flushed_here() {
+    fn a_global_asid_is_not_flushed_by_the_shootdown() {
         let hands = Hands::new(features(true, true));
         let (kernel, mut mm) = (MockMm::new(1, 0), MockMm::new(20, 6));
         mm.global = Asid::new(100);
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_half_waits_where_it_cannot_be_named() {
+    fn without_invpcid_the_user_half_is_flushed_later() {
         for (pcid, invpcid, wanted) in [(true, false, 1 << 1), (false, true, 0)] {
             let hands = Hands::new(Features {
                 invpcid,

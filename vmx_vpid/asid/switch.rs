@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a CPU goes from one address space to another.
+//! This module switches a CPU from one address space to another.
 
 use crate::asid::{
     cpu::{
@@ -18,7 +18,7 @@ use crate::asid::{
     SLOTS, //
 };
 
-/// What a switch did.
+/// The result of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Switched {
     /// CR3 is as it was.
@@ -28,13 +28,13 @@ pub(crate) enum Switched {
 }
 
 impl Cpu {
-    /// Goes to an address space, or comes back to it from a kernel thread.
+    /// Switches to an address space, or back to it from a kernel thread.
     ///
-    /// Answers to `switch_mm_irqs_off()`; with interrupts off, as there.
+    /// Equivalent of `switch_mm_irqs_off()`; called with interrupts off, as in C.
     ///
-    /// The order matters, for a change of tables that another CPU makes meanwhile.  It counts the
-    /// change, and then looks who has to be told.  This CPU lets that be seen and then reads the
-    /// count.  So it reads the new one, or is told, or both.
+    /// The order matters for a change of tables that another CPU makes at the same time.  That CPU
+    /// increments the tlb_gen, and then looks which CPUs to notify.  This CPU publishes its state
+    /// and then reads the tlb_gen.  So it reads the new tlb_gen, or is notified, or both.
     pub(crate) fn switch_to(&mut self, next: &impl Mm, hardware: &impl Hardware) -> Switched {
         let was_lazy = self.lazy;
         if was_lazy {
@@ -59,8 +59,8 @@ impl Cpu {
             (choice, tlb_gen)
         };
         if choice.flush {
-            // What is noted is what was read before: the flush that follows is good for that, and
-            // maybe not for what changed since.
+            // Record the tlb_gen that was read before: the flush that follows covers it, and may
+            // not cover later changes.
             if let Some(slot) = self.slot_mut(choice.asid) {
                 let id = Some(next.id());
                 *slot = Slot { id, tlb_gen };
@@ -86,8 +86,8 @@ impl Cpu {
             let choice = self.choose(next, tlb_gen, hardware.features());
             return Some((choice, tlb_gen));
         }
-        // From thread to thread of a process, it was told of every change.  An ASID of every CPU
-        // is kept up to date even without that.
+        // Between threads of a process this CPU was notified of every change.  A global ASID is
+        // kept up to date even without that.
         let slot = self.slots.get(self.asid.slot()?)?;
         if !was_lazy {
             return None;
@@ -123,10 +123,10 @@ impl Cpu {
         }
     }
 
-    /// Starts anew in slot 0, on tables that CR3 has already, after the CPU was off.
+    /// Restarts in slot 0 after the CPU was offline, on the tables that CR3 has already.
     ///
-    /// `kernel` is the tlb_gen of the kernel's own address space, whichever is loaded.
-    /// Answers to `initialize_tlbstate_and_flush()`, which leaves what else there is as it was.
+    /// `kernel` is the tlb_gen of the kernel's own address space, whichever is loaded.  Equivalent
+    /// of `initialize_tlbstate_and_flush()`, which leaves the rest of the state as it is.
     pub(crate) fn restart(&mut self, kernel: TlbGen) {
         self.asid = Asid::FIRST;
         self.next = 1;
@@ -159,19 +159,19 @@ mod tests {
         }, //
     };
 
-    /// What CR3 is written with for the address space 20, whose tables are at 20 << 12.
+    /// The value written to CR3 for the address space 20, whose tables are at 20 << 12.
     fn cr3(asid: u64, keep: bool) -> Did {
         Did::Cr3(20 << 12 | (asid + 1) | if keep { 1 << 63 } else { 0 })
     }
 
-    /// What the others see.
+    /// The published state.
     fn shown(loaded: u64, lazy: bool) -> Did {
         let loaded = ContextId::new(loaded);
         Did::Show(Published { loaded, lazy })
     }
 
     #[test]
-    fn a_newcomer_is_seen_to_come_joins_and_is_read_in_that_order() {
+    fn a_switch_publishes_joins_and_reads_the_tlb_gen_in_this_order() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(10, 0);
         let mm = MockMm::new(20, 3).with(&hands);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_to_an_unchanged_slot_keeps_everything() {
+    fn an_unchanged_slot_keeps_its_translations() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(10, 0);
         cpu.slots[4] = Slot {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn from_a_kernel_thread_the_generation_decides() {
+    fn after_a_kernel_thread_the_tlb_gen_decides() {
         for (tlb_gen, flush) in [(5, false), (6, true), (4, true)] {
             let hands = Hands::new(features(true, true));
             let mut cpu = cpu(20, 0);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_own_tables_have_no_mask() {
+    fn init_mm_has_no_cpu_mask() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(20, 0);
         let kernel = MockMm::new(1, 0).with(&hands);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_own_tables_are_never_lazy() {
+    fn init_mm_is_never_lazy() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(1, 0);
         cpu.enter_lazy(&hands);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_asid_of_every_cpu_is_taken_up_when_there_is_one() {
+    fn a_new_global_asid_is_used() {
         let hands = Hands::new(features(true, false));
         let mut cpu = cpu(20, 0);
         let mut mm = MockMm::new(20, 5);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_was_off_knows_slot_0_alone() {
+    fn a_cpu_that_was_offline_knows_only_slot_0() {
         let mut cpu = cpu(20, 3);
         cpu.next = 5;
         cpu.restart(TlbGen::new(7));
