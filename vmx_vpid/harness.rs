@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What other programs of the host build come in by; no kernel has it.
+//! This module has the entry points of userspace test programs.  Not built into any kernel module.
 //!
-//! What those programs need of the files here, they call by a function of a module below this one,
-//! in plain numbers and types of its own: the files' own types stay within the crate.
+//! A program calls a function of a module below this one, in plain numbers and types of that
+//! module: the types of the crate stay within the crate.
 
 pub mod descriptor;
 pub mod ept_walk;

@@ -1,34 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A model of the CPUs and of KVM's core, to find a flush that is missing.
+//! This module models CPUs, guests and KVM's core, to find a flush that is missing.
 //!
-//! Emulators drop more than they have to, and so does hardware most of the time: a missing flush
-//! hardly ever shows there.  The CPUs of this model keep every translation, and every step of the
-//! way to one, for as long as the manual lets them; KVM's core asks for flushes when KVM does and
-//! never else.  In between is the code that the kernel runs: [`crate::vpid::pool`] and [`crate::vpid::owned`]
-//! give out VPIDs, [`crate::flush`] decides, [`crate::flush::execute`] carries out, [`crate::exits`]
-//! handles what guests execute.
+//! Emulators drop more than they have to, and so does hardware most of the time, so a missing flush
+//! hardly ever shows there.  The CPUs of this model keep every translation, and every step of a
+//! walk, for as long as the manual allows.  KVM's core requests flushes exactly when KVM does.
+//! Between the two runs the code of the kernel module: [`crate::vpid`] allocates VPIDs,
+//! [`crate::flush`] decides and issues, [`crate::exits`] handles the guests' instructions.
 //!
-//! Whenever a guest is entered, nothing may be left that it could use and must not:
-//! [`oracle`] says what that is.  The tests also break what is relied on, one thing at a time
-//! ([`bug`]), and want each of these faults found.
+//! Before each entry of a guest, the [`oracle`] checks that no translation that the guest could use
+//! is stale.  The tests also inject bugs, one at a time ([`bug`]), and each has to be found.
 //!
-//! What each file is about:
+//! - [`machine`] is the whole, [`step`] its steps.
+//! - [`cpu`]: caches, accesses and their cost.
+//! - [`guest`]: memory, page tables, instructions, and what guests invalidated.
+//! - [`kvm`]: KVM's core, its tables, and C's own flushes and handlers.
+//! - [`search`]: random and exhaustive search, regressions, counterexamples.
+//! - [`ept`]: building and changing EPTs.
 //!
-//! - [`memory`], [`edit`], [`guest_walk`]: the guests' memory, and their tables in it.
-//! - [`tables`], [`fill`], [`zap`]: KVM's tables, how they are filled and changed.
-//! - [`cached`], [`tlb`], [`access`], [`physical`]: what a CPU caches, drops and uses.
-//! - [`vcpu`], [`kvm`], [`nested`]: KVM's core.
-//! - [`kvm_policy`], [`kvm_exits`]: its own answers to requests, its own handlers of exits.
-//! - [`generations`]: answers of a policy that no kernel has.
-//! - [`tally`]: what accesses take.
-//! - [`guest`], [`registers`], [`exit`]: what guests do, and how the handlers see them.
-//! - [`promise`], [`oracle`], [`walks`]: what must not be.
-//! - [`step`], [`course`], [`alphabet`], [`run`], [`stories`]: what happens, in which order.
-//! - [`story`]: all of that as sentences.
-//!
-//! [`host`] is another model, of the host's own processes and their ASIDs; [`shadow`] one of shadow
-//! pages.
+//! Two models stand apart: [`host_mm`] of the host's processes and their ASIDs, [`shadow_run`] of
+//! shadow pages, which [`shadow_mmu`] manages.
 
 pub(crate) mod bug;
 pub(crate) mod cpu;
@@ -96,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn no_stale_translation_can_be_used() -> Result {
+    fn no_guest_can_use_a_stale_translation() -> Result {
         let force = Switches {
             force_flush: true,
             ..Switches::default()
@@ -124,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn nor_on_machines_that_lack_something() -> Result {
+    fn no_stale_translation_on_cpus_that_lack_an_invalidation() -> Result {
         for ept in [false, true] {
             let usual = Config {
                 switches: switches(true, 0),
@@ -154,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn nor_with_tags_of_generations() -> Result {
+    fn no_stale_translation_with_tags_by_generation() -> Result {
         for ept in [false, true] {
             // A generation ends soon, or never.
             for vpids in [2, 6, 60_000] {
@@ -169,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nor_when_c_serves() -> Result {
+    fn no_stale_translation_when_c_serves() -> Result {
         for ept in [false, true] {
             for backend in [Backend::C, Backend::Both] {
                 sound(Config {
@@ -183,7 +174,7 @@ mod tests {
 
     /// Those that show after many steps only are left to `make mutants`.
     #[test]
-    fn faults_that_show_soon_are_found() -> Result {
+    fn bugs_that_show_soon_are_found() -> Result {
         for bug in [
             Bug::NoFlushOnLoad,
             Bug::NoFlushOnLoadOfVmcs02,
@@ -248,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn other_vms_keep_what_they_have() -> Result {
+    fn other_vms_keep_their_translations_with_flush_context() -> Result {
         for ept in [false, true] {
             let config = Config::usual(ept);
             assert_eq!(left(config)?, 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! For build scripts: where the kernel's sources are, and a module made of some of them.
+//! This module finds the kernel's sources for build scripts, and makes a module of some of them.
 
 use std::{
     env,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sets what the kernel's build sets, and what only the host's has.
+//! This build script sets the configuration of the kernel's build, and what only userspace has.
 
 fn main() -> Result<(), std::env::VarError> {
     let loom = std::env::var("CARGO_PKG_NAME")?.ends_with("loom");

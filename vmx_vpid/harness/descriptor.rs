@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a guest's INVPCID, INVVPID or INVEPT asks for, for programs of the host.
+//! This module checks the operands of a guest's INVPCID, INVVPID or INVEPT for userspace programs.
 
 use crate::{
     ept,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk through an EPT, for programs of the host.
+//! This module walks an EPT for userspace programs.
 
 use crate::{
     ept::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Searches of the model by all short sequences.
+//! This module searches the model by all short sequences of steps.
 
 use super::model::{
     by_name,
@@ -46,23 +46,23 @@ impl StepSet {
     }
 }
 
-/// How many letters a sequence usually has, the first steps not counted.
+/// The usual number of steps of a sequence, without the prefix.
 pub const LENGTH: usize = exhaustive::LENGTH;
 
 /// What a search came to.
 pub struct Searched {
     /// How many sequences were gone, those counted that others begin with.
     pub count: u64,
-    /// The story of the last, if it went wrong.
+    /// The counterexample, if a sequence went wrong.
     pub counterexample: Option<String>,
 }
 
-/// Goes all sequences of so many letters of an alphabet, each after the first steps of that, until
-/// one goes wrong; `fault` is the name of something to break.
+/// Tries all sequences of `length` steps of a step set, each after the prefix of the set, until one
+/// goes wrong; `bug` is the name of a bug to inject.
 ///
 /// # Errors
 ///
-/// A sentence, for a fault that there is not, and when there is no memory.
+/// A sentence, if there is no bug of that name or no memory.
 pub fn search(
     machine_type: MachineType,
     step_set: StepSet,

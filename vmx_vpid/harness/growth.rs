@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much work there is to show an EPT, by the number of its entries: counted, not timed.
+//! This module counts the work of printing an EPT by the number of its entries.
 //!
-//! The look is that of `ept` in debugfs ([`crate::ept::cursor`], [`crate::ept::dump`]), a piece at
-//! a time.
+//! It prints as `ept` in debugfs does ([`crate::ept::cursor`], [`crate::ept::dump`]), a piece at a
+//! time.
 
 use crate::{
     ept::{
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_are_unlike_have_lines_of_their_own() {
+    fn pages_with_different_attributes_have_lines_of_their_own() {
         let alike = dump(1024, true).unwrap_or_default();
         let unlike = dump(1024, false).unwrap_or_default();
         assert_eq!(unlike.lines, 1024);

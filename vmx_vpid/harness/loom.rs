@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! VPIDs and their handover, in every order of some threads.
+//! This module tests VPIDs and the change of their allocator in every order of some threads.
 //!
-//! Two CPUs take VPIDs, flush and use them and give them back, while a third has livepatch attach
-//! or detach.  Loom runs each scenario again and again, until it has seen every order of what they
-//! do under locks and in atomic words, up to a number of preemptions.  The code is that of the
-//! kernel: [`crate::vpid::allocator`] with what lies below it, and [`crate::phase`].  What stands in is what
-//! `kvm/` promises them: the lock, the words of the record, C's two functions, and livepatch.
+//! Two CPUs allocate VPIDs, flush, use and free them, while livepatch attaches or detaches on a
+//! third.  Loom runs each scenario again and again, until it has tried every order of the accesses
+//! under locks and to atomic words, up to a number of preemptions.  The code is that of the kernel:
+//! [`crate::vpid::allocator`] with the modules below it, and [`crate::phase`].  The surroundings
+//! stand in for the guarantees of `kvm/`: the lock, the words of the record, C's two functions, and
+//! livepatch.
 //!
-//! At any time, in any order: no VPID has two holders; none is lost; a number that is not held is
-//! told; one side is the truth; and no CPU is recorded as clean that is not.  Each [`Bug`] breaks
-//! a invalidated, and some scenario has to find it.
+//! In any order and at any time: no VPID has two owners; none is lost; a free of a VPID that is not
+//! allocated is reported; one allocator is active; and no CPU is recorded as flushed that is not.
+//! Each [`Bug`] breaks one of the guarantees, and some scenario has to find it.
 
 mod machine;
 mod oracle;
@@ -30,22 +31,23 @@ enum Side {
 }
 use Side::*;
 
-/// A promise that is broken.
+/// A guarantee that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
     /// What changes sides is read before the lock is taken that it changes sides under.
     CopiedBeforeLock,
     /// C drops the lock between finding a free VPID and taking it.
     DroppedBeforeTake,
-    /// Rust asks who is the truth, drops the lock, takes it again, and acts by the answer.
+    /// Rust reads which allocator is active, drops the lock, takes it again, and uses that
+    /// allocator.
     AskedBeforeLock,
-    /// KVM's bitmap is left as it is while the pool is the truth.
+    /// KVM's bitmap is left as it is while the pool is active.
     BitmapNotFilled,
     /// Livepatch tells that no task runs C any more while one does.
     ImportTooEarly,
     /// Tasks are led to C before livepatch tells of it.
     ExportTooLate,
-    /// Of a VPID that is taken anew, the record keeps what it has.
+    /// The record of a VPID is not reset when the VPID is allocated again.
     RecordKept,
     /// A CPU sets its bit by a read and a write.
     BitSetInTwo,
@@ -101,7 +103,7 @@ use Act::*;
 struct Scenario {
     /// Whether Rust serves at first.
     attached: bool,
-    /// What livepatch does meanwhile.
+    /// The actions of livepatch at the same time.
     schedule: &'static [Move],
     /// What two tasks do.
     tasks: [&'static [Act]; 2],
@@ -176,7 +178,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         },
     ),
     (
-        "attached, VPIDs are taken anew",
+        "attached, VPIDs are allocated again",
         Scenario {
             attached: true,
             schedule: &[],
@@ -210,7 +212,7 @@ fn run(scenario: &'static Scenario, bug: Option<Bug>) -> Option<usize> {
 }
 
 #[test]
-fn every_order_keeps_every_promise() {
+fn every_order_keeps_every_guarantee() {
     for (name, scenario) in &SCENARIOS {
         let orders = run(scenario, None);
         assert!(orders > Some(100), "{name}: {orders:?} orders");
@@ -218,7 +220,7 @@ fn every_order_keeps_every_promise() {
 }
 
 #[test]
-fn every_fault_is_found() {
+fn every_injected_bug_is_found() {
     for bug in BUGS {
         let mut scenarios = SCENARIOS.iter();
         let found = scenarios.any(|(_, scenario)| run(scenario, Some(bug)).is_none());

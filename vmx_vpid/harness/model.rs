@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Long runs of the model: at random, by bytes, with faults; and the stories of what they find.
+//! This module runs the model at length: at random, by bytes, with injected bugs; and describes
+//! what it finds.
 
 use crate::{
     flush::policy::Switches,
@@ -152,13 +153,13 @@ fn steps(seed: u64, count: u64) -> Vec<Step> {
     (0..count).map(|_| random_steps.next(&mut random)).collect()
 }
 
-/// Something that was found, with its shortest story.
+/// A stale use that was found, with its shortest counterexample.
 pub struct Report {
     /// The seed by which it can be repeated.
     pub seed: u64,
     /// How many steps it took.
     pub steps: u64,
-    /// The story.
+    /// The counterexample.
     pub counterexample: String,
 }
 
@@ -241,7 +242,7 @@ fn shrink(machine: &mut Machine<'_>, steps: Vec<Step>, wrong: Wrong) -> Vec<Step
     }
 }
 
-/// Tells a sequence as a story.
+/// Describes a sequence as a counterexample.
 pub(super) fn tell(machine: &mut Machine<'_>, steps: &[Step]) -> String {
     let mut counterexample = String::new();
     for (number, step) in steps.iter().enumerate() {
@@ -332,11 +333,11 @@ std::thread_local! {
     static MACHINES: RefCell<Vec<Option<Machine<'static>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Goes the steps that bytes stand for, on the machine that the first of them chooses.
+/// Runs the steps that bytes choose, on the machine that the first of them chooses.
 ///
 /// # Errors
 ///
-/// The story, when something goes wrong.
+/// The counterexample, when something goes wrong.
 pub fn by_bytes(bytes: &[u8]) -> Result<(), String> {
     let types = machines();
     let mut choice = Bytes(bytes);

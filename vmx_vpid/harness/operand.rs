@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where an operand is, for programs of the host.
+//! This module locates an operand for userspace programs.
 
 use super::{
     Exception,

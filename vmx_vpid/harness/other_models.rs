@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs of the two smaller models: of the host's own processes, and of KVM's shadow pages.
+//! This module runs the two smaller models: of the host's own processes, and of KVM's shadow pages.
 
 use super::model::Report;
 use crate::model::{
@@ -30,13 +30,13 @@ fn broken(name: &str) -> Result<Bug, String> {
         .ok_or_else(|| std::format!("there is no bug {name}"))
 }
 
-/// Goes steps at random on shadow pages; `fault` is the name of something to break.
+/// Runs random steps on shadow pages; `bug` is the name of a bug to inject.
 ///
-/// What it finds is told in a line: the steps before are not kept.
+/// The result is one line: the steps before are not kept.
 ///
 /// # Errors
 ///
-/// A sentence, for a fault that there is not, and if there is no memory for the machine.
+/// A sentence, if there is no bug of that name, or no memory for the machine.
 pub fn shadow(bug: Option<&str>, seed: u64, count: u64) -> Result<Option<Report>, String> {
     let broken = bug.map(broken).transpose()?;
     let found = shadow_run::run(broken, seed, count).map_err(|_| String::from("no memory"))?;
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_fault_is_known_by_its_name_and_no_other_is() {
+    fn each_bug_is_known_by_its_name_and_no_other_name_is() {
         for bug in Bug::ALL {
             assert!(broken(bug.name()).is_ok_and(|found| found.name() == bug.name()));
         }
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_found_without_a_fault() {
+    fn nothing_is_found_without_an_injected_bug() {
         assert!(matches!(shadow(None, 1, 10_000), Ok(None)));
     }
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What flush policies cost guests: many VMs on two CPUs, TLB misses counted.
+//! This module counts the cost of flush policies for guests: many VMs on two CPUs, with their TLB
+//! misses.
 //!
-//! The machines, the code that answers, and the oracle are those of the search for a missing flush
-//! ([`super::model`]).  What differs: the CPUs go the shortest way to a page, they have more room,
-//! and there are more VMs.  Under each policy the same steps happen, as far as chance has them.
+//! The machines, the code under test, and the oracle are those of the search for a missing flush
+//! ([`super::model`]), with these differences: the CPUs take the shortest way to a page, they have
+//! more room, and there are more VMs.  Each policy runs the same steps, as far as they are random.
 
 use super::model::with_machine;
 use crate::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk through a guest's page tables, for programs of the host.
+//! This module walks a guest's page tables for userspace programs.
 
 use super::{
     Exception,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can be broken in the model, each fault by its name.
+//! This module lists the bugs that can be injected into the model, each by its name.
 //!
-//! A test that cannot fail is worth nothing: with any of these, the oracle has to find something.
-//! These are faults of what surrounds the decisions of the module: of KVM's core, of how a vCPU
-//! tells about itself, of how an instruction is carried out.  Bugs in the module's own code are
-//! put into its source (`testbed/mutants.toml`).
+//! A test that cannot fail is worth nothing: with any of these bugs, the oracle has to find a stale
+//! translation.  They are bugs of the code around the module's decisions: of KVM's core, of the
+//! state that a vCPU reports, of the execution of an instruction.  Bugs in the module's own code
+//! are changes of its source (`testbed/mutants.toml`).
 
 /// Makes the enumeration of faults, with their names.
 macro_rules! bugs {
@@ -131,26 +131,27 @@ bugs! {
     Vpid12NotStored = Nothing,
     /// It asks for nothing when L2 runs with L1's VPID.
     NoFlushOnSharedVpid = Both,
-    /// CR0.PG is cleared without a request to flush what the guest has cached: every root is loaded
-    /// anew, which flushes.
+    /// CR0.PG is cleared without a request to flush the guest's translations: every root is loaded
+    /// again, which flushes.
     NoFlushOnPagingOff = Nothing,
-    /// CR0.PG changes, and no root is let go of.
+    /// CR0.PG changes, and no root is freed.
     RootsKeptOnPaging = Both,
     /// CR4.PCIDE is cleared without a flush.
     NoFlushOnPcideOff = Both,
     /// CR4.PCIDE is set, and cached roots are kept that only MOV to CR3 would have flushed.
     RootsKeptOnPcideOn = Told,
-    /// CR4.SMEP is set, or CR4.PAE changed, without a request: every root is loaded anew.
+    /// CR4.SMEP is set, or CR4.PAE changed, without a request: every root is loaded again, which
+    /// flushes.
     NoFlushOnCr4 = Nothing,
     /// CR4.SMEP or CR4.PAE changes, and what MOV to CR3 drops is all that goes: globals stay.
     GlobalsKeptOnCr4 = Ept,
-    /// CR4.SMEP or CR4.PAE changes, and no root is let go of.
+    /// CR4.SMEP or CR4.PAE changes, and no root is freed.
     RootsKeptOnCr4 = Shadow,
-    /// At INIT nothing is requested: roots are loaded anew, and there is an INVVPID.
+    /// At INIT no flush is requested: roots are loaded again, and there is an INVVPID.
     NoFlushOnInit = Nothing,
-    /// At INIT no root is let go of.
+    /// At INIT no root is freed.
     RootsKeptOnInit = Shadow,
-    /// At INIT nothing is flushed, and no root let go of.
+    /// At INIT nothing is flushed, and no root is freed.
     InitDropsNothing = Both,
     /// VMFUNC of an L2 without a VPID asks for no flush.
     NoFlushOnVmfunc = Told,

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A model of the host: CPUs that keep everything, processes that change their tables.
+//! This module models the host: CPUs that keep every translation, and processes that change their
+//! tables.
 //!
 //! The CPUs keep every translation by its PCID, global ones and the places of tables too, and drop
-//! what the manual says an instruction drops, no more.  The bookkeeping is [`crate::asid`], as it
-//! stands.  Threads go from CPU to CPU and to user mode and back, kernel threads borrow their
-//! tables, tables change, processes end, CPUs go down and come up; and whatever a CPU does, others
-//! do something between two of its accesses.
+//! exactly what the manual says an instruction drops.  [`crate::asid`] keeps the ASIDs.  Threads
+//! move between CPUs and enter and leave user mode, kernel threads borrow their tables, tables
+//! change, processes exit, CPUs go offline and online.  Between two accesses of a CPU, others act.
 //!
-//! After each step no CPU may have a translation that it could use and that the tables do not give
-//! any more, once the function has returned that made the change known.  Tables that are freed must
-//! not be walked, even where nobody accesses anything.  [`mutants()`] are faults of which each has
-//! to be found.
+//! After each step no CPU may have a translation that it could use and that the tables no longer
+//! have, once the function that made the change known has returned.  No freed table may be walked,
+//! even without an access.  [`mutants()`] lists the injected bugs, each of which has to be found.
 
 pub(crate) mod flush_cpus;
 pub(crate) mod flush_kernel;
@@ -82,15 +81,15 @@ bugs! {
     NameNotNoted: true, false, true;
     /// What is noted is not the tlb_gen that was flushed for, but the one after it.
     GenerationReadLate: true, false, true;
-    /// The tlb_gen is read before the CPU is told of changes.
+    /// The tlb_gen is read before the CPU sets its bit in the mask.
     ReadBeforeJoin: true, false, true;
     /// On the way to a process, a CPU shows the one it comes from.
     SwitchHidden: true, false, true;
-    /// Back from a kernel thread, nobody looks whether tables changed meanwhile.
+    /// After a kernel thread, the CPU does not compare the tlb_gen of the tables.
     LazyNotCompared: true, false, true;
     /// A CPU that was lazy shows that it still is.
     LazyForLong: true, false, true;
-    /// A CPU that goes lazy lets itself not be told any more.
+    /// A CPU that becomes lazy clears its bit in the mask.
     LazyLeavesMask: true, false, true;
     /// Those who are lazy are not told of freed tables.
     FreedTablesHidden: true, false, true;
@@ -172,7 +171,7 @@ mod tests {
     const STEPS_TO_FIND: u32 = 100_000;
 
     #[test]
-    fn no_stale_translation_can_be_used() -> Result {
+    fn no_cpu_of_the_host_can_use_a_stale_translation() -> Result {
         for features in [
             [true, false, true],
             [true, true, true],
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_is_found() {
+    fn each_bug_of_the_host_is_found() {
         let mut missed = 0;
         for (name, find) in mutants() {
             match find(STEPS_TO_FIND) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All there is: CPUs, VMs with their memory and tables, vCPUs, VPIDs, and who answers requests.
+//! This module is the simulated machine: CPUs, VMs, vCPUs, VPIDs and the backend.
 
 use super::{
     bug::Bugs,
@@ -178,7 +178,7 @@ pub(crate) enum Stale {
     Host,
     /// The guest's tables do not say it any more, and the guest dropped it.
     Guest,
-    /// They never did: it was read for somebody else.
+    /// The tables never gave it to this guest: it was read for another one.
     Foreign,
     /// L1's EPT does not say it any more, and L1 dropped it.
     Nested,
@@ -302,7 +302,7 @@ impl<'a> Machine<'a> {
         (self.now, self.lives) = (1, 0);
     }
 
-    /// Returns an entry of a CPU's caches, as a story tells of it.
+    /// Returns an entry of a CPU's caches, in the form of a counterexample.
     pub(crate) fn cached(&self, cpu: u8, entry: u16) -> Option<super::cpu::tlb_entry::TlbEntry> {
         self.cpus.get(usize::from(cpu))?.entry(entry.into())
     }

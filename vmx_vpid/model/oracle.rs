@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether a guest may be entered: nothing that it could use must be stale.
+//! This module decides whether a guest may be entered: no translation that it could use may be
+//! stale.
 //!
-//! A translation has up to three parts, and each of them has a rule of its own:
+//! A translation has up to three parts, each with a rule of its own:
 //!
-//! - The host's: from the guest-physical frame to where it is kept.  What KVM's tables do not say
-//!   any more must be gone before a guest runs.
-//! - The guest's: from the linear page to the frame.  It may lag behind the guest's tables until
-//!   the guest drops it, and must be gone then ([`super::guest::invalidated`]).  What was read for somebody
-//!   else must not be there at all, not even if it says the same by chance.
-//! - That of L1's EPT, for an L2 on one: the same, by what L1 dropped.
+//! - The host's, from the guest-physical frame to its place in memory.  A mapping that differs from
+//!   KVM's tables must be gone before a guest runs.
+//! - The guest's, from the linear page to the frame.  It may differ from the guest's tables until
+//!   the guest invalidates it, and must be gone then ([`super::guest::invalidated`]).  A
+//!   translation that was read for another guest must not be there at all, not even if it is equal
+//!   by chance.
+//! - L1's EPT, for an L2 that runs on one: the same, by L1's invalidations.
 //!
-//! What lags behind and says the same as a fresh walk does no harm, and is no fault.
+//! An old entry that equals a fresh walk does no harm, and is no bug.
 
 use super::{
     cpu::{
@@ -116,10 +118,10 @@ impl Machine<'_> {
     /// Since when the guest's part of an entry has to be true.
     fn guest_since(&self, context: &Context, entry: &TlbEntry) -> u32 {
         let vcpu = &self.vcpus[context.id];
-        let promised = vcpu.invalidated[context.reader_index].since(entry);
+        let invalidated = vcpu.invalidated[context.reader_index].since(entry);
         // INVEPT of L1's drops combined mappings too.
-        context.ept12.map_or(promised, |ept12| {
-            promised.max(vcpu.ept12_dropped[usize::from(ept12.number)])
+        context.ept12.map_or(invalidated, |ept12| {
+            invalidated.max(vcpu.ept12_dropped[usize::from(ept12.number)])
         })
     }
 
@@ -300,7 +302,8 @@ impl Machine<'_> {
     }
 }
 
-/// Returns an entry of KVM's shadows as the CPU would cache it, as far as a promise asks.
+/// Returns an entry of KVM's shadow pages as the CPU would cache it, as far as the guest's
+/// invalidations need it.
 fn shadow(context: &Context, page: u16, time: u32) -> TlbEntry {
     TlbEntry {
         key: super::cpu::tlb_entry::Key {

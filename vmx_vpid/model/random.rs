@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Random choices, the same in every run with the same seed.
+//! This module makes random choices, the same in every run with the same seed.
 //!
-//! This is the one generator of the models and of the unit tests.  Only `tools/differential` has
-//! its own, because it shares no code with what it checks.
+//! It is the one generator of the models and of the unit tests.  Only `tools/differential` has its
+//! own, because it shares no code with what it checks.
 
 /// A source of choices.
 pub(crate) trait Choice {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module searches for a missing flush: at random, by trying every short sequence of steps, and by
-//! replaying sequences that went wrong in other systems.
+//! This module searches for a missing flush: at random, by trying every short sequence of steps,
+//! and by replaying sequences that went wrong in other systems.
 
 pub(crate) mod describe;
 pub(crate) mod exhaustive;

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Shadow pages: the tables that KVM runs a guest on without EPT, made from the guest's own.
+//! This module models shadow pages: the tables that KVM runs a guest on without EPT, made from the
+//! guest's own tables.
 //!
-//! A model, to be run and to be broken: [`crate::model::shadow_run`] has CPUs and guests for it.
+//! [`crate::model::shadow_run`] has the CPUs and guests that run on it.
 //!
-//! A shadow page stands for one table of the guest's in one use ([`role`]).  It is filled entry by
-//! entry, as accesses fault ([`fetch`]).  Tables of tables are kept from being written: each write
-//! is seen, and what was made from the entry is dropped ([`zap`]).  A page table of the lowest
-//! level may be written by the guest at will.  Its pages are *unsync* from then on: they may lag
-//! behind, as a TLB may, until the guest asks for an invalidation.  For that to be cheap, each page
-//! above knows which of its entries lead to such pages ([`unsync`]).  What a vCPU runs on is a
-//! root, and it keeps three more ([`roots`]).
+//! A shadow page stands for one guest table in one use ([`role`]).  It is filled entry by entry, as
+//! accesses fault ([`fetch`]).  Tables of the higher levels are write-protected: KVM sees each
+//! write, and drops what was made from the entry ([`zap`]).  The guest may write a page table of
+//! the lowest level at will.  Its pages are *unsync* from then on: they may differ from the guest's
+//! table, as a TLB may, until the guest invalidates.  To make synchronising cheap, each page above
+//! knows which of its entries lead to unsync pages ([`unsync`]).  A vCPU runs on a root, and keeps
+//! three more ([`roots`]).
 //!
-//! What KVM does besides is left out: pages of 2 MiB and more of its own, MMIO, prefetching,
-//! logging of dirty pages, a second address space in system-management mode, L2.
+//! The model leaves out shadow pages that map 2 MiB and more, MMIO, prefetching, dirty logging, a
+//! second address space in system-management mode, and L2.
 //!
 //! Source: `mmu/mmu.c`, `mmu/paging_tmpl.h` and `mmu/spte.c` of KVM.
 

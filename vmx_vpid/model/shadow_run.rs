@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Another model: shadow pages, with guests that write to their own tables through them.
+//! This module runs the model of shadow pages, with guests that write to their own tables through
+//! them.
 //!
-//! A VM has two vCPUs, each on a CPU of its own that keeps every translation, and each step of the
-//! way to one, for as long as it may.  What is run is [`crate::model::shadow_mmu`], with all 512 entries of a
-//! page.  Tables are memory of the guest's like any other: it edits them by writing to pages that
-//! they are mapped at, and such a write goes by what the CPU has cached, or by KVM's pages, or to
-//! KVM.  It changes CR3, CR0.WP, CR4.SMEP, CR4.SMAP, and goes from four levels to two and to none.
+//! A VM has two vCPUs, each on a CPU of its own that keeps every translation, and each step of a
+//! walk, for as long as the manual allows.  [`crate::model::shadow_mmu`] manages the pages, with
+//! all 512 entries of each.  Tables are memory of the guest like any other: the guest edits them by
+//! writing to pages that map them, and such a write uses the CPU's cached translation, or KVM's
+//! pages, or exits to KVM. The guest changes CR3, CR0.WP, CR4.SMEP, CR4.SMAP, and switches between
+//! four levels, two levels and none.
 //!
-//! Before a guest is entered, all that its CPU has cached under its PCID is judged, and KVM's pages
-//! are ([`oracle`]).  [`Bug`] has what can be broken, and each has to be found.
+//! Before a guest is entered, the [`oracle`] judges everything that its CPU has cached under its
+//! PCID, and KVM's pages.  [`Bug`] lists the bugs that can be injected; each has to be found.
 
 mod cpu;
 mod machine;
@@ -128,7 +130,7 @@ mod tests {
     ];
 
     #[test]
-    fn no_stale_translation_can_be_used() -> Result {
+    fn no_guest_on_shadow_pages_can_use_a_stale_translation() -> Result {
         let found = run(None, FIRST, STEPS)?;
         match found {
             Some(found) => pr_err!("{:?}\n", found),
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_is_found() -> Result {
+    fn each_bug_of_shadow_pages_is_found() -> Result {
         let mut missed = 0;
         let all = if cfg!(vmx_vpid_userspace) {
             Bug::ALL

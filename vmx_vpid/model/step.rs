@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can happen next.
+//! This module defines the steps of the model.
 
 use super::{
     guest::{
@@ -202,7 +202,7 @@ impl Machine<'_> {
         if self.backend == Backend::Generations {
             return;
         }
-        // A transition goes through both; the truth is with the pool while Rust alone serves.
+        // A transition goes through both; the pool is active while Rust alone serves.
         self.vpids.hand_over(backend == Backend::Rust);
         self.backend = backend;
     }

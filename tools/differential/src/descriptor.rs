@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an instruction asks for: `invpcid.rs`, `invvpid.rs`, `ept.rs`.
+//! This module compares the checks of descriptors: `x86/invpcid.rs`, `invvpid.rs`, `ept.rs`.
 
 use crate::{
     input::Input,

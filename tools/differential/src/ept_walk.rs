@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk through an EPT: `model/ept/walk.rs`, `ept/entry.rs`, `model/ept/access.rs`.
+//! This module compares EPT walks: `model/ept/walk.rs`, `ept/entry.rs`, `model/ept/access.rs`.
 
 use crate::{
     input::Input,

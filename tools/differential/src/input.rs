@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers made of bytes.
+//! This module makes numbers of bytes.
 //!
-//! Any bytes make a case, and a byte that is changed changes one thing in it.  Where the bytes end,
-//! all is 0.
+//! Any bytes make a case, and a changed byte changes one part of it.  Behind the last byte, all is
+//! 0.
 
 use vmx_vpid::harness::Registers;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This crate compares the pure files of vmx_vpid with reference versions that are made to be right,
-//! not fast.
+//! This crate compares the pure files of vmx_vpid with reference versions that are made to be
+//! right, not fast.
 //!
 //! A mistake costs most where a guest controls the input: operands, descriptors, page tables.  Each
 //! module has a function `check()` that turns any bytes into a case, runs the case by the module's

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where an operand is: `operand.rs`, `segment.rs`, `mode.rs`.
+//! This module compares the location of operands: `vmx/operand.rs`, `x86/segment.rs`,
+//! `x86/mode.rs`.
 
 use crate::{
     input::Input,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The second versions.
+//! This module holds the reference versions.
 //!
-//! Nothing is shared with the code under test but the plain types of its doors, and nothing is done
-//! by a trick: bits are looked at one by one, bytes too.
+//! They share with the code under test only the plain types of its harness, and use no trick: they
+//! look at each bit and each byte by itself.
 
 pub mod descriptor;
 pub mod ept_walk;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk through a guest's page tables: `walk.rs`, `paging.rs`, `entry.rs`, `table.rs`,
-//! `permission.rs`.
+//! This module compares walks of a guest's page tables: `paging/walk.rs`, `paging.rs`,
+//! `paging/entry.rs`, `paging/level.rs`, `paging/permission.rs`.
 
 use crate::{
     input::Input,

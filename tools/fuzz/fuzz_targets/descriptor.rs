@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an instruction asks for.
+//! This target fuzzes the checks of descriptors.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk through an EPT.
+//! This target fuzzes the walk of an EPT.
 
 #![no_main]
 

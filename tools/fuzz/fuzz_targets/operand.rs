@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where an operand is.
+//! This target fuzzes the location of operands.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What guests, KVM and the host do, on the CPUs of the model.
+//! This target fuzzes the steps of guests, KVM and the host on the model.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk through a guest's page tables.
+//! This target fuzzes the walk of a guest's page tables.
 
 #![no_main]
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What flush policies cost, and how work grows with size: tables, also as comma-separated values.
+//! This module prints the cost of flush policies, and the growth of work with size, as tables and
+//! as comma-separated values.
 //!
-//! What is counted is the same in every run from the same seed.
+//! Every run from one seed gives the same counts.
 
 use std::{
     fmt::Write,

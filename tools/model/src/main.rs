@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Long runs of the model: see Documentation/model.rst.
+//! This program runs the model at length: see Documentation/model.rst.
 
 mod compare;
 
@@ -128,7 +128,7 @@ fn shadow(arguments: &Arguments) -> Result<bool, String> {
     Ok(found.is_none())
 }
 
-/// Goes all sequences of each alphabet or of one, of a length that is given or of the usual one.
+/// Tries all sequences of each step set or of one, of a given length or of the usual one.
 fn all(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
     let (length, bug) = (arguments.length, arguments.bug.as_deref());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Takes modules from the kernel's own crate.
+//! This build script takes modules from the kernel's own crate.
 
 #[path = "../ksrc.rs"]
 mod ksrc;

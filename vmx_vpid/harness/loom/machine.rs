@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What stands in for KVM, its tasks and livepatch.
+//! This module stands in for KVM, its tasks and livepatch.
 
 use super::{
     oracle::Oracle,
@@ -131,7 +131,7 @@ impl Machine {
         }
     }
 
-    /// Whether that promise is broken.
+    /// Returns whether that guarantee is broken.
     fn breaks(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
     }
@@ -296,7 +296,7 @@ impl Machine {
         }
     }
 
-    /// Whether C is the truth, asked before the lock is taken to act by it.
+    /// Returns whether KVM's bitmap is active, read before the lock is taken to use it.
     fn asks_c_too_early(&self) -> bool {
         self.breaks(Bug::AskedBeforeLock) && !self.locked(|allocators| allocators.pool_active())
     }
@@ -344,7 +344,7 @@ impl Machine {
     }
 }
 
-/// The VPIDs in use by the truth; in a scenario, none is beyond the first word.
+/// The VPIDs in use of the active allocator; in a scenario, none is beyond the first word.
 fn in_use(allocators: &Allocators<'_>) -> u64 {
     let mut words = KBox::<Words>::zeroed(GFP_KERNEL).unwrap();
     allocators.add_to(&mut words);

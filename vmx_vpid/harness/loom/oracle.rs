@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is so, whatever the code under test says.
+//! This module tracks the expected state independently of the code under test.
 //!
-//! Every thread tells of what it is about to do, and what it did.  Loom has to know: it tries no
-//! second order of what seems not to depend on each other.  So this is behind a lock of loom's.
+//! Every thread reports what it is about to do, and what it did.  Loom has to see these reports: it
+//! tries no second order of accesses that do not depend on each other.  So a lock of Loom's guards
+//! the state.
 
 use super::{
     Side,
@@ -62,7 +63,7 @@ impl Oracle {
         self.inside.iter().all(there)
     }
 
-    /// Somebody has taken a VPID.
+    /// A thread has allocated a VPID.
     pub(super) fn took(&mut self, vpid: u16, side: Side) {
         let other = self.holders.insert(vpid, self.count);
         assert_eq!(other, None, "VPID {vpid} has two holders");

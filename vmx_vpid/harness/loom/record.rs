@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The record, of words whose every order loom tries.
+//! This module makes the record of flushed CPUs of words whose every order Loom tries.
 
 use super::Bug;
 use crate::vpid::{
@@ -20,9 +20,9 @@ use std::sync::{
     PoisonError, //
 };
 
-/// A word of the record, as far as a run has any use for it.
+/// A word of the record, as far as a run uses it.
 ///
-/// Loom wants its words made anew in each execution, and of the 65536 only a few are used.
+/// Loom needs new words in each execution, and of the 65536 only a few are used.
 pub(super) struct Slot {
     bug: Option<Bug>,
     word: Mutex<Option<Arc<AtomicU64>>>,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Accesses of a guest, as a CPU makes them that caches all it may.
+//! This module makes a guest's accesses on a CPU that caches everything that the manual allows.
 //!
-//! An access is made by every way that a CPU could take: from the root, and from each entry that it
-//! has of a paging structure.  What each way finds is kept.  Guest-physical mappings are always
-//! looked up in the tables: those that are cached say the same, since the guest would not have been
+//! An access takes every way that a CPU could take: from the root, and from each paging-structure
+//! entry that the CPU has cached.  The result of each way is cached.  Guest-physical mappings are
+//! always looked up in the tables: cached ones are equal, since the guest would not have been
 //! entered otherwise ([`crate::model::oracle`]).
 
 use super::{

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a guest runs with: the tags of its translations, and the tables that they are made from.
+//! This module describes the context of a guest: the tags of its translations, and the tables that
+//! they are made from.
 
 use crate::{
     ept::Ep4ta,

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What accesses take on a CPU that goes the shortest way to a page, and what the oracle takes.
+//! This module counts the memory references of accesses on a CPU that takes the shortest way to a
+//! page, and the work of the oracle.
 //!
-//! A CPU that has the page's translation goes no way at all.  Else it begins at the lowest table
-//! that it knows of, and has one reference to memory for each entry that it reads, of the guest's
+//! A CPU that has cached the page's translation reads nothing.  Otherwise it begins at the lowest
+//! table that it has cached, and makes one reference for each entry that it reads, of the guest's
 //! tables and of KVM's.  The frames of the guest's tables are guest-physical: each is looked up in
-//! the EPT, from the lowest table of it that is known of, unless the CPU has its translation.
+//! the EPT, from the lowest cached table, unless the CPU has cached its translation.
 
 use super::tlb_entry::{
     Kind, //
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_a_cpu_has_is_judged_before_a_step_and_after() -> Result {
+    fn every_entry_of_a_cpu_is_judged_before_and_after_a_step() -> Result {
         let record = run::record()?;
         let vpids = Vpids::new(&record)?;
         let mut machine = Machine::new(Config::usual(true), Bugs::NONE, &vpids)?;

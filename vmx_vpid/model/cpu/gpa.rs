@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a CPU looks up a guest-physical frame in an EPT, and what it keeps of that with paging off.
+//! This module looks up a guest-physical frame in an EPT as a CPU does, and caches the result with
+//! paging off.
 
 use super::{
     access::Access,
@@ -137,8 +138,7 @@ impl Machine<'_> {
 
     /// Makes an access with EPT on and paging off: the address is a guest-physical one.
     ///
-    /// It is cached as a combined mapping all the same, in PCID 0; of paging structures there is
-    /// nothing to be cached.
+    /// It is cached as a combined mapping nevertheless, in PCID 0; no paging structure is cached.
     pub(crate) fn unpaged(&mut self, context: &Context, page: u16, write: bool) -> Access {
         let Ok(mut leaf) = walk::unpaged(page) else {
             return Access::Done;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! CPUs that keep every translation for as long as they may.
+//! This module models CPUs that keep every translation for as long as the manual allows.
 //!
-//! They drop what an instruction has to drop ([`Drop`]), and nothing else, unless they are told to
-//! forget at random or have no room left.
+//! They drop what an instruction has to drop ([`Drop`]), and nothing else, unless a test makes them
+//! forget at random or they have no room left.
 
 use super::tlb_entry::{
     Drop, //
@@ -227,7 +227,7 @@ impl Task {
         self.moved.take()
     }
 
-    /// Returns whether it was moved, without taking note that somebody asked.
+    /// Returns whether the task was moved, without recording the question.
     pub(crate) fn has_moved_at_all(&self) -> bool {
         self.moved.get()
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a CPU may have cached: one translation, or one step of the way to it.
+//! This module defines an entry of a CPU's caches: one translation, or one step of a walk.
 //!
-//! The manual's chapter on caching translation information with VMX says what an entry is tagged
-//! by, its chapter on paging what the paging-structure caches hold.  An entry remembers what no CPU
-//! does: when it was read, and for whom.
+//! The manual's chapter on caching translation information with VMX states the tags of an entry,
+//! its chapter on paging the content of the paging-structure caches.  An entry also records what no
+//! CPU does: when it was read, and for which guest.
 
 use crate::{
     ept::Ep4ta,

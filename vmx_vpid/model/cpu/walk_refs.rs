@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many references to memory an access makes of which nothing is cached.
+//! This module counts the memory references of an access with empty caches.
 //!
-//! The walk through the guest's tables needs one for each of its levels, and before each of these a
-//! whole walk through the EPT, for where the table is; and one more walk for the page itself.
+//! The walk of the guest's tables makes one for each of its levels, and before each of these a
+//! whole walk of the EPT, for the address of the table; one more EPT walk translates the page
+//! itself.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_model_walk_refs)]
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_of_which_nothing_is_cached() -> Result {
+    fn references_of_an_access_with_empty_caches() -> Result {
         assert_eq!(references(Levels::Four)?, 4 * (4 + 1) + 4);
         assert_eq!(references(Levels::Four)?, 24);
         assert_eq!(references(Levels::Five)?, 5 * (5 + 1) + 5);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Accesses to guest-physical addresses: what one needs of an EPT, and what the CPU writes when it
-//! does not get that.
+//! This module describes accesses to guest-physical addresses: what an access needs of an EPT, and
+//! what the CPU reports when it does not get that.
 //!
 //! Source: the manual's chapter on the extended page-table mechanism, "EPT Violations", and the
 //! chapter on VM exits, the exit qualification for EPT violations.
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_access_needs() {
+    fn rights_that_an_access_needs() {
         const R: u64 = 1;
         const W: u64 = 2;
         let user = Stage::Page(Linear::UNPAGED);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cpu_writes() {
+    fn qualification_that_the_cpu_writes() {
         let read_write = Rights::READ.or(Rights::WRITE);
         for (needed, low) in [
             (Rights::READ, 1),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory for the tables of an EPT, for tests.
+//! This module is the memory for the tables of an EPT in tests.
 //!
-//! It keeps a record of what is done to it, and can run out.  A table that was given back is
-//! overwritten: who goes on to use it finds entries that no one wrote.
+//! It records every access, and can run out.  A freed table is overwritten: a use of it finds
+//! entries that nothing wrote.
 
 use super::{
     build::Memory,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An EPT that is built and changed.
+//! This module builds and changes an EPT.
 //!
-//! A range of addresses is mapped, unmapped or protected, made of smaller pages or of larger ones.
+//! A range of addresses is mapped, unmapped or protected, or remapped by smaller or larger pages.
 //! A page that a range covers in part is split first.  Each change is made whole or not at all, and
-//! says which flush is owed for it: [`super::flush_needed`].  How it is made is in [`super::transaction`].
+//! returns the flush that it needs: [`super::flush_needed`].  [`super::transaction`] makes the
+//! change.
 //!
 //! One task at a time changes an EPT; CPUs may use it at any time.
 
@@ -146,7 +147,7 @@ pub(crate) enum Operation {
     Split(Level),
 }
 
-/// What becomes of an entry.
+/// The change of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// It stays as it is.
@@ -158,7 +159,7 @@ pub(crate) enum Step {
 }
 
 impl Operation {
-    /// Decides what becomes of an entry for the addresses from `gpa` on, some of which are in the
+    /// Decides the change of an entry for the addresses from `gpa` on, some of which are in the
     /// range.
     ///
     /// At the lowest level nothing descends: a range covers a page of 4 KiB, or has no part in it.

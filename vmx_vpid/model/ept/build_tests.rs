@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests of [`super::build`], one thing at a time; [`super::sequence_tests`] does them in any
-//! order.
+//! These tests of [`super::build`] make one change at a time; [`super::sequence_tests`] makes
+//! changes in any order.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_build)]
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_alike_is_merged() -> Result {
+    fn only_equal_entries_are_merged() -> Result {
         let one = range(MIB_2 + 7 * KIB_4, KIB_4)?;
         let whole = range(MIB_2, MIB_2)?;
         let uncacheable = Target {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() -> Result {
+    fn invalid_ranges_are_refused() -> Result {
         assert_eq!(Range::new(Gpa::new(0), 0), Err(EINVAL));
         assert_eq!(Range::new(Gpa::new(1), KIB_4), Err(EINVAL));
         assert_eq!(Range::new(Gpa::new(0), KIB_4 + 1), Err(EINVAL));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_comes_as_it_is_used() -> Result {
+    fn tables_are_allocated_on_demand() -> Result {
         let (ept, mut arena) = empty()?;
         for (kind, rights, gpa) in [
             (Read, Rights::READ, GIB),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_entries_are_there_for() {
+    fn entries_have_the_purpose_of_their_slot() {
         let none = EptVpidCap::from(0);
         // A marker is one whatever else is kept in it.
         let full = !Rights::ALL.into_raw();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_not_sound_is_found() -> Result {
+    fn an_entry_that_is_not_well_formed_is_found() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
             .complete_flush(&mut arena);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_away_comes_back_as_a_whole() -> Result {
+    fn unmapped_ranges_are_merged_when_mapped_again() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
             .complete_flush(&mut arena);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What only the builder of EPTs needs of entries, levels and rules: constructors, and steps upwards.
+//! This module has the constructors of entries, and further functions of levels and rules that only
+//! the builder of EPTs needs.
 //!
 //! vmx_vpid.ko reads entries and makes none.
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An EPT in memory for tests, and what there is to do to it.
+//! This module has an EPT in memory for tests, and the changes that tests make to it.
 
 use super::{
     access::*,

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is owed after a change of an EPT.
+//! This module defines the flush that a change of an EPT needs.
 //!
-//! CPUs keep translations that they made from entries, and the addresses of tables that they came
-//! by.  What they may keep after an entry was changed decides what has to follow:
+//! CPUs keep translations that they made from entries, and the addresses of tables that the entries
+//! referred to.  What they may keep after an entry was changed decides what has to follow:
 //!
-//! - *An entry became present.*  Nothing: no CPU caches what is not present, or misconfigured.
-//! - *Rights were added.*  Nothing: a CPU that goes by the old entry finds an access forbidden, and
-//!   the violation that it raises drops what it had cached for the address.  The access is made
-//!   anew then.
-//! - *Rights were removed, or the page or its memory type was changed.*  A flush: a CPU may go on
-//!   by the old entry until it is told.
-//! - *A table was unlinked.*  A flush, whatever it had in it: a CPU may go on to read its entries,
-//!   and to set flags in them, until it is told.  Till then the memory is not free.
+//! - *An entry became present.* Nothing: no CPU caches an entry that is not present, or
+//!   misconfigured.
+//! - *Rights were added.* Nothing: a CPU that uses the old entry raises a violation, which drops
+//!   its mappings of the address.  Then it retries the access.
+//! - *Rights were removed, or the page or its memory type was changed.* A flush: a CPU may use the
+//!   old entry until it is flushed.
+//! - *A table was unlinked.* A flush, whatever the table held: a CPU may read its entries, and set
+//!   flags in them, until it is flushed.  Until then the memory is not free.
 //!
-//! The only flush there is drops what is tagged by an EP4TA.  INVEPT has no type for an address,
-//! and INVVPID does nothing for guest-physical mappings.  Source: the manual's chapter on the
-//! extended page-table mechanism and caching translation information, "Guidelines for Use of the
-//! INVEPT Instruction".
+//! The only flush drops the mappings of an EP4TA. INVEPT has no type for an address, and INVVPID
+//! does not drop guest-physical mappings.
+//! Source: the manual's chapter on the extended page-table mechanism and caching translation
+//! information, "Guidelines for Use of the INVEPT Instruction".
 
 use super::build::Memory;
 use crate::{
@@ -26,10 +26,10 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Something that CPUs may go on to use until they were told to drop what they have cached.
+/// A value that CPUs may use until they are flushed.
 ///
-/// There is one way to get at it, and that is to tell them.  If this is dropped instead, what is
-/// in it is lost, and not used by two.
+/// The only way to get at it is to flush them.  If this is dropped instead, the value is leaked,
+/// and no memory is used for two purposes.
 #[must_use]
 pub(crate) struct Unflushed<T> {
     /// What it is.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tables of an EPT that one entry can stand for.
+//! This module merges a table of an EPT into one entry.
 //!
-//! A table whose entries refer to one page after the other, all alike, says no more than the entry
-//! of one large page; and one that has no present entry no more than none.
+//! A table whose entries refer to one page after the other, all alike, is equal to the entry of one
+//! large page; a table without a present entry is equal to an empty entry.
 
 use super::{
     build::{

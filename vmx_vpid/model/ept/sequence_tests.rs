@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes of an EPT in any order, against a flat map of what ought to be mapped.
+//! These tests change an EPT in any order, and compare it with a flat map of the expected mappings.
 //!
-//! Ranges begin and end at a few addresses only, so that all pages between two of them fare alike:
-//! the flat map has one entry for each piece, and still says what is true of every page.
+//! Ranges begin and end at a few addresses only, so all pages between two of them are alike: the
+//! flat map has one entry for each piece, and still describes every page.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_sequence)]
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn any_sequence_does_what_a_flat_map_does() -> Result {
+    fn any_sequence_of_changes_equals_a_flat_map() -> Result {
         let full = EptVpidCap::from(u64::MAX);
         for (levels, caps, mbec, accessed_dirty) in [
             (Levels::Four, full, false, true),

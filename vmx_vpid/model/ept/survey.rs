@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A look at all of an EPT in one go, for the models and for tests.
+//! This module visits all of an EPT at once, for the models and for tests.
 //!
-//! It ends at the first entry that is not sound.  [`crate::ept::cursor`] is what looks at the EPT of a
+//! It ends at the first entry that is not well formed.  [`crate::ept::cursor`] visits the EPT of a
 //! running guest.
 
 use super::walk::Tables;

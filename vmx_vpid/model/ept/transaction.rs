@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a change of an EPT is made.
+//! This module changes an EPT in two phases.
 //!
-//! First a transaction: tables that are to come are made and filled where no CPU sees them, and what is
-//! to become of entries that CPUs may see is written down.  That can fail, and then nothing has
-//! happened.  Then each of those entries is replaced, in one step of 64 bits, and that cannot fail.
-//! A CPU finds what was or what is to be, and nothing in between.
+//! In the first phase new tables are made and filled where no CPU sees them, and the changes of
+//! entries that CPUs may see are collected.  This phase can fail, and then nothing has changed.  In
+//! the second phase each of those entries is replaced by one 64-bit store, which cannot fail.  A
+//! CPU finds the old mapping or the new one, and nothing in between.
 //!
-//! With one exception.  Some CPUs stop with a machine check when they find code translated by a
-//! large page and by a small one at once (CVE-2018-12207).  So where code is to be mapped by pages
-//! of another size, the right to fetch is taken away first, and dropped from all caches: a fetch
-//! that comes in between ends in a violation, and is made anew when the change is made.
+//! There is one exception.  Some CPUs stop with a machine check when they find code translated by a
+//! large page and by a small one at once (CVE-2018-12207).  So where code gets pages of another
+//! size, the right to fetch is removed first, and flushed from all caches.  A fetch in between ends
+//! in a violation, and is retried when the change is complete.
 
 use super::{
     build::{
@@ -180,7 +180,7 @@ impl<'a, M: Memory> Transaction<'a, M> {
         Ok(table)
     }
 
-    /// Drafts what becomes of an entry; in a table that no CPU sees, it is done at once.
+    /// Collects the change of an entry; in a table that no CPU sees, the change is made at once.
     fn put(&mut self, at: Hpa, level: Level, old: Entry, new: Entry, seen: bool) -> Result {
         let new = if self.is_same_page(level, old, new) {
             new.flagged(old.flags())
@@ -202,7 +202,7 @@ impl<'a, M: Memory> Transaction<'a, M> {
         Ok(())
     }
 
-    /// Notes what becomes of an entry that CPUs may see.
+    /// Collects the change of an entry that CPUs may see.
     pub(crate) fn edit(&mut self, at: Hpa, level: Level, old: Entry, new: Entry) -> Result {
         let edit = Edit {
             at,
@@ -281,9 +281,9 @@ impl<'a, M: Memory> Transaction<'a, M> {
         })
     }
 
-    /// Replaces an entry, and loses no flag that a CPU has set in it since the draft was made.
+    /// Replaces an entry, and keeps each flag that a CPU has set in it since it was read.
     ///
-    /// Nothing but flags changes meanwhile, and each is set once: this comes to an end.
+    /// Only flags change at the same time, and each is set once, so the loop ends.
     fn execute(&mut self, edit: &Edit) {
         let table = match self.ept.slot(edit.level, edit.new) {
             Slot::Table(table) => edit.level.below().map(|below| (table, below)),

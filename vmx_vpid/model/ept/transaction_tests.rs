@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests of [`super::transaction`] and [`super::flush_needed`]: in which steps an EPT is changed, and what
-//! is owed then.
+//! These tests of [`super::transaction`] and [`super::flush_needed`] check the steps of a change,
+//! and the flush that it needs.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_transaction)]
@@ -21,7 +21,7 @@ mod tests {
     use kernel::prelude::*;
 
     #[test]
-    fn which_flush_a_change_needs() -> Result {
+    fn each_change_needs_its_flush() -> Result {
         for (before, act, flush) in [
             // What was not present, or a marker, is in no cache.
             (UNMAP, MAP, false),
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_as_it_is_is_not_written() -> Result {
+    fn unchanged_entries_are_not_written() -> Result {
         for (before, act) in [(UNMAP, UNMAP), (MARK, MARK), (MAP, MAP), (MAP_R, PROTECT_R)] {
             let (ept, mut arena) = empty()?;
             let page = range(MIB_2, KIB_4)?;
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn code_gets_no_other_size_before_the_flush() -> Result {
+    fn code_changes_its_page_size_only_after_the_flush() -> Result {
         let full = EptVpidCap::from(u64::MAX);
         let rules = Rules::new(full, MaxPhyAddr::new(46), true);
         for (rights, two_steps) in [
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_happens_where_memory_does_not_do() -> Result {
+    fn nothing_changes_without_enough_memory() -> Result {
         // Two tables for the one end, one more for the other.
         let part = range(MIB_2 - KIB_4, GIB - 2 * MIB_2)?;
         let acts: [Act; 3] = [UNMAP, PROTECT_R, |ept, arena, range| {
@@ -202,7 +202,7 @@ mod tests {
                 let (found, entry) = last(ept, &mut arena, MIB_2);
                 assert_eq!((found, entry & (A | D)), (Level::Pd, A | D));
             }
-            // Other rights for the same page; the same page mapped anew.
+            // Other rights for the same page; the same page mapped again.
             let acts: [Act; 2] = [PROTECT_R, |ept, arena, range| {
                 ept.map(arena, range, to(3 * GIB, Rights::READ))
             }];

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk through an EPT, as the CPU makes it.
+//! This module walks an EPT as the CPU does.
 //!
-//! From the root down, one reference to memory for each level.  A walk ends in a translation, in an
-//! EPT misconfiguration or in an EPT violation, and tells where.
+//! It starts at the root and makes one memory reference for each level.  A walk ends in a
+//! translation, in an EPT misconfiguration or in an EPT violation, with its place.
 
 use super::access::Access;
 use crate::{
@@ -78,9 +78,9 @@ pub(crate) enum Outcome {
     Violation(Qualification, Last),
     /// In an EPT misconfiguration.
     Misconfiguration(Misconfig, Last),
-    /// Entries changed again and again between being read and being marked as used.
+    /// Entries changed again and again between the read and the mark as used.
     ///
-    /// For the guest nothing has happened yet: it may make its access anew.
+    /// The guest has not made its access yet: it may retry.
     Retry,
 }
 

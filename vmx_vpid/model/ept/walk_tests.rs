@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests of [`super::walk`], in a file of their own for their size.
+//! These are the tests of [`super::walk`], in a file of their own because of their size.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_walk)]
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_those_that_all_entries_permit() {
+    fn a_page_has_the_rights_common_to_all_entries() {
         // Each right taken from one entry alone, then from another one too.
         for (right, refused) in [
             (1 << 1, page(Write)),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_that_no_entry_lacks_may_have_nothing_in_common() {
+    fn entries_may_have_no_right_in_common() {
         // One entry permits reads alone, the next one fetches alone.
         let mut memory = Memory::new().without([0, 0b110, 0b011, 0, 0]);
         for kind in [Read, Write, Fetch] {
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn accessed_and_dirty_flags() {
+    fn accessed_and_dirty_flags_are_set() {
         for access in [page(Read), page(Write), page(Fetch), table(Read)] {
             assert_eq!(flags(five(false), access), [0; 5]);
         }
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_changes_is_looked_at_anew() {
+    fn an_entry_that_changes_is_read_again() {
         let mut memory = Memory::new();
         memory.races = 3;
         let outcome = walk(rules(false), five(true), &mut memory, GPA, page(Write));
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guests_page_tables_are_written_to_where_there_are_flags() {
+    fn accesses_to_page_tables_count_as_writes_with_flags() {
         // A page of the guest's tables that is read-only.
         let mut memory = Memory::new().without([0, 0, 0, 0, 1 << 1]);
         let mut outcome = |eptp, kind| walk(rules(false), eptp, &mut memory, GPA, table(kind));
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_page_is_made_of() {
+    fn a_walk_returns_page_and_memory_type() {
         for (number, memory_type) in [
             (0, MemoryType::Uncacheable),
             (1, MemoryType::WriteCombining),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What guests do, and what they are promised by it.
+//! This module executes the actions of guests, and records what they invalidate.
 //!
-//! With EPT on, a guest's own invalidations are the CPU's alone; with EPT off they exit, and KVM
-//! and the handlers of the module carry them out on KVM's tables.
+//! With EPT on, the CPU executes a guest's invalidations by itself.  With EPT off they exit, and
+//! KVM and the handlers of the module execute them on KVM's tables.
 
 use super::{
     control_regs::Registers,
@@ -41,12 +41,12 @@ use crate::{
     }, //
 };
 
-/// How often an access is tried anew after an exit.
+/// The number of attempts of an access after exits.
 const TRIES: u32 = 24;
 
 impl Machine<'_> {
-    /// Has a vCPU do something on a CPU: it is entered, and entered again afterwards, so that what
-    /// it was promised is checked at once.
+    /// Makes a vCPU act on a CPU: it is entered, and entered again afterwards, so that the oracle
+    /// checks its invalidations at once.
     pub(crate) fn guest(
         &mut self,
         id: usize,
@@ -157,7 +157,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Exits for an instruction, to whoever serves; whether it had its effect.
+    /// Exits for an instruction to the serving backend; returns whether the instruction had its
+    /// effect.
     ///
     /// # Errors
     ///
@@ -273,7 +274,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Answers to `kvm_invalidate_pcid()`, of the PCID that was just loaded.
+    /// Equivalent of `kvm_invalidate_pcid()`, of the PCID that was just loaded.
     fn invalidate_pcid(&mut self, id: usize, pcid: Pcid) {
         let bugs = self.bugs;
         let vcpu = &mut self.vcpus[id];

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest's control registers, and what KVM's core asks for when the guest writes them.
+//! This module writes a guest's control registers, and makes the requests of KVM's core for these
+//! writes.
 //!
-//! Writes of CR3, and of CR4.PGE with EPT on, are in [`super::actions`].  Those here exit on every
-//! machine: the CPU drops nothing by itself, and what it would have dropped is up to KVM.
+//! Writes of CR3, and of CR4.PGE with EPT on, are in [`super::actions`].  The writes here exit on
+//! every machine: the CPU drops nothing by itself, and KVM has to drop what the CPU would have
+//! dropped.
 
 use super::{
     invalidated::Dropped,
@@ -85,7 +87,7 @@ pub(crate) struct Controls {
     /// A guest's tables have one form here.  That they mean something else with CR4.PAE clear is
     /// told by the table that CR3 stands for: the other one.
     pub(crate) pae: bool,
-    /// CR4.SMEP: of what it permits nothing is told here, of what it drops all.
+    /// CR4.SMEP: the model has no rights that depend on it, and all of its flushes.
     pub(crate) smep: bool,
 }
 
@@ -205,7 +207,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Lets go of every root: `kvm_mmu_reset_context()`, `kvm_mmu_unload()`.
+    /// Frees every root: `kvm_mmu_reset_context()`, `kvm_mmu_unload()`.
     pub(crate) fn reset_context(&mut self, id: usize) {
         self.vcpus[id].mmus = [Roots::default(); 2];
     }

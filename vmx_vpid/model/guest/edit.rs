@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a guest may write into its tables.
+//! This module lists the values that a guest may write into its tables.
 //!
-//! A few values for each table, so that tables stay tables: references to either table of the level
-//! below, pages of each size, with and without the right to write, global or not, and nothing.
+//! There are a few values for each table, so that tables stay tables: references to either table of
+//! the level below, pages of each size, with and without the right to write, global or not, and
+//! nothing.
 
 use super::memory::{
     frames,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vCPU of the model that exited for an instruction, as the handlers of the kernel see it.
+//! This module shows a vCPU of the model that exited for an instruction to the handlers of the
+//! kernel.
 //!
-//! Its operand lies in memory that it reaches without paging: the walk to an operand has tests of
-//! its own.
+//! The operand lies in memory that the vCPU reaches without paging: the walk to an operand has
+//! tests of its own.
 
 use super::memory::Gfn;
 use crate::{
@@ -222,7 +223,7 @@ impl Translations for Exited<'_, '_> {
             .0
             .map(|root| root.map(|root| Pcid::of(Cr3::from(root.pgd), cr4)))
     }
-    /// Answers to `kvm_mmu_invalidate_addr()`.
+    /// Equivalent of `kvm_mmu_invalidate_addr()`.
     fn invalidate(&mut self, address: CanonicalGva, roots: Roots) {
         let bugs = self.machine.bugs;
         if !bugs.has(Bug::AddressNotFlushed) {
@@ -250,7 +251,7 @@ impl Translations for Exited<'_, '_> {
         pending.sync |= !bugs.has(Bug::SyncNotRequested);
         pending.current |= !bugs.has(Bug::CurrentNotRequested);
     }
-    /// Answers to `kvm_mmu_free_roots()`.
+    /// Equivalent of `kvm_mmu_free_roots()`.
     fn free_roots(&mut self, roots: Roots) {
         if self.machine.bugs.has(Bug::RootsNotFreed) {
             return;
@@ -364,7 +365,7 @@ impl Nested for Exited<'_, '_> {
             self.machine.vcpus[self.id].last_vpid12 = 0;
         }
     }
-    /// Answers to `kvm_mmu_free_guest_mode_roots()`.
+    /// Equivalent of `kvm_mmu_free_guest_mode_roots()`.
     fn free_l2_roots(&mut self) {
         if self.machine.bugs.has(Bug::L2RootsNotFreed) {
             return;

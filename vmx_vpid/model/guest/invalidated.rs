@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a guest has been promised.
+//! This module records when a guest last invalidated what.
 //!
-//! A guest may change its tables and go on using the old translations until it executes what drops
-//! them.  From then on an entry that was read before has to say what the tables say.  So for each
-//! virtual CPU it is noted when it last dropped what; an entry that is older than what covered it
-//! was promised to be gone.
+//! A guest may change its tables and continue to use the old translations until it executes an
+//! instruction that drops them.  From then on, an entry that was read before must not differ from
+//! the tables.  So each virtual CPU records its last invalidation of each kind.  An entry cached
+//! before an invalidation that covers it must not be used.
 
 use super::memory::PAGES;
 use crate::{

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of the model: that of the guests, and that of the tables KVM keeps.
+//! This module models memory: the guests' memory, and the tables of KVM.
 //!
 //! Addresses are as small as the rules allow.  A linear address is one of eight pages: one bit each
 //! selects the entry of a page-directory-pointer table, a page directory and a page table.  A guest
-//! has [`FRAMES`] frames of memory, in which its data, its page tables and, as a hypervisor, its
-//! EPTs are; each has a number that says what it is for.  The host keeps a frame of a guest's in
-//! one of two places and moves it from one to the other; the VM that takes the place of another has
-//! its frames elsewhere.
+//! has [`FRAMES`] frames of memory, which hold its data, its page tables and, for a hypervisor, its
+//! EPTs; the number of a frame says what it holds.  The host keeps a frame of a guest in one of two
+//! places and moves it from one to the other; a VM that takes the place of another has its frames
+//! elsewhere.
 
 use crate::{
     ept::{

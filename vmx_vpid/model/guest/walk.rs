@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Walks through a guest's own tables as they are: nothing cached, no flag set.
+//! This module walks a guest's own tables as they are: it uses no cache and sets no flag.
 
 use super::{
     edit::{

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Walks through a guest's tables by the code that the kernel has for it, [`crate::paging::walk`].
+//! This module walks a guest's tables by the kernel's code, [`crate::paging::walk`].
 //!
-//! The oracle has a walk of its own ([`super::walk`]), which knows one form of tables.  Of
-//! the same tables the two have to say the same.
+//! The oracle has a walk of its own ([`super::walk`]), which knows one form of tables.  For the
+//! same tables both results have to be equal.
 
 use super::memory::Gfn;
 use crate::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who has to be told when tables were changed.
+//! This module decides which CPUs to notify of a change of tables.
 
 use crate::asid::{
     shootdown::{
@@ -34,14 +34,14 @@ pub(crate) enum Reach {
     Many,
     /// Here.
     Here,
-    /// Nowhere: whoever comes to use the address space reads its tlb_gen.
+    /// No CPU: the next CPU to use the address space reads its tlb_gen.
     Nowhere,
 }
 
 impl Reach {
     /// Decides for an address space: whether its mask has others, and whether it is in use here.
     ///
-    /// Answers to `flush_tlb_mm_range()`.
+    /// Equivalent of `flush_tlb_mm_range()`.
     pub(crate) fn new(others: bool, loaded_here: bool) -> Self {
         match (others, loaded_here) {
             (true, _) => Self::Many,
@@ -51,23 +51,24 @@ impl Reach {
     }
 }
 
-/// What those who flush know of it, besides what the others are told.
+/// The flush as the requesting CPU sees it, besides the request to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// What is told.
+    /// The request.
     pub(crate) flush: Flush,
     /// Tables were freed, besides what they said.
     pub(crate) freed_tables: bool,
-    /// CPUs that do not use the address space are told as well, to leave its mask.
+    /// CPUs that do not use the address space are notified too, so that they clear their bit in its
+    /// mask.
     pub(crate) trim: bool,
 }
 
 impl Told {
-    /// Whether a CPU of the mask has to be told: `native_flush_tlb_multi()`.
+    /// Returns whether a CPU of the mask has to be notified: `native_flush_tlb_multi()`.
     ///
-    /// One that is lazy reads the tlb_gen before it uses what it has.  But the CPU may walk
-    /// tables on its own account, and what was a table must not be one of these for it: where
-    /// tables were freed, all are told.
+    /// A lazy CPU reads the tlb_gen before it uses its translations.  But the CPU may walk tables
+    /// speculatively, and a freed table must not be one of them: where tables were freed, all are
+    /// notified.
     pub(crate) fn concerns(&self, shown: Published) -> bool {
         self.freed_tables || self.should(shown)
     }
@@ -93,7 +94,7 @@ mod tests {
         TlbGen, //
     };
 
-    /// What is told of a change, or of all of them (`None`).
+    /// Returns the request for a change, or for all changes (`None`).
     fn told(space: Option<u64>, freed_tables: bool, trim: bool) -> Told {
         let flush = Flush {
             space: space.and_then(ContextId::new),
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn more_steps_than_the_ceiling_are_everything() {
+    fn a_range_beyond_the_ceiling_flushes_everything() {
         let range = |end, shift| Range::capped(Hva::new(0), Hva::new(end), shift, CEILING);
         assert!(matches!(range(33 << 12, 12), Range::Some { .. }));
         assert_eq!(range(34 << 12, 12), Range::All);
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_asked_if_there_are_any() {
+    fn other_cpus_of_the_mask_are_notified() {
         assert_eq!(Reach::new(true, false), Reach::Many);
         assert_eq!(Reach::new(true, true), Reach::Many);
         assert_eq!(Reach::new(false, true), Reach::Here);
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn who_uses_it_or_may_come_to_is_told() {
+    fn cpus_that_use_or_may_use_the_mm_are_notified() {
         let one = told(Some(20), false, false);
         assert!(one.concerns(shown(20, false)));
         assert!(one.concerns(shown(0, false)));
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_lazy_is_told_of_freed_tables_alone() {
+    fn a_lazy_cpu_is_notified_of_freed_tables_only() {
         for space in [Some(20), None] {
             assert!(!told(space, false, true).concerns(shown(20, true)));
             assert!(told(space, true, false).concerns(shown(20, true)));
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn now_and_then_who_is_elsewhere_is_told_to_leave() {
+    fn a_cpu_in_another_mm_is_sometimes_notified_to_leave_the_mask() {
         assert!(told(Some(20), false, true).concerns(shown(10, false)));
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a CPU does when tables of the kernel's changed, which every address space has.
+//! This module flushes a CPU after a change of the kernel's tables, which every address space has.
 
 use crate::asid::{
     cpu::Cpu,
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn with_isolation_the_other_slots_are_to_be_forgotten() {
+    fn with_isolation_the_other_slots_are_marked_invalid() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(20, 0);
         cpu.drop_kernel_address(Hva::new(0x1000), &hands);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_goes_by_what_the_cpu_has() {
+    fn a_full_flush_uses_the_instruction_that_the_cpu_has() {
         for (invpcid, did) in [
             (true, Did::Invpcid(Extent::AllAndGlobals)),
             (false, Did::Pge),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! CPUs and processes, and what must never be found on a CPU.
+//! This module is the simulated host: its CPUs and processes, and the states that must never occur.
 
 use super::{
     shootdown::Flight,
@@ -234,8 +234,8 @@ impl Machine {
         }
     }
 
-    /// Whether a frame or a table was given up, and not every CPU has been told: until then it is
-    /// still there.
+    /// Returns whether a frame or a table was freed, and some CPU is not notified yet: until then
+    /// it still exists.
     pub(super) fn in_flight(&self, number: u32) -> bool {
         let flights = self.cores.iter().filter_map(|core| core.flight.get());
         flights.into_iter().any(|flight| flight.gives_up(number))

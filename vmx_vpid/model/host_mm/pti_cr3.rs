@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What CR3 becomes on the way to user mode and back, under page-table isolation.
+//! This module computes CR3 on the way to user mode and back, under page-table isolation.
 //!
-//! The code on that way knows nothing but CR3 and the mask of halves to be flushed.
+//! The entry code knows nothing but CR3 and the mask of user halves to flush.
 
 use crate::{
     asid::{
@@ -27,7 +27,7 @@ const KPCID: u64 = bit_u64(11) - 1;
 impl Cpu {
     /// Goes to user mode; `cr3` is what CR3 has, read.
     ///
-    /// Answers to `SWITCH_TO_USER_CR3`, and to `PARANOID_RESTORE_CR3` for what is restored.
+    /// Equivalent of `SWITCH_TO_USER_CR3`, and to `PARANOID_RESTORE_CR3` for what is restored.
     pub(crate) fn enter_user(&mut self, cr3: Cr3, hardware: &impl Hardware) {
         let features = hardware.features();
         if !features.pti {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_is_kept_unless_it_is_noted() {
+    fn a_user_half_is_kept_unless_a_flush_is_recorded() {
         // Every bit but its own.
         let (hands, left) = to_user(0x6e, true, true);
         assert!(hands.did(&[Did::Cr3(KEPT)]));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What CPUs do: something, in whatever order, and others meanwhile.
+//! This module chooses the random steps of the host's CPUs.
 
 use super::{
     machine::{
@@ -95,7 +95,7 @@ impl Machine {
             23 => self.leave(cpu),
             24 | 25 => self.edit_kernel_from(cpu),
             26 => self.in_kernel(cpu, |this| {
-                // Some of it by whoever finds memory short, wherever the process runs.
+                // A CPU that is short of memory does some of it, wherever the process runs.
                 let spaces = [space, TEMPORARY + 1 + this.below(PROCESSES)];
                 if spaces.iter().all(|&space| !this.spaces[space].dying.get()) {
                     this.batch(cpu, spaces, this.below(USER_PAGES));
@@ -135,7 +135,7 @@ impl Machine {
         space.filter(|&space| space != TEMPORARY).unwrap_or(KERNEL)
     }
 
-    /// Serves what a CPU was told, from user mode too.
+    /// Serves the requests to a CPU, from user mode too.
     fn interrupt(&self, cpu: usize) {
         let user = self.cores[cpu].user.get();
         self.in_kernel(cpu, |this| while this.serve_next(cpu) {});
@@ -248,7 +248,8 @@ impl Machine {
             this.switch(cpu, TEMPORARY);
             this.note(this.touch(cpu, this.below(USER_PAGES)));
             this.note(this.check_pages(cpu, 0..USER_PAGES));
-            // From here on this CPU is told of nothing: the next use reads the tlb_gen.
+            // From here on this CPU is not notified: its next use of the address space reads the
+            // tlb_gen.
             this.with(cpu, |state, here| here.leave(state.loaded));
             this.switch(cpu, before.unwrap_or(KERNEL));
         });
@@ -289,22 +290,23 @@ impl Machine {
         });
     }
 
-    /// Takes a CPU down: from then on it is told nothing.
+    /// Takes a CPU offline: from then on it is not notified.
     fn take_down(&self, cpu: usize) {
         let core = &self.cores[cpu];
         let others = self.cores.iter().filter(|core| core.online.get()).count() > 1;
         if others && core.inbox.get()[0].is_none() {
             self.run_kernel_thread(cpu);
             self.switch(cpu, KERNEL);
-            // It may have been told something meanwhile.
+            // A request may have come in between.
             while self.serve_next(cpu) {}
             core.online.set(false);
         }
     }
 
-    /// Brings a CPU up, on the kernel's own address space: `initialize_tlbstate_and_flush()`.
+    /// Brings a CPU online, on the kernel's own address space: `initialize_tlbstate_and_flush()`.
     ///
-    /// Global pages are gone, since CR4.PGE was off meanwhile.  What else it has is junk.
+    /// Global pages are gone, because CR4.PGE was clear in between.  Every other cached translation
+    /// is junk.
     fn bring_up(&self, cpu: usize) {
         let core = &self.cores[cpu];
         core.tlb.drop_globals();

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes of tables, from the first write to the return of the function that makes them known.
+//! This module changes tables, from the first write to the return of the function that makes the
+//! change known.
 //!
-//! What is given up may be used until then, and no longer.
+//! Freed memory may be used until then, and no longer.
 
 use super::{
     machine::{
@@ -42,14 +43,14 @@ use core::cell::Cell;
 /// Frames and tables that one change gives up at most.
 const MOST: usize = USER_PAGES + TABLES;
 
-/// What CPUs are told.
+/// The requests to CPUs.
 #[derive(Clone, Copy)]
 pub(super) enum Message {
     /// A flush of an address space, or of all that were changed.
     Spaces(Told),
     /// A page of the kernel's was changed.
     KernelPage(usize),
-    /// So much was changed that everything has to go.
+    /// The changes are too many for a range: everything has to be flushed.
     Everything,
 }
 
@@ -58,9 +59,9 @@ pub(super) enum Message {
 pub(super) struct Flight {
     message: Message,
     gives_up: [u32; MOST],
-    /// The CPUs that are told and have not served it.
+    /// The CPUs that were notified and have not served the request.
     waiting: u32,
-    /// All that are concerned are told.
+    /// All CPUs concerned are notified.
     sent: bool,
     /// The process whose end this is.
     ends: Option<usize>,
@@ -252,7 +253,7 @@ impl Machine {
         }
     }
 
-    /// Lets a CPU serve what it was told first; returns whether there was something.
+    /// Makes a CPU serve its oldest request; returns whether there was one.
     pub(super) fn serve_next(&self, cpu: usize) -> bool {
         let inbox = &self.cores[cpu].inbox;
         let mut places = inbox.get();
@@ -300,7 +301,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Does what a CPU is told, with interrupts off.
+    /// Serves a request on a CPU, with interrupts off.
     fn serve(&self, cpu: usize, message: Message) {
         match message {
             Message::Spaces(told) => self.serve_flush(cpu, told.flush),

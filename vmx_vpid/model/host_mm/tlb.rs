@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a CPU of the host's keeps: every translation, for as long as it may.
+//! This module models the TLB of a CPU of the host, which keeps every translation for as long as
+//! the manual allows.
 //!
-//! The manual's chapter on paging, "Caching Translation Information", says what tags an entry, and
-//! what has to drop it.  Nothing else does here.
+//! The manual's chapter on paging, "Caching Translation Information", states the tags of an entry,
+//! and the operations that drop it.
 
 use super::Wrong;
 use crate::{

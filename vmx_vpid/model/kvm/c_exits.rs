@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What KVM's C code does when a guest's invalidation exits, as far as it drops translations.
+//! This module models how KVM's C code handles the exit of a guest's invalidation, as far as it
+//! drops translations.
 //!
-//! Written from what the code of Linux 7.3 does, as [`super::c_flush`] is, with operands that
-//! are good: what of an operand is a fault has tests of its own.
+//! It is written from the behaviour of Linux 7.3, as [`super::c_flush`] is.  Operands are valid:
+//! exceptions have tests of their own.
 
 use super::c_flush;
 use crate::{
@@ -50,8 +51,8 @@ impl Exited<'_, '_> {
 
     /// Invalidates the address: `kvm_mmu_invlpg()`.
     ///
-    /// KVM's emulator does it too, whoever handles exits; with EPT on there is nothing to be
-    /// brought up to date.
+    /// KVM's emulator does so too, whichever backend handles exits; with EPT on nothing needs to be
+    /// synchronised.
     pub(crate) fn mmu_invlpg(&mut self) {
         let roots = if self.is_shadowed() {
             Roots::ALL

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What kvm_intel's C code answers requests by, as a second backend of the model.
+//! This module models how kvm_intel's C code serves requests, as a second backend.
 //!
-//! Written from what the code of Linux 7.3 does, to be tried by the same steps and judged by the
-//! same oracle as the code of this module, alone and in the midst of an attach.
+//! It is written from the behaviour of Linux 7.3.  The same steps run on it, and the same oracle
+//! judges it, as for the code of this module, alone and in the middle of an attach.
 
 use crate::{
     ept,

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KVM's core as far as it asks for flushes: vCPUs are created, move, load roots and are entered.
+//! This module models KVM's core as far as it requests flushes: vCPUs are created, move, load roots
+//! and are entered.
 //!
-//! Each function names the one of KVM that it answers to.  What is not said here asks for nothing.
+//! Each function names its equivalent in KVM. A function without a request makes none.
 
 use super::{
     c_flush,
@@ -104,7 +105,7 @@ impl Machine<'_> {
         self.cpus[cpu].estrange();
     }
 
-    /// Answers a flush; the task may be moved before, meanwhile and after.
+    /// Serves a flush request; the task may move before it, during it and after it.
     pub(crate) fn flush(&mut self, id: usize, request: Request) -> Result<(), Wrong> {
         let rust = self.is_rust();
         match request {

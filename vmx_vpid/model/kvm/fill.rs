@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KVM's own page faults: how its trees are filled, from the VM's memory or the guest's tables.
+//! This module models KVM's page faults: it fills KVM's trees from the VM's memory or the guest's
+//! tables.
 
 use super::tables::{
     frame_of,
@@ -190,10 +191,11 @@ impl Machine<'_> {
         vcpus.any(|vcpu| vcpu.trees().any(|tree| usize::from(tree.0) == number))
     }
 
-    /// Gives up a tree.
+    /// Frees a tree.
     ///
-    /// Shadows are flushed first (`kvm_mmu_commit_zap_page()`).  A direct one is not: whoever gets
-    /// the page of its root loads it as a root first, and with it goes the tag of all below.
+    /// Shadow pages are flushed first (`kvm_mmu_commit_zap_page()`).  A direct tree is not flushed:
+    /// the next owner of its root page loads that page as a root first, which flushes the tag of
+    /// everything below.
     pub(crate) fn free_tree(&mut self, number: usize) {
         if let Some(tree) = self.trees[number].take() {
             if !tree.role.is_tdp() && !self.bugs.has(Bug::NoFlushOnFree) {

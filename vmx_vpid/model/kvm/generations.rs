@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A policy of the model's own: a new tag in the place of a flush.
+//! This module is a policy that no kernel has: a new tag takes the place of a flush.
 //!
-//! No kernel runs it.  It is there to tell what a better policy than KVM's would be worth, and is
-//! judged by the same oracle.
+//! It shows what a better policy than KVM's would be worth, and the same oracle judges it.
 //!
-//! Each CPU gives out VPIDs by itself, one after the other.  When there are none left, it drops
-//! those of everybody by one INVVPID, and begins anew: that is a generation.  A vCPU has VPIDs of
-//! the CPU where it was entered last, and of no other.  If it comes to another CPU, or has to lose
-//! what its guest cached, it is entered with the next VPID there; what was cached under the old one
-//! is never used again, and makes room in time.
+//! Each CPU allocates VPIDs by itself, one after the other.  When none is left, one INVVPID drops
+//! the mappings of all, and the CPU starts again: that is a generation.  A vCPU has VPIDs of the
+//! CPU where it was last entered, and of no other.  If it moves to another CPU, or has to lose its
+//! guest's translations, it is entered with the next VPID there.  The mappings of the old VPID are
+//! never used again, and are evicted in time.
 //!
-//! Guest-physical mappings have no VPID.  So it is known of each tree of KVM's when it was last
-//! changed, and when each CPU last dropped what it had of it: an INVEPT of its context is due if
-//! the change is later.
+//! Guest-physical mappings have no VPID. So the policy records when each tree of KVM was last
+//! changed, and when each CPU last dropped its mappings of the tree: if the change is later, an
+//! INVEPT of the context is due.
 
 use super::{
     tables::{
@@ -83,13 +82,13 @@ impl Generations {
         }
     }
 
-    /// Takes note that a tree was changed, or made: what a CPU has of it may be wrong.
+    /// Records that a tree was changed or made: a CPU's mappings of it may be stale.
     pub(crate) fn note_change(&mut self, tree: usize) {
         self.clock += 1;
         self.changed[tree] = self.clock;
     }
 
-    /// Takes note that a CPU was offline: what it has cached may be anybody's.
+    /// Records that a CPU was offline: its mappings may belong to any other hypervisor.
     pub(crate) fn note_offline(&mut self, cpu: usize) {
         self.dropped[cpu] = [0; TREES];
         let counter = &mut self.cpus[cpu];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KVM's core as far as it asks for flushes when a hypervisor runs in a guest.
+//! This module models KVM's core as far as it requests flushes when a hypervisor runs in a guest.
 
 use super::vcpu::{
     Ept12,

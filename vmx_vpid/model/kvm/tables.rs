@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The trees of tables that KVM runs guests on.
+//! This module models the trees of tables that KVM runs guests on.
 //!
-//! Each belongs to a VM and has a role: what it translates, and from what it is made.  Entries have
-//! the form that the CPU reads, EPT's or that of page tables.  A tree may be kept by several vCPUs.
+//! Each tree belongs to a VM and has a role: what it translates, and what it is made from.  Entries
+//! have the form that the CPU reads, that of EPT or of page tables.  Several vCPUs may keep one
+//! tree.
 
 use crate::{
     model::guest::{
@@ -216,10 +217,10 @@ impl Tree {
         ((level - 1) * bits).min(15)
     }
 
-    /// Calls a function for each entry that is there, tables before what is below them.
+    /// Calls a function for each entry that is present, tables before the entries below them.
     ///
-    /// The function is told the place, the entry, and the frame of the guest's table that the
-    /// entry's own table shadows.
+    /// The function gets the place, the entry, and the frame of the guest's table that the entry's
+    /// own table shadows.
     pub(crate) fn each(&self, tables: &mut Tables, mut visit: impl FnMut(&mut Tables, Place, Gfn)) {
         let root = self.role.shadowed().unwrap_or(NO_TABLE);
         self.each_below(tables, self.root, 4, root, &mut visit);

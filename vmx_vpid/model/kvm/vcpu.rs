@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vCPU as KVM keeps it, as far as translations go.
+//! This module models KVM's vCPU as far as translations depend on it.
 
 use super::{
     generations::Tag,
@@ -62,10 +62,10 @@ impl Roots {
     /// How many an MMU keeps.
     pub(crate) const LEN: usize = ROOTS / 2;
 
-    /// Makes another root the current one: a cached one that is wanted, or none, to be loaded.
+    /// Makes another root the current one: a cached root that is wanted, or none, to be loaded.
     ///
-    /// Answers to `fast_pgd_switch()`: the one that was current is cached, and the oldest let go
-    /// when there is no room.
+    /// Equivalent of `fast_pgd_switch()`: the former current root is cached, and the oldest one is
+    /// freed when there is no room.
     pub(crate) fn switch(&mut self, wanted: impl Fn(Kept) -> bool) {
         match self.0.iter().position(|root| root.is_some_and(&wanted)) {
             Some(place) => self.0[..=place].rotate_right(1),
@@ -77,7 +77,7 @@ impl Roots {
         }
     }
 
-    /// Lets go of the roots that are not to be kept.
+    /// Frees the roots that a predicate does not keep.
     pub(crate) fn keep(&mut self, keep: impl Fn(Kept) -> bool) {
         for root in &mut self.0 {
             *root = root.filter(|&root| keep(root));
@@ -173,7 +173,7 @@ pub(crate) struct Vcpu {
     pub(crate) smm: bool,
     /// What is to be done before it runs on.
     pub(crate) pending: Pending,
-    /// What each reader was promised.
+    /// The invalidations of each reader.
     pub(crate) invalidated: [Invalidated; READERS],
     /// When L1 last dropped what it cached of each of its EPTs.
     pub(crate) ept12_dropped: [u32; 2],

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VPIDs of the model: both sides with their record, as in the kernel, on one CPU at a time.
+//! This module holds the VPIDs of the model: both allocators with the record of flushed CPUs, as in
+//! the kernel, on one CPU at a time.
 
 use crate::{
     phase::Transfer,
@@ -75,7 +76,7 @@ impl<'a> Vpids<'a> {
         (1..=self.max.get().max(FEW)).filter_map(Vpid::new)
     }
 
-    /// Makes all of them free, so many there are, with the pool as the truth.
+    /// Frees all VPIDs, makes the pool active, and limits it to `max`.
     pub(crate) fn reset(&self, max: u16) {
         self.max.set(max);
         self.with(|inside| {
@@ -110,7 +111,7 @@ impl<'a> Vpids<'a> {
         self.locked(|mut allocators| allocators.transfer(transfer, self.max.get(), &self.flushed));
     }
 
-    /// Makes the pool the truth, or KVM's bitmap, unless it is.
+    /// Makes the pool or KVM's bitmap the active allocator, unless it is.
     pub(crate) fn hand_over(&self, pool: bool) {
         match (self.locked(|allocators| allocators.pool_active()), pool) {
             (false, true) => self.transfer(Transfer::Import),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes to KVM's trees: by the host, which moves and protects memory, and by KVM, when the
-//! guest's tables changed.
+//! This module changes KVM's trees: for the host, which moves and protects memory, and for KVM,
+//! when the guest's tables changed.
 //!
-//! Each function names the one of KVM that it answers to, and asks for a flush when that does.
+//! Each function names its equivalent in KVM, and requests a flush when that does.
 
 use super::tables::{
     frame_of,
@@ -194,9 +194,9 @@ impl Machine<'_> {
         }
     }
 
-    /// Gives up all trees of a VM: `kvm_mmu_zap_all_fast()`.
+    /// Frees all trees of a VM: `kvm_mmu_zap_all_fast()`.
     ///
-    /// Its vCPUs let go of them before they run on; nothing is flushed.
+    /// Its vCPUs free them before they run on; nothing is flushed.
     pub(crate) fn zap_all(&mut self, vm: usize) {
         for tree in self.trees.iter_mut().flatten() {
             tree.obsolete |= tree.vm == vm;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Steps and faults as sentences.
+//! This module describes steps and bugs as sentences.
 
 use crate::model::{
     cpu::tlb_entry::{

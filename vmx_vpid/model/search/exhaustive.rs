@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The steps of exhaustive searches.
+//! This module defines the step sets of the bounded exhaustive search.
 //!
-//! All sequences of a few steps are gone, the letters of an alphabet; each after the same first
-//! steps, which get something cached that the letters could leave behind.
+//! Every sequence of [`LENGTH`] steps is tried after a fixed prefix that fills the TLB with
+//! translations that the steps could leave behind.
 
 use crate::model::{
     bug::Bug,
@@ -47,8 +47,8 @@ pub(crate) enum Who {
     Lives,
 }
 
-/// How many letters a sequence usually has, the first steps not counted: as many as is needed to
-/// leave L2, change a table, invalidate and enter L2 again.
+/// The usual number of steps of a sequence, without the prefix: enough to leave L2, change a table,
+/// invalidate and enter L2 again.
 pub(crate) const LENGTH: usize = 4;
 
 impl Who {

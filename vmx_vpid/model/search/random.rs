@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How a run chooses what happens next.
+//! This module chooses the random steps of a run.
 
 use crate::model::{
     guest::{

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sequences that went wrong elsewhere, step by step.
+//! This module replays sequences that went wrong in other systems, step by step.
 //!
-//! Documentation/regressions.rst says where.  Each has to go well, and to go wrong with the fault
-//! that it was about: some of these would hardly ever be met at random.
+//! Documentation/regressions.rst names the systems.  Each sequence has to pass, and to fail with
+//! the bug that it was about: a random run would hardly ever meet some of these.
 
 mod modes;
 
@@ -147,7 +147,7 @@ fn vpid02_is_reused(machine: &mut Machine<'_>) -> Result<(), Wrong> {
         guest(machine, 0, 0, READ)?;
         guest(machine, 0, 0, Op::LeaveL2)?;
         guest(machine, 0, 0, Op::VmxOff)?;
-        // Another one has that VPID meanwhile, on the same CPU.
+        // Another vCPU has that VPID now, on the same CPU.
         machine.step(Step::Create(2))?;
         guest(machine, 2, 0, READ)?;
         machine.step(Step::Destroy(2))?;
@@ -163,7 +163,7 @@ fn root_is_reused(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 2, 0, READ)?;
     guest(machine, 0, 0, READ)?;
     machine.step(Step::ZapAll(0))?;
-    // This one lets go of its root where it was never loaded.
+    // This vCPU frees its root on a CPU where the root was never loaded.
     guest(machine, 0, 1, READ)?;
     // That one was here all the time: only its new root is flushed.
     machine.step(Step::ZapAll(1))?;
@@ -260,8 +260,8 @@ fn invlpg_is_emulated(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, Op::EmulatedInvlpg(0))
 }
 
-/// A VM takes the place of another that is no more, and the page of its root: one vCPU has filled
-/// the tables anew when another one comes to where the old VM ran (Xen, XSA-480).
+/// A VM takes the place of another that was destroyed, and the page of its root: one vCPU has
+/// filled the tables again when another one moves to the CPU where the old VM ran (Xen, XSA-480).
 fn vm_has_a_successor(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, READ)?;
@@ -300,7 +300,7 @@ fn record_is_of_another_cpu(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Makes a story of its parts.
+/// Makes a regression of its parts.
 fn regression(
     name: &'static str,
     bugs: &'static [Bug],
@@ -412,15 +412,15 @@ mod tests {
     use kernel::prelude::*;
 
     #[test]
-    fn stories_go_wrong_with_all_their_faults_and_with_no_fewer() -> Result {
+    fn each_regression_needs_all_its_bugs() -> Result {
         let record = run::record()?;
-        for story in all() {
+        for regression in all() {
             let vpids = Vpids::new(&record)?;
-            for (bugs, wanted) in story.combinations() {
-                let mut machine = Machine::new(story.config, bugs, &vpids)?;
-                let wrong = (story.tell)(&mut machine).err();
+            for (bugs, wanted) in regression.combinations() {
+                let mut machine = Machine::new(regression.config, bugs, &vpids)?;
+                let wrong = (regression.tell)(&mut machine).err();
                 if wrong.is_some() != wanted {
-                    pr_err!("{}: {:?} with {:?}\n", story.name, wrong, bugs);
+                    pr_err!("{}: {:?} with {:?}\n", regression.name, wrong, bugs);
                 }
                 assert_eq!(wrong.is_some(), wanted);
             }

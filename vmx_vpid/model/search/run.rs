@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs: steps one after the other, until something is wrong.
+//! This module runs steps one after the other, until the oracle finds something.
 
 use super::random::RandomSteps;
 use crate::{
@@ -29,7 +29,8 @@ use crate::{
 use core::cell::Cell;
 use kernel::prelude::*;
 
-/// Steps after which a run begins anew, with no VM: what went wrong is told by few steps then.
+/// The number of steps after which a run starts again, with no VM, so that a counterexample stays
+/// short.
 pub(crate) const LENGTH: u64 = 200;
 
 /// Memory for the record of a machine.

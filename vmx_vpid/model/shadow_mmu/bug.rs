@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can be broken, one thing at a time: each has to be found.
+//! This module lists the bugs that can be injected, one at a time: each has to be found.
 
 /// Makes the enum and its names.
 macro_rules! broken {

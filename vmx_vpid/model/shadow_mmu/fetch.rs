@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A page fault of a guest's on shadow pages: whose it is, and how the pages are filled for it.
+//! This module handles a guest's page fault on shadow pages: it decides whether the fault is the
+//! guest's, and fills the pages.
 //!
 //! Source: `page_fault()` and `fetch()` in `mmu/paging_tmpl.h`, `mmu_set_spte()` in `mmu/mmu.c`.
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest's own tables, as KVM walks them to make shadows: two, three, four or five levels, with
-//! entries of 4 or of 8 bytes.
+//! This module walks a guest's own tables as KVM does to make shadow pages: two to five levels,
+//! with entries of 4 or of 8 bytes.
 //!
 //! Source: the manual's chapter on paging; `walk_addr_generic()` in `mmu/paging_tmpl.h`.
 
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn each_entry_of_the_guest_has_its_places() {
+    fn each_guest_entry_has_its_shadow_entries() {
         // A directory of 1024 entries is four pages of 512, two for each; a table is two.
         for (level, quadrant, offset, wanted) in [
             (2, 0, 0, Some((0, 2))),

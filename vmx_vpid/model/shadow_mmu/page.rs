@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One shadow page: 512 entries, what each was made from, and what KVM knows of the whole.
+//! This module defines a shadow page: 512 entries, the source of each, and KVM's state of the page.
 //!
 //! Source: `struct kvm_mmu_page` in `mmu/mmu_internal.h`.
 
@@ -84,7 +84,7 @@ pub(super) enum State {
     Free,
     /// It is in use, and found by a look-up.
     Valid,
-    /// It was zapped; who runs on it has to let go of it.
+    /// The page was zapped; a vCPU that has it as a root has to free that root.
     Invalid,
 }
 
@@ -108,7 +108,7 @@ pub(super) struct Page {
     pub(super) unsync_count: u32,
     /// How many vCPUs keep it as a root.
     pub(super) roots: u32,
-    /// Writes to its table since somebody came by.
+    /// Writes to the guest's table since the last fault through the page.
     flood: u32,
     slots: KVVec<Slot>,
     present: Bits,
@@ -239,7 +239,7 @@ impl Page {
         self.flood >= FLOOD
     }
 
-    /// Notes that somebody came by.
+    /// Records a fault through the page.
     pub(super) fn calm(&mut self) {
         self.flood = 0;
     }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_the_last_unsync_child_are_news() -> Result {
+    fn the_first_and_the_last_unsync_child_are_propagated() -> Result {
         let mut page = Page::new()?;
         assert!(page.set_unsync_child(3, true));
         assert!(!page.set_unsync_child(3, true));

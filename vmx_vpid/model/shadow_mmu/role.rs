@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a shadow page is for: its role.
+//! This module defines the role of a shadow page.
 //!
-//! A guest's table may be shadowed by several pages at once, each for another use: as a table of
-//! another level, below entries that permit other things, under other control registers.  Two
-//! pages are the same only if guest table and whole role are.
+//! Several pages may shadow one guest table at once, each for another use: as a table of another
+//! level, below entries with other rights, under other control registers.  Two pages are the same
+//! only if guest table and whole role are equal.
 //! Source: `union kvm_mmu_page_role`; `kvm_calc_cpu_role()`, `init_kvm_shadow_mmu()` and
 //! `kvm_mmu_child_role()` in `mmu/mmu.c`.
 
@@ -299,7 +299,7 @@ mod tests {
     const KEY: u32 = !(1 << 12 | 1 << 19 | 7 << 21);
 
     #[test]
-    fn each_bit_of_kvms_is_kept() {
+    fn each_bit_of_kvms_role_is_kept() {
         for bit in 0..32 {
             let raw = 1 << bit;
             assert_eq!(Role::from_raw(raw).into_raw(), raw & KEY);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn registers_decide() {
+    fn registers_determine_the_role() {
         let role = |control: Control| Role::of_guest(&control, 4, false, false);
         let usual = role(long());
         assert!(usual.cr0_wp && !usual.has_4_byte_gpte && !usual.direct);

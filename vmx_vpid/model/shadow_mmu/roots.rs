@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a vCPU runs on: a root for its CR3, and up to three that it came from.
+//! This module keeps the roots of a vCPU: one for its CR3, and up to three of earlier CR3s.
 //!
-//! The guest's CR3 has a PCID in it, if it uses them, and a root is kept for the whole value.  It
-//! goes on lagging behind while it is not in use; what the guest invalidates meanwhile is made up
-//! for in it, or it is let go of.
+//! The guest's CR3 includes the PCID, if the guest uses PCIDs, and a root is kept for the whole
+//! value.  A root that is not in use may become stale.  When the guest invalidates something, each
+//! cached root is synchronised for it or freed.
 //! Source: `struct kvm_mmu`, `fast_pgd_switch()` and `kvm_mmu_load()` in `mmu/mmu.c`,
 //! `kvm_invalidate_pcid()` in `x86.c`.
 
@@ -74,7 +74,7 @@ impl Cache {
         }
     }
 
-    /// Lets go of a root: `kvm_mmu_free_roots()`.
+    /// Frees a root: `kvm_mmu_free_roots()`.
     fn free(root: &mut Option<Root>, shadows: &mut Shadows, vm: &mut impl Vm) {
         let pages = root.take().into_iter().flat_map(|root| root.pages);
         for page in pages.flatten() {
@@ -82,7 +82,7 @@ impl Cache {
         }
     }
 
-    /// Lets go of all: `kvm_mmu_unload()`.
+    /// Frees all roots: `kvm_mmu_unload()`.
     pub(crate) fn unload(&mut self, shadows: &mut Shadows, vm: &mut impl Vm) {
         Self::free(&mut self.current, shadows, vm);
         for root in &mut self.previous {
@@ -90,7 +90,7 @@ impl Cache {
         }
     }
 
-    /// Takes the role that the guest's registers ask for; roots of another are let go of:
+    /// Takes the role of the guest's registers; roots of another role are freed:
     /// `kvm_mmu_reset_context()`.
     pub(crate) fn reset(&mut self, shadows: &mut Shadows, vm: &mut impl Vm, role: Role) {
         if !vm.has(Bug::ContextKept) || role.level != self.role.level {
@@ -109,9 +109,10 @@ impl Cache {
         pgd && page.role == self.role && page.state == State::Valid
     }
 
-    /// Turns to the root of another CR3, if one is kept; whether one is: `fast_pgd_switch()`.
+    /// Switches to the root of another CR3, if one is cached; returns whether one is:
+    /// `fast_pgd_switch()`.
     ///
-    /// The root in use becomes the first of the previous ones, and the last of these is let go of.
+    /// The current root becomes the first of the previous ones, and the last of these is freed.
     pub(crate) fn turn_to(&mut self, shadows: &mut Shadows, vm: &mut impl Vm, pgd: u64) -> bool {
         if self.role.has_pae_root() {
             // None of these is kept.
@@ -189,7 +190,7 @@ impl Cache {
         }
     }
 
-    /// Lets go of previous roots that lag behind: `kvm_mmu_sync_prev_roots()`.
+    /// Frees previous roots that are out of date: `kvm_mmu_sync_prev_roots()`.
     pub(crate) fn sync_previous(&mut self, shadows: &mut Shadows, vm: &mut impl Vm) {
         if vm.has(Bug::PreviousNotSynced) {
             return;
@@ -202,7 +203,7 @@ impl Cache {
         }
     }
 
-    /// Lets go of roots that were given up: `kvm_mmu_free_obsolete_roots()`.
+    /// Frees obsolete roots: `kvm_mmu_free_obsolete_roots()`.
     pub(crate) fn free_obsolete(&mut self, shadows: &mut Shadows, vm: &mut impl Vm) {
         let kept = vm.has(Bug::InvalidRootKept);
         let free = |root: &mut Option<Root>, shadows: &mut Shadows, vm: &mut _| {
@@ -222,7 +223,7 @@ impl Cache {
         root.pgd & PCID
     }
 
-    /// Lets go of previous roots of a PCID: `kvm_invalidate_pcid()`.
+    /// Frees previous roots of a PCID: `kvm_invalidate_pcid()`.
     pub(crate) fn free_pcid(&mut self, shadows: &mut Shadows, vm: &mut impl Vm, pcid: u64) {
         if vm.has(Bug::PcidKept) {
             return;

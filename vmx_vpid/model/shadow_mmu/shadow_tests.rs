@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of single properties of shadow pages; [`crate::model::shadow_run`] has runs.
+//! These tests check single properties of shadow pages; [`crate::model::shadow_run`] runs them at
+//! random.
 
 use super::{
     bug::Bug,
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lags_behind_is_known_in_each_root() -> Result {
+    fn unsync_pages_are_known_in_each_root() -> Result {
         let (mut guest, mut shadows, mut cache) = start()?;
         let first = top(&cache);
         let fixed = touch((&mut guest, &mut shadows, &cache), 0, 1, AccessKind::Read);
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_to_a_table_of_tables_is_seen() -> Result {
+    fn a_write_to_a_write_protected_table_is_seen() -> Result {
         let (mut guest, mut shadows, cache) = start()?;
         guest.words[7][2] = 6 << 12 | ALL;
         touch((&mut guest, &mut shadows, &cache), 0, 1, AccessKind::Read);
@@ -222,7 +223,7 @@ mod tests {
             );
             tops[root as usize] = top(&cache);
         }
-        // Root 0 was let go of when the fourth other one came.
+        // Root 0 was freed when the fourth other one came.
         for (root, kept) in [
             (4, true),
             (1, true),
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_root_was_taken_the_next_ones_move_up() -> Result {
+    fn the_next_roots_move_up_where_one_was_taken() -> Result {
         let (mut guest, mut shadows, mut cache) = start()?;
         for root in 1..=3 {
             cache.turn_to(&mut shadows, &mut guest, paging(root).cr3);
@@ -279,13 +280,13 @@ mod tests {
     }
 
     #[test]
-    fn a_root_that_is_given_up_is_let_go_of() -> Result {
+    fn an_obsolete_root_is_freed() -> Result {
         let (mut guest, mut shadows, mut cache) = start()?;
         let first = top(&cache);
         touch((&mut guest, &mut shadows, &cache), 0, 1, AccessKind::Read);
         assert_eq!(shadows.left(), 20);
         shadows.zap_all(&mut guest);
-        // The others are free; it is not, as long as somebody runs on it.
+        // The others are free; this one is not, as long as a vCPU has it as its root.
         assert_eq!(shadows.left(), 23);
         assert_eq!(shadows.table_of(first), Some(Gfn(0)));
         cache.free_obsolete(&mut shadows, &mut guest);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages that lag behind: how they come to, how it is known above, how they are brought up to date.
+//! This module manages unsync pages: how a page becomes unsync, how the pages above know, and how
+//! it is synchronised.
 //!
-//! A page of the lowest level is unsync from the moment that its table may be written.  Every page
-//! above has a bit for each of its entries that leads to one, and a count of these bits.  A bit may
-//! be stale, and is cleared when somebody follows it in vain; one that is missing is a fault.
+//! A page of the lowest level is unsync from the moment that the guest may write its table.  Every
+//! page above has a bit for each of its entries that leads to an unsync page, and a count of these
+//! bits.  A bit may be stale, and is cleared when a walk follows it in vain; a missing bit is a
+//! bug.
 
 use super::{
     bug::Bug,

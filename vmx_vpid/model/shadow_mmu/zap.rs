@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How entries and pages are given up.
+//! This module zaps entries and pages.
 //!
-//! A page that goes is taken out of everything first, and collected; it is free only after all
-//! vCPUs have flushed.  A page that is somebody's root is invalid until that one lets go of it.
+//! A page that is zapped is unlinked first, and collected; it is free only after all vCPUs have
+//! flushed.  A page that is a root of a vCPU is invalid until that vCPU frees the root.
 
 use super::{
     bug::Bug,
@@ -103,7 +103,7 @@ impl Shadows {
         self.commit_zap(vm, zapped);
     }
 
-    /// Lets go of a root: `mmu_free_root_page()`.
+    /// Frees a root: `mmu_free_root_page()`.
     pub(super) fn put_root(&mut self, vm: &mut impl Vm, id: PageId) {
         let page = self.page_mut(id);
         page.roots = page.roots.saturating_sub(1);
@@ -180,10 +180,10 @@ impl Shadows {
         }
     }
 
-    /// Gives up all pages there are: `kvm_mmu_zap_all_fast()`.
+    /// Zaps all pages: `kvm_mmu_zap_all_fast()`.
     ///
-    /// Those that are roots go when all vCPUs have let go of them, which they do before they run
-    /// on; the others go now.
+    /// Roots go when all vCPUs have freed them, which they do before they run on; the other pages
+    /// go now.
     pub(crate) fn zap_all(&mut self, vm: &mut impl Vm) {
         self.generation += 1;
         let mut zapped = 0;
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_write_of_one_entry_is_misaligned() {
+    fn a_write_to_a_part_of_an_entry_is_misaligned() {
         let written = |offset, bytes| Written {
             frame: Gfn(0),
             offset,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A CPU that keeps every translation it found, and every step of the way to one.
+//! This module models a CPU that keeps every translation it found, and every step of a walk.
 //!
-//! All is of one VPID: the vCPU's, which is alone here.  KVM sets no global flag in its entries, so
-//! each is of one PCID.
+//! Every entry belongs to one VPID: that of the vCPU, which is alone here.  KVM sets no global flag
+//! in its entries, so each belongs to one PCID.
 
 use crate::{
     model::shadow_mmu::{

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All there is, and what KVM does with it: how a vCPU is entered, and how its accesses go.
+//! This module is the simulated machine of shadow pages: how a vCPU is entered, and how its
+//! accesses proceed.
 
 use super::{
     cpu::{
@@ -49,7 +50,7 @@ use kernel::prelude::*;
 /// Pages for shadows: few, so that room has to be made.
 const POOL: usize = 40;
 
-/// How often KVM looks whether there is more to do, and an access is tried anew.
+/// The number of times that KVM looks for pending work, and that an access is retried.
 const PATIENCE: u32 = 16;
 
 /// How an access ended.
@@ -88,7 +89,7 @@ impl Machine {
         })
     }
 
-    /// Begins anew, from a seed.
+    /// Starts again, from a seed.
     pub(super) fn restart(&mut self, seed: u64) {
         self.memory.restart();
         self.shadows.restart();
@@ -98,7 +99,7 @@ impl Machine {
         self.random_steps = super::random::RandomSteps::new(&mut self.random);
     }
 
-    /// Takes note that a vCPU has flushed what others asked for; whether it had to.
+    /// Records that a vCPU has flushed for a request; returns whether there was one.
     fn was_asked(&self, id: usize) -> bool {
         let mut flush = self.memory.flush.get();
         let asked = core::mem::take(&mut flush[id]);

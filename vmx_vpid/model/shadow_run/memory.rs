@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VM's memory: what its frames hold, where the host keeps them, and what is written into
-//! tables.
+//! This module models the VM's memory: the content of its frames, their places in the host, and the
+//! writes to tables.
 //!
-//! Tables are real ones, in bytes, but a few of their entries are ever used.  The same frame may be
-//! a table of any level, with entries of either size: a guest may refer to it so.
+//! Tables are real ones, in bytes, but only a few of their entries are used.  One frame may be a
+//! table of any level, with entries of either size: a guest may refer to it so.
 
 use crate::{
     model::{

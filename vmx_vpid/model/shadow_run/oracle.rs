@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether a guest may be entered.
+//! This module decides whether a guest may be entered.
 //!
-//! A translation, the CPU's or KVM's, must lead to where the frame is now; may be written only if
-//! KVM need not see the write; and must permit nothing that the guest's entries forbade when they
-//! were read, by the control registers as they are.  It may lag behind the guest's tables until the
-//! guest drops it; from then on it must permit nothing that a fresh walk does not, nor lead
-//! elsewhere.
+//! A translation, the CPU's or KVM's, must lead to the current place of the frame; it may be
+//! writable only if KVM need not see the write; and it must permit nothing that the guest's entries
+//! forbade when they were read, under the current control registers.  It may differ from the
+//! guest's tables until the guest invalidates it.  From then on it must permit nothing that a fresh
+//! walk does not, and lead to the same place.
 
 use super::{
     machine::Machine,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What happens, at random.
+//! This module chooses the random steps of the model of shadow pages.
 
 use super::{
     cpu::Drop,

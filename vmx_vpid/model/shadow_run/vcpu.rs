@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vCPU: its registers, its roots, what it asked to be dropped, and what KVM still has to do.
+//! This module models a vCPU: its registers, its roots, its invalidations, and KVM's pending work
+//! for it.
 
 use super::memory::{
     PD32,
@@ -44,7 +45,7 @@ pub(super) enum Mode {
     Off,
 }
 
-/// When a guest dropped something last, for which its tables have to be read anew.
+/// When a guest last invalidated something for which its tables have to be read again.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Invalidated {
     /// Everything.
@@ -167,7 +168,7 @@ impl Vcpu {
         entry.present() && cpu.check(rights, 0, access, false, 0).is_ok()
     }
 
-    /// Whether the guest's own entries let an access through that permit so much.
+    /// Returns whether the guest's own entries, with these rights, permit an access.
     pub(super) fn guest_allows(&self, guest: Grant, access: Access) -> bool {
         let control = self.control();
         let check = || control.check(guest.rights(), 0, access, false, 0).is_ok();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What INVPCID, INVVPID and INVEPT ask for, by the manual's pages on each of them.
+//! This module checks the operands of INVPCID, INVVPID and INVEPT by the manual's pages on each of
+//! them.
 
 use super::{
     bit,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk through an EPT, a second time: by the tables of the manual's chapter on the extended
-//! page-table mechanism, bit by bit.
+//! This module walks an EPT by the tables of the manual's chapter on the extended page-table
+//! mechanism, bit by bit.
 
 use super::bit;
 use vmx_vpid::harness::ept_walk::{

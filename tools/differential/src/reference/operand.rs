@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where an operand is, by the manual's "Operand Addressing", "Limit Checking", "Type Checking" and
-//! "Information for VM Exits Due to Instruction Execution".
+//! This module locates an operand by the manual's "Operand Addressing", "Limit Checking", "Type
+//! Checking" and "Information for VM Exits Due to Instruction Execution".
 
 use super::{
     bit,

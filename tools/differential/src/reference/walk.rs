@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The walk through page tables, by the manual's chapter on paging.
+//! This module walks page tables by the manual's chapter on paging.
 
 use super::{
     bit,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Boxes and vectors whose every allocation can fail.
+//! This module has boxes and vectors whose every allocation can fail.
 
 use crate::fmt;
 use core::{

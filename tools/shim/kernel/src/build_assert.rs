@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Assertions at build time, and those that the host can only make at run time.
+//! This module has assertions at build time, some of which userspace can only make at run time.
 
 pub use crate::{
     build_assert_macro as build_assert,

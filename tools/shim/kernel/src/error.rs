@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's errors.
+//! This module has the kernel's errors.
 
 use crate::{
     alloc::AllocError,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Instructions that only a kernel may issue.
+//! This module stands in for instructions that only a kernel may issue.
 
 /// Tells whether an instruction raised an exception: on the host, each one does.
 ///

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Of the kernel's crate of the same name, what the pure files of vmx_vpid use.
+//! This crate has the part of the kernel's crate that the pure files of vmx_vpid use.
 //!
-//! Bitfields, bounded integers and bits are the kernel's own files.  The rest stands in for what
-//! needs a kernel: the names and signatures are the kernel's, the work is done by `std`.
+//! Bitfields, bounded integers and bits are the kernel's own files.  The rest replaces code that
+//! needs a kernel: names and signatures are the kernel's, `std` does the work.
 
 extern crate self as kernel;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel's code has at hand everywhere.
+//! This module has the names that the kernel's code imports everywhere.
 
 pub use crate::{
     alloc::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's log: here, the standard error output, which a test shows when it fails.
+//! This module prints the kernel's log to the standard error output, which a failed test shows.
 
 use crate::fmt;
 

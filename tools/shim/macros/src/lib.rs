@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Of the kernel's procedural macros, those that the pure files of vmx_vpid use.
+//! This crate has the procedural macros of the kernel that the pure files of vmx_vpid use.
 //!
-//! `paste!` is the kernel's own.  The others do here what is left to do without a kernel, and look
-//! at as many tokens as that takes: what is wrong in their input, the kernel's build tells.
+//! `paste!` is the kernel's own.  The others do what remains to do without a kernel, and read as
+//! many tokens as that takes; the kernel's build reports errors in their input.
 
 // What that crate has of its own, the compiler has too.
 extern crate proc_macro as proc_macro2;

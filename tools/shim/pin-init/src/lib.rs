@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Of the kernel's crate of the same name, types that may be all zeroes.
+//! This crate has the part of the kernel's crate about types that may be all zeroes.
 
 use core::{
     cell::{

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sequences in which a guest writes CR0 or CR4, or turns to another EPT.
+//! This module has the regressions in which a guest writes CR0 or CR4, or switches to another EPT.
 //!
-//! What the guest dropped by that is up to KVM, and where KVM asks for no flush, it lets go of
-//! roots: to load them anew does it.
+//! KVM has to drop what the CPU would have dropped.  Where KVM requests no flush, it frees roots,
+//! and loading them again flushes.
 
 use super::{
     guest,
