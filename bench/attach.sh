@@ -4,7 +4,7 @@
 # measure.sh.
 #
 # Functions are probed at their beginning and their end, with the TSC as the clock.
-# What the module does itself is in livepatch's callbacks, which are told apart from
+# What the module does itself is in livepatch's callbacks, which are counted apart from
 # livepatch's own work that way.
 
 EVENTS=/sys/kernel/tracing/kprobe_events

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # What "make bench" does in the guest, on two CPUs: it moves a vCPU beside a busy VM,
-# and counts what is invalidated meanwhile.  The lines are those of measure.sh.
+# and counts the invalidations.  The lines are those of measure.sh.
 #
 # The module has counters.  C has none: its functions are traced.  They are called by
 # nobody else, and on a CPU that has all extents each issues one instruction, of all

@@ -21,12 +21,12 @@ def of_c(ratio):
 
 
 def above_c(number):
-    """At most so much more than C takes."""
+    """The limit above the figure of C."""
     return Bar(lambda c: c + number, f"C+{number}")
 
 
 def at_most(number):
-    """At most so much, whatever C takes."""
+    """The limit, whatever the figure of C is."""
     return Bar(lambda c: number, str(number))
 
 

@@ -74,7 +74,7 @@ static void change_pages(void)
 	munmap(at, PAGES * PAGE);
 }
 
-/* So much that whole tables are freed. */
+/* A range so large that whole tables are freed. */
 static void change_tables(void)
 {
 	char *at = map(3 * HUGE);

@@ -68,7 +68,7 @@ slots_are_right() {
 	}' $ASID || { cat $ASID; false; }
 }
 
-# What is wrong on purpose is told, and what it is.
+# Each injected bug is reported, with the value that differs.
 twisted() { # number, what
 	local result=0
 	echo "$1" >$DEBUGFS/asid_twist && follow 1 && few || result=1
@@ -96,8 +96,8 @@ check "there were switches of all kinds" some switches_stayed switches_kept swit
 check "and flushes" some flushes flushes_all flushes_pages
 check "the slots are right still" slots_are_right
 
-anew() { follow 1 && asid_is following 1 && [ "$(asid_of switches)" -lt "$SWITCHES" ]; }
-check "counting begins anew" anew
+restarted() { follow 1 && asid_is following 1 && [ "$(asid_of switches)" -lt "$SWITCHES" ]; }
+check "counting starts again" restarted
 guests_and_processes() {
 	start "$BIN/guests/remap" -s 600 -v 2
 	"$BIN/processes" -p 20 -n 4
@@ -120,11 +120,11 @@ if [ $TWO = 1 ]; then
 	check "each switch was as told before, there too" as_told
 fi
 
-check "a wrong slot is told" twisted 1 cr3
-check "a wrong flush is told" twisted 2 flush
-check "a wrong turn is told" twisted 3 next_asid
-check "a wrong generation is told" twisted 4 tlb_gen
-check "a wrong user half is told" twisted 5 user_pcid_flush_mask
+check "a wrong slot is reported" twisted 1 cr3
+check "a wrong flush is reported" twisted 2 flush
+check "a wrong turn is reported" twisted 3 next_asid
+check "a wrong tlb_gen is reported" twisted 4 tlb_gen
+check "a wrong user half is reported" twisted 5 user_pcid_flush_mask
 right_again() { follow 1 && few && as_told; }
 check "without, all is right again" right_again
 check "there is no sixth" refused 6 asid_twist

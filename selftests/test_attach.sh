@@ -133,7 +133,7 @@ fi
 watch_lines >/tmp/lines 2>&1 &
 watcher=$!
 # There are a dozen of these, and attaching is the work of one task: it gets half of the
-# time, so that the others go on meanwhile and it comes to an end.
+# time, so that the others continue and it comes to an end.
 renice -10 -p $$ >/dev/null
 has_a_line() { grep -q "pid=$remap .*state=held" $DEBUGFS/vpids; }
 check "the guest has a VPID" eventually has_a_line
@@ -169,7 +169,7 @@ fi
 wait $watcher
 ended=$?
 lines_agreed() { ended_well || { cat /tmp/lines; false; }; }
-check "whoever looked saw no VPID held twice, nor one that is free" lines_agreed
+check "no read of vpids showed one held twice, nor a free one" lines_agreed
 kill $remap
 wait $remap
 ended=$?

@@ -8,7 +8,7 @@ require
 ktap_print_header
 ktap_set_plan 25
 
-# Counters start at 0 with the module: it is loaded anew for each configuration.
+# Counters start at 0 with the module: it is loaded again for each configuration.
 with() { # parameters of kvm_intel...
 	reload_kvm "$@" && attach
 }
@@ -55,7 +55,7 @@ check "vpid=0: attached" with vpid=0
 check "vpid=0: guests run" run_guests
 check "vpid=0: no VPID and no INVVPID" \
 	none vpid_acquired invvpid_address invvpid_context invvpid_all vpid_exhausted
-check "vpid=0: INVEPT all the same" stat_positive invept_all
+check "vpid=0: INVEPT nevertheless" stat_positive invept_all
 detach
 
 check "ept=0 vpid=0: attached" with ept=0 vpid=0

@@ -17,12 +17,12 @@ mkdir -p $SAID
 ktap_print_header
 ktap_set_plan $((4 * $(echo "$STAGES" | wc -l) + 12))
 
-# What a stage prints, and what is traced meanwhile: addresses, qualifications.
+# What a stage prints, and the trace at the same time: addresses, qualifications.
 say() { # stage
 	local failed=0
 	trace_on kvm/kvm_page_fault kvm/kvm_fast_mmio || return
 	guest ept "$1" >$SAID/out 2>&1 || failed=1
-	# Which the library of the tests draws anew each time.
+	# The library of the tests chooses it at random each time.
 	grep -v '^Random seed:' $SAID/out
 	sed -n 's/^.*: \(kvm_page_fault\|kvm_fast_mmio\): /\1 /p' $TRACING/trace
 	trace_off
@@ -92,7 +92,7 @@ for stage in $STAGES; do
 	remember
 	check "attached: $stage" say_in rust "$stage"
 	check "attached: $stage is counted" counted "$stage"
-	check "attached: $stage is told of as in C" same "$stage"
+	check "attached: $stage is traced as in C" same "$stage"
 done
 check "the counters add up" adds_up
 remember

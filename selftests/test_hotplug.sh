@@ -17,7 +17,7 @@ ktap_set_plan $((12 * $(echo "$EPT" | wc -w) + 2))
 
 on_cpu_1() { grep -q 'cpu=1 state=held' $DEBUGFS/vpids; }
 flushed_on_both() { [ "$(grep -c 'flushed=0,1$' $DEBUGFS/vpids)" = 3 ]; }
-# Whichever comes and goes on one CPU meanwhile.
+# Guests that come and go on one CPU at the same time.
 one_cpu() { echo 0 >$CPU1 && [ "$(nproc)" = 1 ] && guest churn -n 4; }
 two_cpus() { echo 1 >$CPU1 && [ "$(nproc)" = 2 ] && eventually on_cpu_1; }
 back_and_forth() {
@@ -44,7 +44,7 @@ for ept in $EPT; do
 	check "ept=$ept: with flush_context=1 it empties no others' contexts" back_and_forth_apart
 	check "ept=$ept: each vCPU still holds its VPID" held_is 3
 	check "ept=$ept: it goes once more" one_cpu
-	check "ept=$ept: detaches and attaches meanwhile" detach_and_attach
+	check "ept=$ept: detaches and attaches at the same time" detach_and_attach
 	check "ept=$ept: the VPIDs are still known" held_is 3
 	check "ept=$ept: it comes back" two_cpus
 	finish

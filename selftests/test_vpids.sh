@@ -73,7 +73,7 @@ touch /tmp/stop
 wait $watcher
 ended=$?
 lines_agreed() { ended_well || { cat /tmp/lines; false; }; }
-check "whatever was read meanwhile agreed" lines_agreed
+check "every read at the same time agreed" lines_agreed
 check "every VPID is back" nothing_leaked
 
 # An L1 that leaves VMX operation and comes back: each vpid02 is flushed before L2 runs

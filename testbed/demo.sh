@@ -45,7 +45,7 @@ done
 run_guest instructions-of-a-hypervisor ./guests/insn invvpid-types invept-types flush-l2
 
 nothing_leaked >/dev/null || problem "a VPID leaked, or a flush failed, with EPT"
-step "kvm_intel is loaded anew, without EPT: shadow paging"
+step "kvm_intel is loaded again, without EPT: shadow paging"
 reload_kvm ept=0 || problem "kvm_intel did not load"
 eventually phase_is attached || problem "the module did not attach"
 run_guest remap-shadow ./guests/remap -s 1 -v 2

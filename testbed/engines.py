@@ -29,7 +29,7 @@ BOCHS_CPUS = {
 # does not compare, and does not warn.
 BOCHS_HIDDEN = ("ht",)
 # Instructions per second of guest time, and so the rate of the time-stamp
-# counter.  The newer models announce another rate in CPUID: the kernel is told.
+# counter.  The newer models announce another rate in CPUID: the kernel gets it as a parameter.
 # Several CPUs are emulated in turns, and one that is idle takes its turns too: a
 # shorter second makes them wait less.
 BOCHS_IPS = 50_000_000

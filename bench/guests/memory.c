@@ -4,7 +4,7 @@
  * is: EPT violations and misconfigurations.
  *
  * A page is fresh when the host has not given it either; else the host has it, and
- * only the guest's EPT lacks it.  A write to a device that asks to be told of any
+ * only the guest's EPT lacks it.  A write to a device that has to be notified of any
  * write, an eventfd with no length, is KVM's shortest; one with a length has KVM look
  * at the instruction.
  *

@@ -4,7 +4,7 @@
  *
  * The vCPU that moves exits to user space at once, and enters the guest on the other CPU.
  * Those of the other VM stay, one on each CPU, and exit for CPUID without end: they
- * ask for no flush, so that what is counted meanwhile comes of the moves.
+ * ask for no flush, so that every count comes from the moves.
  *
  * Usage: moves [-n MOVES]
  * Prints "ready" and waits for a line, so that counters can be read before; then

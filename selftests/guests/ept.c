@@ -125,7 +125,7 @@ static void tell_device(void)
 
 /*
  * An NMI handler that ends by an IRET whose stack the host has taken away: an EPT
- * violation in the midst of IRET.  A second NMI waits meanwhile, and may come only
+ * violation in the midst of IRET.  A second NMI is pending, and may come only
  * when IRET is done.
  */
 extern char finish_nmi[], finish_nmi_iret[];
@@ -278,7 +278,7 @@ static int run_guest(struct kvm_vm *vm, struct kvm_vcpu *vcpu, u8 *memory)
 	}
 }
 
-/* A device that asks for no more than to be told: of any write, of whatever size. */
+/* A device that only needs a notification: of any write, of any size. */
 static int told_by(struct kvm_vm *vm)
 {
 	struct kvm_ioeventfd ioeventfd = {

@@ -12,7 +12,7 @@
  * Usage: known [-l] [-n] [-b]
  *   -l   log which pages of the large ones are written to: this splits them
  *   -n   have L2 run, and be the last that ran
- *   -b   go on: drop memory, log and log no more, touch all anew
+ *   -b   go on: drop memory, start and stop logging, touch all again
  * When all is as told it says "ready", and waits for SIGTERM.
  */
 #include <signal.h>

@@ -5,7 +5,7 @@
  * Each vCPU moves a set of pages round a set of frames by editing its own page
  * tables, invalidates each of them in one of the ways an operating system does
  * (INVLPG, reload of CR3, toggling CR4.PGE), and reads through the new mapping.
- * Meanwhile the host now and then drops the memory behind the guest, so that the
+ * At the same time the host now and then drops the memory behind the guest, so that the
  * VM's own tables change too.  With shadow paging a missed invalidation is seen
  * at once; with EPT, on a CPU that really caches.
  *

@@ -3,7 +3,7 @@
  * A hypervisor that leaves VMX operation and comes back, with one VPID for its guest.
  *
  * Each life of L1 in VMX operation has a vpid02 of its own, while L1 calls it the same:
- * what L2 runs with may have been another vCPU's meanwhile, and has to be flushed
+ * what L2 runs with may have been another vCPU's in between, and has to be flushed
  * before L2 runs, although the number that L1 knows did not change.  L1 maps another
  * page between two lives, which L2 has to see.
  *

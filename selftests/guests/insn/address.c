@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Every way to write the address of an operand.  Around the operand, memory is
- * full of ones: whoever looks elsewhere finds reserved bits.
+ * full of ones: a read of any other place finds reserved bits.
  */
 #include "groups.h"
 

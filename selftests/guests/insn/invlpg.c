@@ -46,7 +46,7 @@ void invlpg_address(struct machine *m)
 	with_effect(m, PROT16, forms16);
 }
 
-/* Neither limits nor kinds of segments count, and the page is forgotten all the same. */
+/* Neither limits nor kinds of segments count, and the page is dropped nevertheless. */
 static const struct test segments[] = {
 	{ "ds of 4 KiB", SHAPE(.seg = DS, .limited = true, .limit = 0xfff), EFFECT },
 	{ "ds, beyond by one byte", SHAPE(.seg = DS, .base = WINDOW, .limited = true,

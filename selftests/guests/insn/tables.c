@@ -39,7 +39,7 @@ static void set32(struct machine *m, int number, int index, u32 entry)
 
 /*
  * The entry that maps an address of the window at a level.  Two-level entries
- * have 4 bytes; whoever changes one keeps to its lower half.
+ * have 4 bytes; a test that changes one keeps to its lower half.
  */
 u64 *entry_of(struct machine *m, enum pgmode paging, u64 linear, int level)
 {
