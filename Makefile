@@ -44,7 +44,7 @@ kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
 .DEFAULT_GOAL := help
 .PHONY: help deps kernel check-kernel modules clippy rustfmt kernel-source unit-test host-test tools-clippy \
 	loom fuzz \
-	model mutants run selftests shell test test-debug test-long test-debug-long bench plots clean \
+	model mutants run selftests shell test test-debug test-long test-debug-long bench plots clean drawings htmldocs rustdoc \
 	print-KSRC print-KDIR
 
 help: ## list the targets
@@ -154,6 +154,21 @@ plots: kernel-source ## count what flush policies cost, and draw all that was me
 	@build/tools/debug/model policies --csv bench/results/policies.csv
 	@build/tools/debug/model growth --csv bench/results/growth.csv
 	@bench/plot
+
+drawings: $(patsubst %.dot,%.svg,$(wildcard Documentation/drawings/*.dot)) ## draw what Documentation/drawings describes
+
+%.svg: %.dot
+	@testbed/deps --docs
+	@dot -Tsvg -o $@ $<
+
+htmldocs: ## build the documents as HTML, in build/html; a warning is an error
+	@testbed/deps --docs
+	@mkdir -p build
+	@sphinx-build -q -W --keep-going -b html -d build/doctrees Documentation build/html
+	@echo build/html/index.html
+
+rustdoc: modules ## build the rustdoc of the crate, in build/doc; a warning is an error
+	@testbed/rustdoc
 
 clean: ## remove what was built here; kernels stay in the cache
 	@rm -rf build
