@@ -262,8 +262,8 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
     /// none.
     ///
     /// A compiler may inline `allocate_vpid()` into the body, or split it, where livepatch does not
-    /// reach it.  While the backend is attached, such a copy finds KVM's bitmap full.  Nothing reads
-    /// the VPID before this function returns: kvm_vcpu_after_set_cpuid() and the reset of the
+    /// reach it.  While the backend is attached, such a copy finds KVM's bitmap full.  Nothing
+    /// reads the VPID before this function returns: kvm_vcpu_after_set_cpuid() and the reset of the
     /// vCPU come later in kvm_arch_vcpu_create().
     ///
     /// # Safety
