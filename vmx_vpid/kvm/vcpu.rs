@@ -34,6 +34,10 @@ pub(crate) struct Vcpu(Opaque<bindings::kvm_vcpu>);
 
 impl Vcpu {
     /// Makes the vCPU of the pointer that KVM passed to an operation.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` points to a vCPU that lives for `'a` and for which the invariants of [`Vcpu`] hold.
     #[inline]
     pub(super) unsafe fn from_raw<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Self {
         // SAFETY: KVM passes a live vCPU, and `Self` is transparent.
