@@ -1,25 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models CPUs, guests and KVM's core, to find a flush that is missing.
+//! This module models CPUs and KVM's core, to find missing flushes.
 //!
-//! Emulators drop more than they have to, and so does hardware most of the time, so a missing flush
-//! hardly ever shows there.  The CPUs of this model keep every translation, and every step of a
-//! walk, for as long as the manual allows.  KVM's core requests flushes exactly when KVM does.
-//! Between the two runs the code of the kernel module: [`crate::vpid`] allocates VPIDs,
-//! [`crate::flush`] decides and issues, [`crate::exits`] handles the guests' instructions.
+//! Emulators drop more than the architecture requires, and so does hardware most of the time: a
+//! missing flush hardly ever shows there.  The CPUs of the model keep every translation, and every
+//! step of the way to a translation, for as long as the manual allows.  The model of KVM's core
+//! requests flushes exactly when KVM does.  In between runs the code of the kernel:
+//! [`crate::vpid::pool`] and [`crate::vpid::owned`] allocate VPIDs, [`crate::flush`] decides on
+//! instructions, [`crate::flush::execute`] executes the instructions, and [`crate::exits`] handles
+//! the instructions that guests execute.
 //!
-//! Before each entry of a guest, the [`oracle`] checks that no translation that the guest could use
-//! is stale.  The tests also inject bugs, one at a time ([`bug`]), and each has to be found.
+//! At each VM entry, [`oracle`] checks that the guest could use no stale translation.  The tests
+//! also inject one bug at a time ([`bug`]), and check that the oracle finds each bug.
 //!
-//! - [`machine`] is the whole, [`step`] its steps.
-//! - [`cpu`]: caches, accesses and their cost.
-//! - [`guest`]: memory, page tables, instructions, and what guests invalidated.
-//! - [`kvm`]: KVM's core, its tables, and C's own flushes and handlers.
-//! - [`search`]: random and exhaustive search, regressions, counterexamples.
-//! - [`ept`]: building and changing EPTs.
+//! Folders and files:
 //!
-//! Two models stand apart: [`host_mm`] of the host's processes and their ASIDs, [`shadow_run`] of
-//! shadow pages, which [`shadow_mmu`] manages.
+//! - [`cpu`]: a CPU that caches every translation; lookup, walks, invalidation, cost.
+//! - [`guest`]: the guests' memory, page tables, instructions and past invalidations.
+//! - [`kvm`]: KVM's core and tables, C's flush policy and exit handlers, and a policy of tag
+//!   generations that no kernel has.
+//! - [`search`]: the search for a missing flush, and counterexamples in words.
+//! - [`ept`]: EPTs that tests build and change.
+//! - [`machine`]: the simulated machine.
+//! - [`step`]: the steps of the model.
+//! - [`oracle`]: the check at each VM entry.
+//! - [`bug`]: the injected bugs.
+//! - [`random`]: random choices, by a seed.
+//!
+//! Three more models stand on their own: [`host_mm`] models the host's processes and their ASIDs,
+//! [`shadow_mmu`] models shadow pages, and [`shadow_run`] runs guests on shadow pages.
 
 pub(crate) mod bug;
 pub(crate) mod cpu;
@@ -58,7 +67,7 @@ mod tests {
     use crate::flush::policy::Switches;
     use kernel::prelude::*;
 
-    /// Steps of one run; an emulated CPU goes few in a second.
+    /// The number of steps of one run; an emulated CPU executes few steps per second.
     const STEPS: u64 = if cfg!(vmx_vpid_userspace) {
         20_000
     } else {
@@ -73,7 +82,7 @@ mod tests {
         }
     }
 
-    /// Goes [`STEPS`] steps, in which nothing may be wrong.
+    /// Runs [`STEPS`] random steps, and fails if the oracle finds an error.
     fn sound(config: Config) -> Result {
         let record = run::record()?;
         let vpids = Vpids::new(&record)?;
@@ -87,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn no_guest_can_use_a_stale_translation() -> Result {
+    fn the_model_finds_no_stale_translation() -> Result {
         let force = Switches {
             force_flush: true,
             ..Switches::default()
@@ -97,7 +106,8 @@ mod tests {
                 switches(false, 0),
                 switches(true, 0),
                 force,
-                // Without INVEPT of a context; INVVPID of an address, of a context, and of all.
+                // Without INVEPT of a context; without INVVPID of an address, of a context, of all
+                // contexts.
                 switches(true, 1 << 25),
                 switches(true, 1 << 40),
                 switches(true, 1 << 41),
@@ -115,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn no_stale_translation_on_cpus_that_lack_an_invalidation() -> Result {
+    fn machines_without_a_feature_leave_no_stale_translation() -> Result {
         for ept in [false, true] {
             let usual = Config {
                 switches: switches(true, 0),
@@ -145,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn no_stale_translation_with_tags_by_generation() -> Result {
+    fn tag_generations_leave_no_stale_translation() -> Result {
         for ept in [false, true] {
-            // A generation ends soon, or never.
+            // A generation ends soon with few VPIDs, and never with 60000.
             for vpids in [2, 6, 60_000] {
                 sound(Config {
                     backend: Backend::Generations,
@@ -160,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn no_stale_translation_when_c_serves() -> Result {
+    fn the_c_backend_leaves_no_stale_translation() -> Result {
         for ept in [false, true] {
             for backend in [Backend::C, Backend::Both] {
                 sound(Config {
@@ -172,7 +182,7 @@ mod tests {
         Ok(())
     }
 
-    /// Those that show after many steps only are left to `make mutants`.
+    /// Covers the bugs that show within a few steps; `make mutants` covers the others.
     #[test]
     fn bugs_that_show_soon_are_found() -> Result {
         for bug in [
@@ -210,7 +220,7 @@ mod tests {
         Ok(())
     }
 
-    /// How much a VM has left in a CPU's caches when another one on it was flushed.
+    /// Returns how many entries of one VM stay cached on a CPU where another VM was flushed.
     fn left(config: Config) -> Result<usize> {
         let record = run::record()?;
         let vpids = Vpids::new(&record)?;
@@ -224,7 +234,7 @@ mod tests {
                 write: true,
             },
         };
-        // VM 0 has memory remapped.
+        // The host remaps memory of VM 0.
         for step in [
             Step::Create(2),
             guest(2),
@@ -239,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn other_vms_keep_their_translations_with_flush_context() -> Result {
+    fn flush_context_keeps_the_entries_of_other_vms() -> Result {
         for ept in [false, true] {
             let config = Config::usual(ept);
             assert_eq!(left(config)?, 0);

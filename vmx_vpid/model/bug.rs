@@ -1,40 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module lists the bugs that can be injected into the model, each by its name.
+//! This module names the bugs that the tests inject into the model.
 //!
-//! A test that cannot fail is worth nothing: with any of these bugs, the oracle has to find a stale
-//! translation.  They are bugs of the code around the module's decisions: of KVM's core, of the
-//! state that a vCPU reports, of the execution of an instruction.  Bugs in the module's own code
-//! are changes of its source (`testbed/mutants.toml`).
+//! A test that cannot fail is worth nothing: with any of these bugs, the oracle has to find an
+//! error.  The bugs are in the surroundings of the module's decisions: in KVM's core, in the tags
+//! that a vCPU reports, in the execution of an instruction.  Bugs in the module's own code are
+//! changes of the source (`testbed/mutants.toml`).
 
-/// Makes the enumeration of faults, with their names.
+/// Defines the enumeration of the bugs, with their names.
 macro_rules! bugs {
     ($($(#[doc = $doc:literal])+ $name:ident = $needs:ident,)*) => {
-        /// Something that is broken.
+        /// An injected bug.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Bug {
             $($(#[doc = $doc])+ $name,)*
         }
 
         impl Bug {
-            /// All of them.
+            /// All bugs.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// Returns its name.
+            /// Returns the bug's name.
             pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
                 }
             }
 
-            /// Returns what it is, in words.
+            /// Returns a description of the bug.
             pub(crate) fn words(self) -> &'static str {
                 match self {
                     $(Self::$name => concat!($($doc,)+),)*
                 }
             }
 
-            /// Returns on which machines it does harm.
+            /// Returns on which machines the bug does harm.
             pub(crate) fn needs(self) -> Needs {
                 match self {
                     $(Self::$name => Needs::$needs,)*
@@ -45,13 +45,13 @@ macro_rules! bugs {
 }
 
 impl Bug {
-    /// Returns whether it only flushes too much: then nothing must be found.
+    /// Returns whether the bug only causes extra flushes: the oracle must find no error then.
     pub(crate) fn is_harmless(self) -> bool {
         self.needs() == Needs::Nothing
     }
 }
 
-/// On which machines a fault does harm.
+/// The machines on which a bug does harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
     /// With EPT on and with EPT off.
@@ -60,62 +60,63 @@ pub(crate) enum Needs {
     Ept,
     /// With EPT off.
     Shadow,
-    /// With EPT on, where a flush of all names contexts.
+    /// With EPT on, where a flush of all contexts flushes single contexts.
     EptByContext,
-    /// With EPT off, where a flush of all names contexts.
+    /// With EPT off, where a flush of all contexts flushes single contexts.
     ShadowByContext,
-    /// As the one before, where KVM keeps no page for some roots.
+    /// With EPT on, where a flush of all flushes single contexts and KVM has no page for some
+    /// roots.
     UnknownRoots,
-    /// With EPT on and with EPT off, where new tags are given out in the place of flushes.
+    /// With EPT on and with EPT off, where a CPU allocates new tags instead of flushing.
     Generations,
-    /// With EPT on, there.
+    /// With EPT on, where a CPU allocates new tags instead of flushing.
     EptGenerations,
-    /// On none: a control.
+    /// On no machine: a control.
     Nothing,
-    /// In a sequence of its own ([`super::search::regressions`]): at random it hardly ever does.
+    /// In a sequence of [`super::search::regressions`]; random steps hardly ever find the bug.
     Told,
 }
 
 bugs! {
-    /// `vmx_vcpu_load_vmcs()` asks for nothing when vmcs01 comes to a CPU.
+    /// `vmx_vcpu_load_vmcs()` requests no flush when vmcs01 is loaded on another CPU.
     NoFlushOnLoad = Both,
-    /// Nor when vmcs02 does.
+    /// `vmx_vcpu_load_vmcs()` requests no flush when vmcs02 is loaded on another CPU.
     NoFlushOnLoadOfVmcs02 = Ept,
     /// A new vmcs01 counts as loaded on CPU 0: a VPID is reused without a flush.
     NoFlushOnCreate = Ept,
-    /// At VMXON neither vmcs02 nor vpid12 counts as new: vpid02 is reused without a flush.
+    /// At VMXON, vmcs02 and vpid12 keep their old state: vpid02 is reused without a flush.
     NoFlushOnVmxon = Both,
-    /// `free_nested()` does not give vpid02 back.
+    /// `free_nested()` does not free vpid02.
     Vpid02Leaked = Both,
-    /// A CPU goes offline, and each VMCS counts as loaded there when it is back.
+    /// After a CPU goes offline and online, each VMCS still counts as loaded there.
     VmcsKeptOffline = Both,
-    /// `kvm_mmu_load()` asks for nothing for a new root.
+    /// `kvm_mmu_load()` does not flush for a new root.
     NoFlushOnRootLoad = Ept,
-    /// It flushes before the new root is in place: what was current.
+    /// `kvm_mmu_load()` flushes before the new root is in place, and so flushes the old root.
     FlushBeforeRoot = Ept,
-    /// It does not bring the tables of a new root up to date.
+    /// `kvm_mmu_load()` does not synchronise the tables of a new root.
     NoSyncOnRootLoad = Both,
-    /// `fast_pgd_switch()` takes a root for another CR3 or EPT pointer.
+    /// `fast_pgd_switch()` uses a cached root of another CR3 or EPT pointer.
     RootOfAnyPgd = Shadow,
-    /// `kvm_flush_remote_tlbs()` asks nothing of the vCPUs when memory changes.
+    /// `kvm_flush_remote_tlbs()` sends no request to the vCPUs when memory changes.
     NoRemoteFlush = Both,
-    /// It asks only one vCPU of two.
+    /// `kvm_flush_remote_tlbs()` sends a request to only one of two vCPUs.
     RemoteFlushOfOne = Both,
     /// Memory is protected against writes without a flush.
     NoFlushOnProtect = Both,
     /// Dirty flags are cleared without a flush.
     NoFlushOnClean = Ept,
-    /// A large page takes the place of small ones without a flush.
+    /// A large page replaces small pages without a flush.
     NoFlushOnMerge = Ept,
     /// Tables are freed without a flush.
     NoFlushOnFree = Told,
-    /// Tables are brought up to date without a flush.
+    /// Tables are synchronised without a flush.
     NoFlushOnSync = Shadow,
-    /// KVM does not follow when the guest writes to a table that it shadows.
+    /// KVM does not notice a guest's write to a table that KVM shadows.
     GuestWriteUnnoticed = Both,
-    /// No table is ever brought up to date.
+    /// No table is ever synchronised.
     NothingSynchronised = Both,
-    /// A flush of all leaves one pending that was requested of the current context.
+    /// A flush of all contexts leaves a pending flush of the current context pending.
     AllKeepsCurrent = Nothing,
     /// `flush_tlb_current` does nothing.
     CurrentIgnored = Both,
@@ -123,16 +124,17 @@ bugs! {
     GuestIgnored = Both,
     /// The guest is entered with a request pending.
     PendingAtEntry = Both,
-    /// On a flush of what the guest has cached, KVM's tables are not brought up to date.
+    /// A flush of the guest's translations does not synchronise KVM's tables.
     NoSyncOnGuestFlush = Shadow,
-    /// `nested_vmx_transition_tlb_flush()` asks for nothing when vpid12 changes.
+    /// `nested_vmx_transition_tlb_flush()` requests no flush when vpid12 changes.
     NoFlushOnVpid12 = Both,
-    /// It does not remember the vpid12 that it flushed for, and flushes each time.
+    /// `nested_vmx_transition_tlb_flush()` does not store the flushed vpid12, and flushes each
+    /// time.
     Vpid12NotStored = Nothing,
-    /// It asks for nothing when L2 runs with L1's VPID.
+    /// `nested_vmx_transition_tlb_flush()` requests no flush when L2 runs with L1's VPID.
     NoFlushOnSharedVpid = Both,
-    /// CR0.PG is cleared without a request to flush the guest's translations: every root is loaded
-    /// again, which flushes.
+    /// CR0.PG is cleared without a request to flush the guest's translations: every root is
+    /// reloaded, which flushes.
     NoFlushOnPagingOff = Nothing,
     /// CR0.PG changes, and no root is freed.
     RootsKeptOnPaging = Both,
@@ -140,52 +142,52 @@ bugs! {
     NoFlushOnPcideOff = Both,
     /// CR4.PCIDE is set, and cached roots are kept that only MOV to CR3 would have flushed.
     RootsKeptOnPcideOn = Told,
-    /// CR4.SMEP is set, or CR4.PAE changed, without a request: every root is loaded again, which
+    /// CR4.SMEP is set, or CR4.PAE changed, without a request: every root is reloaded, which
     /// flushes.
     NoFlushOnCr4 = Nothing,
-    /// CR4.SMEP or CR4.PAE changes, and what MOV to CR3 drops is all that goes: globals stay.
+    /// CR4.SMEP or CR4.PAE changes, and KVM flushes like MOV to CR3: globals stay cached.
     GlobalsKeptOnCr4 = Ept,
     /// CR4.SMEP or CR4.PAE changes, and no root is freed.
     RootsKeptOnCr4 = Shadow,
-    /// At INIT no flush is requested: roots are loaded again, and there is an INVVPID.
+    /// INIT requests no flush: roots are reloaded, and there is an INVVPID.
     NoFlushOnInit = Nothing,
-    /// At INIT no root is freed.
+    /// INIT frees no root.
     RootsKeptOnInit = Shadow,
-    /// At INIT nothing is flushed, and no root is freed.
+    /// INIT flushes nothing and frees no root.
     InitDropsNothing = Both,
-    /// VMFUNC of an L2 without a VPID asks for no flush.
+    /// VMFUNC of an L2 without a VPID requests no flush.
     NoFlushOnVmfunc = Told,
-    /// Requests are lost at a nested entry or exit.
+    /// A nested entry or exit drops pending requests.
     TransitionLosesRequests = Both,
-    /// `kvm_set_cr3()` does not have the root brought up to date.
+    /// `kvm_set_cr3()` does not request that the root is synchronised.
     NoSyncOnCr3 = Shadow,
-    /// It asks for no flush.
+    /// `kvm_set_cr3()` requests no flush.
     NoFlushOnCr3 = Shadow,
-    /// It keeps cached roots of the PCID that is loaded.
+    /// `kvm_set_cr3()` keeps cached roots of the PCID that is loaded.
     RootsKeptOnCr3 = Shadow,
-    /// A change of CR4.PGE asks for nothing.
+    /// A change of CR4.PGE requests no flush.
     NoFlushOnPge = Shadow,
-    /// The vCPU does not tell its current root.
+    /// The vCPU does not report its current root.
     HiddenCurrentRoot = EptByContext,
-    /// It does not tell its cached roots.
+    /// The vCPU does not report its cached roots.
     HiddenCachedRoots = EptByContext,
-    /// It does not tell the current root of L2.
+    /// The vCPU does not report the current root of L2.
     HiddenL2Root = EptByContext,
-    /// It does not tell the cached roots of L2.
+    /// The vCPU does not report the cached roots of L2.
     HiddenCachedL2Roots = EptByContext,
-    /// It takes a root of which KVM keeps no page for none.
+    /// The vCPU reports a root without a page of KVM's as invalid.
     UnknownRootsHidden = UnknownRoots,
-    /// It tells the wrong table for a root: another EP4TA.
+    /// The vCPU reports the wrong table of a root: another EP4TA.
     WrongRootNamed = Ept,
-    /// For the current root it tells that of the other MMU.
+    /// The vCPU reports the current root of the other MMU.
     RootOfOtherMmu = Ept,
-    /// It does not tell its vpid01.
+    /// The vCPU does not report its vpid01.
     HiddenVpid01 = ShadowByContext,
-    /// It does not tell its vpid02.
+    /// The vCPU does not report its vpid02.
     HiddenVpid02 = ShadowByContext,
-    /// It takes vpid01 for the VPID in use, in L2 too.
+    /// The vCPU reports vpid01 as the VPID in use, also in L2.
     AlwaysVpid01 = Both,
-    /// It takes vpid02 for the VPID in use, in L1 too.
+    /// The vCPU reports vpid02 as the VPID in use, also in L1.
     AlwaysVpid02 = Shadow,
     /// Invalidations are executed on the other CPU.
     InvalidatesElsewhere = Both,
@@ -201,68 +203,68 @@ bugs! {
     InveptContextLost = Ept,
     /// INVEPT of all contexts does nothing.
     InveptAllLost = Ept,
-    /// INVVPID of all contexts is issued in the place of INVEPT.
+    /// INVVPID of all contexts is issued instead of INVEPT.
     InvvpidForInvept = Ept,
-    /// The record is written without keeping the task where it is.
+    /// FlushedCpus is written with preemption enabled.
     RecordsUnpinned = Told,
-    /// The CPU keeps what the guest's own instructions drop: as if they were not executed.
+    /// The CPU ignores the guest's own invalidating instructions.
     CpuKeepsAll = Ept,
-    /// A guest's INVLPG is not carried out on this CPU.
+    /// A guest's INVLPG does not flush this CPU.
     AddressNotFlushed = Shadow,
-    /// It is carried out in the current root alone.
+    /// A guest's INVLPG synchronises the current root only.
     OnlyCurrentRoot = Shadow,
-    /// After INVPCID of the current PCID its root is not brought up to date.
+    /// A guest's INVPCID of the current PCID does not synchronise the root.
     SyncNotRequested = Shadow,
-    /// Nor is it flushed.
+    /// A guest's INVPCID of the current PCID does not flush the root.
     CurrentNotRequested = Shadow,
-    /// After INVPCID of another PCID its roots are kept.
+    /// A guest's INVPCID of another PCID keeps the roots of that PCID.
     RootsNotFreed = Shadow,
-    /// After INVPCID of all PCIDs nothing is requested.
+    /// A guest's INVPCID of all PCIDs requests no flush.
     GuestNotRequested = Shadow,
     /// L1's INVVPID issues nothing.
     InvvpidOfL1NotIssued = Ept,
-    /// The task may move between the question where L2 ran and the INVVPID.
+    /// The task may migrate between the check where L2 ran last and the INVVPID.
     InvvpidOfL1Unpinned = Nothing,
-    /// L2 is taken to have run here last, wherever it did.
+    /// L2 always counts as having run last on this CPU.
     Vmcs02TakenToBeHere = Nothing,
-    /// L1's INVVPID leaves the vpid12 that L2 ran with as it is.
+    /// L1's INVVPID does not reset the vpid12 that L2 last ran with.
     Vpid12NotForgotten = Nothing,
-    /// After L1's INVVPID the shadow tables of L2 are kept.
+    /// L1's INVVPID keeps the shadow tables of L2.
     L2RootsNotFreed = Shadow,
-    /// L1's INVEPT compares pointers, and not their tags.
+    /// L1's INVEPT compares EPT pointers instead of their EP4TAs.
     ComparedByPointer = Ept,
-    /// It drops the current root of L2 alone, and not the cached ones.
+    /// L1's INVEPT frees only the current root of L2, and keeps the cached roots.
     OnlyCurrentEpt12Root = Ept,
-    /// It drops no root.
+    /// L1's INVEPT frees no root.
     Ept12RootsNotFreed = Ept,
-    /// At the end of a generation of tags nothing is flushed.
+    /// The end of a generation of tags flushes nothing.
     RolloverKeeps = Generations,
-    /// A vCPU keeps its tag where it asked for a flush of what its guest cached.
+    /// A vCPU keeps its tag after a request to flush the guest's translations.
     TagKeptOnRequest = Generations,
-    /// An EPT that was changed counts as flushed on CPUs where it was flushed before.
+    /// A changed EPT still counts as flushed on the CPUs where it was flushed before.
     ChangedEptTakenAsClean = EptGenerations,
 }
 
-/// What is broken.
+/// A set of injected bugs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bugs(u128);
 
 impl Bugs {
-    /// Nothing.
+    /// No bug.
     pub(crate) const NONE: Self = Self(0);
 
-    /// One thing.
+    /// Returns the set with one bug.
     pub(crate) const fn one(bug: Bug) -> Self {
-        // CAST: The number of a fault.
+        // CAST: The number of a bug is below 128.
         Self(1 << bug as u32)
     }
 
-    /// One thing more.
+    /// Adds a bug to the set.
     pub(crate) const fn and(self, bug: Bug) -> Self {
         Self(self.0 | Self::one(bug).0)
     }
 
-    /// Whether something is broken.
+    /// Returns whether a bug is in the set.
     pub(crate) const fn has(self, bug: Bug) -> bool {
         self.0 >> bug as u32 & 1 != 0
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models a CPU that caches every translation, and every step of the way to one, for as
-//! long as the manual allows.
+//! This module models a CPU that caches every translation, and every step of the way to a
+//! translation, for as long as the manual allows.
 
 pub(crate) mod access;
 pub(crate) mod context;

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models the host: CPUs that keep every translation, and processes that change their
-//! tables.
+//! This module is a model of the host's own processes, on CPUs that keep every translation.
 //!
-//! The CPUs keep every translation by its PCID, global ones and the places of tables too, and drop
-//! exactly what the manual says an instruction drops.  [`crate::asid`] keeps the ASIDs.  Threads
-//! move between CPUs and enter and leave user mode, kernel threads borrow their tables, tables
-//! change, processes exit, CPUs go offline and online.  Between two accesses of a CPU, others act.
+//! The CPUs cache every translation under its PCID, also global translations and the addresses of
+//! tables.  They drop only what the manual says that an instruction drops.  The bookkeeping is
+//! [`crate::asid`], unchanged.  Threads migrate between CPUs, enter and leave user mode, and kernel
+//! threads borrow their tables.  Tables change, processes end, CPUs go down and come up.  Between
+//! any two accesses of one CPU, the other CPUs may act.
 //!
-//! After each step no CPU may have a translation that it could use and that the tables no longer
-//! have, once the function that made the change known has returned.  No freed table may be walked,
-//! even without an access.  [`mutants()`] lists the injected bugs, each of which has to be found.
+//! The oracle checks two rules after each step.  Once the function has returned that announces a
+//! change, no CPU may have a translation in use that the tables do not have any more.  No CPU may
+//! walk a freed table, even if the CPU accesses no page.  [`mutants()`] lists the injected bugs
+//! that the model has to find.
 
 pub(crate) mod flush_cpus;
 pub(crate) mod flush_kernel;
@@ -24,41 +25,42 @@ use crate::asid::Features;
 use kernel::prelude::*;
 use machine::Machine;
 
-/// How a machine is set up.
+/// The configuration of a machine.
 #[derive(Clone, Copy, Debug)]
 struct Config {
-    /// How the kernel uses the CPUs.
+    /// The features that the kernel uses.
     features: Features,
-    /// What is broken.
+    /// The injected bug.
     bug: Option<Bug>,
 }
 
-/// What must not be.
+/// An error that the model finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
-    /// A CPU could access a page by a translation that the tables do not give.
+    /// A CPU could access a page by a translation that the tables do not have.
     Stale { cpu: usize, page: usize },
-    /// A CPU could walk a table that is freed.
+    /// A CPU could walk a freed table.
     Freed { cpu: usize, number: usize },
-    /// A CPU has the tables of a process that is gone.
+    /// CR3 of a CPU has the tables of a process that has ended.
     Gone { cpu: usize },
-    /// An instruction would fault, or a PCID is used that the kernel does not use.
+    /// An instruction would raise an exception, or has a PCID that the kernel does not use.
     Fault,
 }
 
-/// A fault that has to be found: its name, and what returns in which step it is, of so many.
+/// An injected bug: its name, and a function that runs at most a number of steps and returns in
+/// which step the model found the bug.
 pub(crate) type Mutant = (&'static str, fn(u32) -> Option<u32>);
 
-/// Makes the list of faults.
+/// Defines the injected bugs.
 macro_rules! bugs {
     ($($(#[$doc:meta])* $bug:ident: $pcid:literal, $pti:literal, $invpcid:literal;)*) => {
-        /// Something that must not be done so, and is.
+        /// An injected bug.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         enum Bug {
             $($(#[$doc])* $bug,)*
         }
 
-        /// The faults, and what finds each: it returns in which step, of so many.
+        /// The injected bugs, each with a function that finds it.
         static MUTANTS: &[Mutant] = &[
             $((stringify!($bug), |steps| find(
                 Bug::$bug,
@@ -69,68 +71,70 @@ macro_rules! bugs {
     };
 }
 
-// With PCIDs, page-table isolation, INVPCID: where it can be found.
+// The three flags are the features with which the bug can be found: PCIDs, page-table isolation,
+// INVPCID.
 bugs! {
-    /// A slot is taken for a newcomer, and what is cached under its PCID is kept (XSA-292).
+    /// A new address space gets a slot without a flush of the slot's PCID (XSA-292).
     SlotTakenAsItIs: true, false, true;
-    /// A slot is used again although tables changed, and what is cached is kept.
+    /// A slot is used again without a flush, although tables changed.
     ChangesNotCompared: true, false, true;
-    /// The slot of a newcomer keeps the tlb_gen of who had it before.
+    /// The slot of a new address space keeps the tlb_gen of the old one.
     GenerationNotNoted: true, false, true;
-    /// It keeps the name of who had it before.
+    /// The slot of a new address space keeps the context id of the old one.
     NameNotNoted: true, false, true;
-    /// What is noted is not the tlb_gen that was flushed for, but the one after it.
+    /// A flush records the tlb_gen after the flush, and not the one read before.
     GenerationReadLate: true, false, true;
-    /// The tlb_gen is read before the CPU sets its bit in the mask.
+    /// The tlb_gen is read before the CPU enters the `mm_cpumask()`.
     ReadBeforeJoin: true, false, true;
-    /// On the way to a process, a CPU shows the one it comes from.
+    /// In the middle of a switch, a CPU publishes the address space that it leaves.
     SwitchHidden: true, false, true;
-    /// After a kernel thread, the CPU does not compare the tlb_gen of the tables.
+    /// A CPU that returns from a kernel thread does not compare the tlb_gen.
     LazyNotCompared: true, false, true;
-    /// A CPU that was lazy shows that it still is.
+    /// A CPU that is not lazy any more still publishes that it is.
     LazyForLong: true, false, true;
-    /// A CPU that becomes lazy clears its bit in the mask.
+    /// A CPU that becomes lazy leaves the `mm_cpumask()`.
     LazyLeavesMask: true, false, true;
-    /// Those who are lazy are not told of freed tables.
+    /// Lazy CPUs are not notified of freed tables.
     FreedTablesHidden: true, false, true;
-    /// A change is counted after it was made known.
+    /// The tlb_gen is incremented after the other CPUs are notified.
     CountedLate: true, false, true;
-    /// One change is made up for where several are missing.
+    /// A CPU that lacks several changes flushes for the last one only.
     ChangesSkipped: true, false, true;
-    /// One change is made up for, and those after it count as made up for too.
+    /// A CPU flushes for one change, and records later changes as flushed, too.
     LaterChangesSkipped: true, false, true;
-    /// Of a range only the first page is dropped.
+    /// A flush of a range drops only the first page.
     RangeCutShort: true, false, true;
-    /// The user half of a slot that was flushed is not noted.
+    /// A flush of a slot does not defer the flush of the user half.
     UserHalfNotNoted: true, true, true;
-    /// It is noted by the ASID, where the kPCID is looked for.
+    /// A deferred flush of a user half is recorded by the ASID, and looked up by the kPCID.
     UserHalfNotedByAsid: true, true, true;
-    /// It is noted, found, and kept.
+    /// A deferred flush of a user half is found and skipped.
     UserHalfKept: true, true, true;
-    /// An address is dropped in the kernel's half alone.
+    /// A flush of an address drops it in the kernel's half only.
     UserHalfForgotten: true, true, true;
-    /// Nobody looks whether the slots not in use have old tables of the kernel's.
+    /// `invalidate_other` is ignored, so other slots keep translations of old kernel tables.
     InvalidateOtherIgnored: true, true, true;
-    /// A page of the kernel's is dropped as if it were not global.
+    /// A flush of a kernel page keeps global translations.
     GlobalsKept: true, false, true;
-    /// Everything is dropped by what drops nothing.
+    /// A flush of everything drops nothing.
     EverythingKept: true, false, false;
-    /// A CPU that was off relies on its slots.
+    /// A CPU that comes up keeps the state of its slots.
     SlotsKeptWhileOff: true, true, true;
 }
 
-/// Makes a machine.
+/// Creates a machine.
 ///
 /// # Errors
 ///
 /// [`ENOMEM`].
-// It goes through the stack, which has to be free of it again before it runs.
+// A machine is built on the stack before it is moved to its box.  Without inlining, this function
+// frees that part of the stack before the machine runs.
 #[inline(never)]
 fn machine(config: Config) -> Result<KBox<Machine>> {
     Ok(KBox::new(Machine::new(config), GFP_KERNEL)?)
 }
 
-/// Runs a machine for so many steps; returns what went wrong, and at which of them.
+/// Runs a machine for a number of steps; returns the first error, and in which step it occurred.
 ///
 /// # Errors
 ///
@@ -143,15 +147,14 @@ fn run(config: Config, steps: u32) -> Result<Option<(u32, Wrong)>> {
     }))
 }
 
-/// Returns the step in which a fault is found.
+/// Returns the step in which the model finds a bug.
 fn find(bug: Bug, features: Features, steps: u32) -> Option<u32> {
     let bug = Some(bug);
     let (step, _) = run(Config { features, bug }, steps).ok()??;
     Some(step)
 }
 
-/// Returns the faults that have to be found: the name of each, and a function that returns in
-/// which step it is, of at most so many.
+/// Returns the injected bugs that the model has to find.
 pub(crate) fn mutants() -> &'static [Mutant] {
     MUTANTS
 }
@@ -161,13 +164,13 @@ pub(crate) fn mutants() -> &'static [Mutant] {
 mod tests {
     use super::*;
 
-    /// Steps that a sound machine has to survive.
+    /// Steps without an injected bug, in which the model must find no error.
     const STEPS: u32 = if cfg!(vmx_vpid_userspace) {
         3_000_000
     } else {
         20_000
     };
-    /// Steps within which each fault has to be found.
+    /// Steps within which the model has to find each bug.
     const STEPS_TO_FIND: u32 = 100_000;
 
     #[test]
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bug_of_the_host_is_found() {
+    fn each_injected_bug_is_found() {
         let mut missed = 0;
         for (name, find) in mutants() {
             match find(STEPS_TO_FIND) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models KVM's core as far as it maps memory, moves vCPUs and requests flushes.
+//! This module models KVM's core as far as KVM maps memory, migrates vCPUs and requests flushes.
 
 pub(crate) mod c_exits;
 pub(crate) mod c_flush;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module is the simulated machine: CPUs, VMs, vCPUs, VPIDs and the backend.
+//! This module simulates a machine: CPUs, VMs with their memory and tables, vCPUs, VPIDs, and the
+//! backend that serves KVM's requests.
 
 use super::{
     bug::Bugs,
@@ -51,16 +52,16 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// CPUs of a machine.
+/// The number of CPUs of a machine.
 pub(super) const CPUS: usize = 2;
-/// VMs on it, usually.
+/// The usual number of VMs of a machine.
 pub(super) const VMS: usize = 2;
-/// vCPUs of a VM.
+/// The number of vCPUs of a VM.
 pub(super) const VCPUS_OF_VM: usize = 2;
-/// vCPUs of all VMs together, usually.
+/// The usual number of vCPUs of all VMs together.
 pub(super) const VCPUS: usize = VMS * VCPUS_OF_VM;
 
-/// How a machine is set up.
+/// The setup of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     /// Guests run on EPT.
@@ -69,26 +70,28 @@ pub(crate) struct Config {
     pub(crate) vpid: bool,
     /// The CPU keeps accessed and dirty flags in EPTs.
     pub(crate) accessed_dirty: bool,
-    /// There are PCIDs, and guests begin with CR4.PCIDE set.
+    /// The CPU has PCIDs, and guests begin with CR4.PCIDE set.
     pub(crate) pcids: bool,
-    /// KVM keeps no page for every second root.
+    /// KVM has no page for every second root, so that the module cannot tell the root's EPT
+    /// pointer.
     pub(crate) unknown_roots: bool,
-    /// Who answers requests at first.
+    /// The backend that serves requests at first.
     pub(crate) backend: Backend,
-    /// How many VPIDs there are; for generations of tags, on each CPU.
+    /// The number of VPIDs; with generations of tags, the number on each CPU.
     pub(crate) vpids: u16,
-    /// How many VMs there can be at once, of two vCPUs each.
+    /// The greatest number of VMs, of two vCPUs each.
     pub(crate) vms: u8,
-    /// How many entries a CPU keeps; usually more than a run of a few hundred steps gets cached.
+    /// The number of entries that a CPU has room for; usually more than a run of a few hundred
+    /// steps fills.
     pub(crate) room: u16,
-    /// Which ways a CPU goes to a page.
+    /// The ways that a CPU takes to a page.
     pub(crate) ways: Ways,
-    /// What the user has switched; what is masked the CPU lacks.
+    /// The user's settings; the CPU lacks the capabilities in `caps_mask`.
     pub(crate) switches: Switches,
 }
 
 impl Config {
-    /// The usual machine.
+    /// Returns the usual setup.
     pub(crate) fn usual(ept: bool) -> Self {
         Self {
             ept,
@@ -98,7 +101,7 @@ impl Config {
             unknown_roots: false,
             backend: Backend::Rust,
             vpids: 6,
-            // CAST: There are two.
+            // CAST: There are two VMs.
             vms: VMS as u8,
             room: 256,
             ways: Ways::All,
@@ -107,80 +110,82 @@ impl Config {
     }
 }
 
-/// Which ways a CPU goes to a page, from the root or from entries of paging structures.
+/// The ways that a CPU takes to a page: from the root, or from a cached entry of a paging
+/// structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ways {
-    /// All there are, whatever it has cached: in search of a missing flush.
+    /// All ways, even if the page's translation is cached: to find a missing flush.
     All,
-    /// The shortest, and none where it has the page's translation: to count what that takes.
+    /// The shortest way, and no way at all if the page's translation is cached: to count the cost.
     Shortest,
 }
 
-/// Who answers KVM's requests and handles exits.
+/// The code that serves KVM's requests and handles exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
-    /// The code of the kernel module.
+    /// The code of vmx_vpid.ko.
     Rust,
-    /// KVM's own policy.
+    /// A model of KVM's C code.
     C,
-    /// Both, by turns: an attach or a detach is under way.
+    /// Both in turn: an attach or a detach is under way.
     Both,
-    /// A policy of the model's own, that gives out new tags in the place of flushes:
+    /// A policy that exists in the model only, and allocates new tags instead of flushing:
     /// [`super::kvm::generations`].
     Generations,
 }
 
-/// What must not be.
+/// An error that the model finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
-    /// A guest could use a translation that is not to be used any more: an entry of a CPU's caches.
+    /// A guest could use a stale entry of a CPU's caches.
     Stale {
         /// The number of the CPU.
         cpu: u8,
-        /// Which of its entries it is.
+        /// The number of the entry in that CPU's caches.
         entry: u16,
-        /// What is wrong with it.
+        /// The reason why the entry is stale.
         how: Stale,
     },
-    /// A guest would run on an entry of KVM's tables that is not to be used any more.
+    /// A guest would run on a stale entry of KVM's tables.
     StaleTable {
-        /// The page, or the guest's frame, that the entry is for.
+        /// The page, or the guest's frame, that the entry maps.
         number: u16,
-        /// What is wrong with it.
+        /// The reason why the entry is stale.
         how: Stale,
     },
     /// A guest would run on tables that KVM made for another mode.
     OtherMode,
-    /// A guest would run with a VPID that was not flushed on the CPU since it was taken.
+    /// A guest would run with a VPID that was not flushed on the CPU since the allocation.
     Dirty(Vpid),
-    /// A VPID is recorded as clean on a CPU that has something of an earlier holder's.
+    /// FlushedCpus has a VPID as flushed on a CPU that still has an entry of an earlier holder.
     Record(Vpid),
     /// Two vCPUs have the same VPID.
     Double(Vpid),
     /// Every form of an invalidation failed.
     FlushFailed,
-    /// A VPID was freed that nobody held.
+    /// A VPID was freed that was not allocated.
     NotAllocated,
-    /// VPIDs in use that no vCPU holds.
+    /// A VPID is in use that no vCPU holds.
     Leaked,
-    /// The two walks through a guest's tables do not agree.
+    /// The kernel's walk through a guest's tables and the oracle's walk disagree.
     WalksDiffer,
-    /// A vCPU does not come to run.
+    /// A vCPU never gets to run.
     Stuck,
     /// The test itself ran out of memory.
     Memory,
 }
 
-/// What is wrong with an entry.
+/// The reason why an entry is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stale {
-    /// KVM's tables do not say it any more.
+    /// KVM's tables no longer map the page like this.
     Host,
-    /// The guest's tables do not say it any more, and the guest dropped it.
+    /// The guest's tables no longer map the page like this, and the guest has invalidated the
+    /// entry.
     Guest,
-    /// The tables never gave it to this guest: it was read for another one.
+    /// The guest's tables never mapped the page like this: another guest's tables were read.
     Foreign,
-    /// L1's EPT does not say it any more, and L1 dropped it.
+    /// L1's EPT no longer maps the frame like this, and L1 has invalidated the entry.
     Nested,
 }
 
@@ -202,7 +207,7 @@ impl From<Error> for Wrong {
     }
 }
 
-/// All there is.
+/// The simulated machine.
 ///
 /// The vCPUs 0 and 1 belong to VM 0, the vCPUs 2 and 3 to VM 1, and so on.
 pub(crate) struct Machine<'a> {
@@ -210,24 +215,24 @@ pub(crate) struct Machine<'a> {
     pub(super) bugs: Bugs,
     pub(super) policy: Policy,
     pub(super) backend: Backend,
-    /// Counts what is done while both serve, so that they take turns.
+    /// Counts the requests and exits while both backends serve, to alternate between the two.
     pub(super) turn: u32,
     pub(super) cpus: [Cpu; CPUS],
-    /// Works for one vCPU at a time, from the beginning of a step to its end.
+    /// The task of one vCPU at a time, from the beginning of a step to the end of the step.
     pub(super) task: Task,
     pub(super) vpids: &'a Vpids<'a>,
-    /// In memory of their own, like the trees: a kernel's stack is small.
+    /// The vCPUs and trees have their own allocations, because a kernel stack is small.
     pub(super) vcpus: KVVec<Vcpu>,
     pub(super) trees: KVVec<Option<Tree>>,
     pub(super) tables: Tables,
     pub(super) memories: KVVec<Memory>,
-    /// What [`Backend::Generations`] knows.
+    /// The state of [`Backend::Generations`].
     pub(super) generations: Generations,
-    /// What was counted.
+    /// The counters.
     pub(super) cost: Cost,
-    /// The time, in things that guests did.
+    /// The time: the number of actions of guests so far.
     pub(super) now: u32,
-    /// How many vCPUs there ever were.
+    /// The number of vCPUs created so far.
     pub(super) lives: u32,
 }
 
@@ -268,7 +273,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// Makes it what another one is, that was set up alike.
+    /// Copies the state of another machine with the same setup.
     pub(crate) fn assign(&mut self, other: &Self) {
         (self.backend, self.turn) = (other.backend, other.turn);
         for (cpu, from) in self.cpus.iter().zip(&other.cpus) {
@@ -286,7 +291,7 @@ impl<'a> Machine<'a> {
         (self.now, self.lives) = (other.now, other.lives);
     }
 
-    /// Makes it a machine without VMs again, whatever happened.
+    /// Resets the machine to the state after `new()`.
     pub(crate) fn restart(&mut self) {
         self.backend = self.config.backend;
         self.turn = 0;
@@ -302,17 +307,17 @@ impl<'a> Machine<'a> {
         (self.now, self.lives) = (1, 0);
     }
 
-    /// Returns an entry of a CPU's caches, in the form of a counterexample.
+    /// Returns an entry of a CPU's caches, to describe a counterexample.
     pub(crate) fn cached(&self, cpu: u8, entry: u16) -> Option<super::cpu::tlb_entry::TlbEntry> {
         self.cpus.get(usize::from(cpu))?.entry(entry.into())
     }
 
-    /// Returns how many entries went for want of room, since the machine was made.
+    /// Returns how many entries were evicted for lack of room since the machine was made.
     pub(crate) fn evicted(&self) -> u64 {
         self.cpus.iter().map(Cpu::evicted).sum()
     }
 
-    /// Returns how many translations all CPUs have cached of a vCPU's own.
+    /// Returns how many linear and combined mappings with a vCPU's vpid01 are cached on all CPUs.
     pub(super) fn cached_by(&self, id: usize) -> usize {
         let vpid = self.vcpus[id].vpid01;
         let of_it = |entry: &super::cpu::tlb_entry::TlbEntry| {
@@ -326,7 +331,7 @@ impl<'a> Machine<'a> {
         self.trees[usize::from(tree.0)]
     }
 
-    /// Returns where an invalidation is executed.
+    /// Returns the environment of an invalidation: the CPUs, the task and FlushedCpus.
     pub(super) fn here(&self) -> Here<'_> {
         Here {
             cpus: &self.cpus,
@@ -336,12 +341,12 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Returns the record.
+    /// Returns the FlushedCpus of all VPIDs.
     pub(super) fn flushed(&self) -> &'a FlushedCpus<'a, core::cell::Cell<u64>> {
         &self.vpids.flushed
     }
 
-    /// Returns a vCPU as a flush sees it.
+    /// Returns a vCPU's tags as the flush code sees them.
     pub(super) fn seen<'b>(&'b self, vcpu: &'b Vcpu) -> Seen<'b> {
         Seen {
             vcpu,
@@ -351,10 +356,10 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Whether it is Rust's turn.
+    /// Returns whether the Rust backend serves next.
     pub(super) fn is_rust(&mut self) -> bool {
         match self.backend {
-            // The policy of generations has no handlers of its own.
+            // The policy of generations has no exit handlers of its own, so Rust's handlers serve.
             Backend::Rust | Backend::Generations => true,
             Backend::C => false,
             Backend::Both => {
@@ -364,7 +369,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Takes a VPID as a number: `allocate_vpid()`.  A tag of a generation is taken at VM entry.
+    /// Allocates a VPID: `allocate_vpid()`.  The policy of generations assigns tags at VM entry.
     pub(super) fn take_vpid(&self) -> Option<Vpid> {
         if self.backend == Backend::Generations {
             return None;
@@ -373,7 +378,7 @@ impl<'a> Machine<'a> {
         Some(owned.into_foreign())
     }
 
-    /// Gives one back by its number: `free_vpid()`.
+    /// Frees a VPID: `free_vpid()`.
     pub(super) fn free(&self, vpid: Option<Vpid>) -> Result<(), Wrong> {
         if let Some(vpid) = vpid.filter(|_| self.backend != Backend::Generations) {
             OwnedVpid::from_foreign(self.vpids, vpid).free()?;
@@ -381,7 +386,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Checks that the VPIDs in use are those that vCPUs hold, each held once.
+    /// Checks that each VPID in use is held by exactly one vCPU.
     pub(super) fn check_vpids(&self) -> Result<(), Wrong> {
         if self.backend == Backend::Generations {
             return self.check_tags();
@@ -402,18 +407,18 @@ impl<'a> Machine<'a> {
         self.check_record()
     }
 
-    /// Checks that where a VPID is recorded as clean, nothing of an earlier holder's is left that
-    /// the one of now could use: with EPT off, nothing at all.
+    /// Checks FlushedCpus: where a VPID is recorded as flushed, no entry of an earlier holder is
+    /// left.
     ///
-    /// While C serves it keeps no record; with EPT on, what is left of a VPID under another EP4TA
-    /// does no harm.
+    /// C keeps no record, so nothing is checked while C serves.  With EPT on, nothing is checked
+    /// either: an entry of an earlier holder under another EP4TA does no harm.
     pub(super) fn check_record(&self) -> Result<(), Wrong> {
         if self.config.ept || !self.vpids.is_rust() {
             return Ok(());
         }
         for (number, cpu) in (0..).zip(&self.cpus) {
             let wrong = cpu.find(|entry| {
-                // What some other hypervisor left is nothing that the record tells of.
+                // Entries of another hypervisor do not count: FlushedCpus does not cover them.
                 let vpid = entry.key.vpid.filter(|_| entry.reader != STRANGER)?;
                 let mut vcpus = self.vcpus.iter();
                 let holder = vcpus.find(|vcpu| {
@@ -430,7 +435,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The VPID of a vCPU that is loaded, as VM entry uses it.
+    /// Returns the VPID that VM entry uses for a loaded vCPU.
     pub(super) fn entered_with(&self, vcpu: &Vcpu) -> Option<Vpid> {
         let seen = self.seen(vcpu);
         if seen.vpid() {

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module decides whether a guest may be entered: no translation that it could use may be
-//! stale.
+//! The oracle decides whether a guest may be entered: no entry that the guest could use is stale.
 //!
 //! A translation has up to three parts, each with a rule of its own:
 //!
-//! - The host's, from the guest-physical frame to its place in memory.  A mapping that differs from
-//!   KVM's tables must be gone before a guest runs.
-//! - The guest's, from the linear page to the frame.  It may differ from the guest's tables until
-//!   the guest invalidates it, and must be gone then ([`super::guest::invalidated`]).  A
-//!   translation that was read for another guest must not be there at all, not even if it is equal
-//!   by chance.
-//! - L1's EPT, for an L2 that runs on one: the same, by L1's invalidations.
+//! - The host's part maps a guest-physical frame to a host frame.  This part must agree with KVM's
+//!   tables whenever a guest runs.
+//! - The guest's part maps a linear page to a guest-physical frame.  This part may lag behind the
+//!   guest's tables until the guest invalidates the entry ([`super::guest::invalidated`]).  An
+//!   entry that was read from another guest's tables is an error even if it agrees by chance.
+//! - For an L2 on an EPT of L1's, the EPT's part follows the same rule as the guest's part, by the
+//!   invalidations of L1.
 //!
-//! An old entry that equals a fresh walk does no harm, and is no bug.
+//! An old entry that agrees with a fresh walk does no harm, and is no error.
 
 use super::{
     cpu::{
@@ -51,8 +50,8 @@ use super::{
 use crate::model::cpu::context::Context;
 
 impl Machine<'_> {
-    /// Finds the first entry that a guest could use and must not, in the CPU's caches or in KVM's
-    /// own tables.
+    /// Finds the first entry in the CPU's caches or in KVM's own tables that the guest could use
+    /// although the entry is stale.
     pub(super) fn check(&self, context: &Context) -> Result<(), Wrong> {
         let mut number = 0u16;
         let stale = self.cpus[context.cpu].find(|entry| {
@@ -61,7 +60,7 @@ impl Machine<'_> {
             Some((here, self.judge(context, entry)?))
         });
         if let Some((entry, how)) = stale {
-            // CAST: There are two.
+            // CAST: There are two CPUs.
             let cpu = context.cpu as u8;
             return Err(Wrong::Stale { cpu, entry, how });
         }
@@ -69,8 +68,8 @@ impl Machine<'_> {
         self.check_tree(context)
     }
 
-    /// Checks that the kernel's walk through the guest's tables and the oracle's own agree about a
-    /// page, which is another one each time that a guest does something.
+    /// Checks that the kernel's walk through the guest's tables agrees with the oracle's own walk.
+    /// Each action of a guest selects another page.
     fn check_walk(&self, context: &Context) -> Result<(), Wrong> {
         let Some(root) = context.root else {
             return Ok(());
@@ -86,13 +85,14 @@ impl Machine<'_> {
         agree.then_some(()).ok_or(Wrong::WalksDiffer)
     }
 
-    /// Says what is wrong with an entry of a CPU's.
+    /// Returns why a cached entry is stale; `None` if the entry is not stale or cannot be used.
     fn judge(&self, context: &Context, entry: &TlbEntry) -> Option<Stale> {
         let key = &entry.key;
         let (vpid, ep4ta) = (context.vpid, context.ep4ta());
         let usable = match key.kind {
             Kind::Physical => key.ep4ta == ep4ta && ep4ta.is_some(),
-            // To turn to another PCID is an exit.
+            // A change of the PCID exits, so the guest cannot reach entries of other PCIDs by
+            // itself.
             Kind::Linear => key.vpid == vpid && ep4ta.is_none() && key.seen_with(context.pcid),
             Kind::Combined => key.vpid == vpid && key.ep4ta == ep4ta,
         };
@@ -115,17 +115,18 @@ impl Machine<'_> {
         (old && !self.guest_agrees(context, entry)).then_some(Stale::Guest)
     }
 
-    /// Since when the guest's part of an entry has to be true.
+    /// Returns the time since which the guest's part of an entry has to agree with the guest's
+    /// tables.
     fn guest_since(&self, context: &Context, entry: &TlbEntry) -> u32 {
         let vcpu = &self.vcpus[context.id];
         let invalidated = vcpu.invalidated[context.reader_index].since(entry);
-        // INVEPT of L1's drops combined mappings too.
+        // L1's INVEPT drops combined mappings too.
         context.ept12.map_or(invalidated, |ept12| {
             invalidated.max(vcpu.ept12_dropped[usize::from(ept12.number)])
         })
     }
 
-    /// Looks a page or a frame up in KVM's tables: where it is, with what rights.
+    /// Looks a page or a frame up in KVM's tables; returns the host frame and the rights.
     fn fresh_host(&self, context: &Context, number: u16) -> Option<(Hfn, Rights, Found)> {
         let tree = context.tree;
         let (hfn, found) = tree.translate(&self.tables, number)?;
@@ -137,18 +138,18 @@ impl Machine<'_> {
         Some((hfn, rights, found))
     }
 
-    /// Whether KVM's tables still say what an entry says.
+    /// Returns whether KVM's tables still agree with an entry.
     fn host_agrees(&self, context: &Context, entry: &TlbEntry) -> bool {
         let key = &entry.key;
         let fresh = |number| self.fresh_host(context, number);
         match (key.kind, key.is_structure()) {
             (Kind::Physical | Kind::Linear, true) => {
-                // A guest may keep what it cached of another root, under the same PCID.
+                // A guest may keep entries of another root with the same PCID.
                 let mut trees = self.trees.iter().flatten();
                 let table = trees.find(|tree| tree.root == entry.root).and_then(|tree| {
                     tree.find(&self.tables, key.first).path[usize::from(key.level)]
                 });
-                // Where KVM has no table any more, or another one, nobody may walk on from it.
+                // If KVM has freed or replaced the table, no walk may continue from this entry.
                 table.is_some_and(|table| Hfn::at(table.address()) == entry.hfn)
             }
             (Kind::Physical, false) => frames_of(entry).all(|(gfn, hfn)| {
@@ -169,7 +170,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Where a guest's frame is kept, by KVM's tables or by those that they are made from.
+    /// Returns the host frame of a guest's frame, by KVM's tables or by the tables that KVM
+    /// shadows.
     fn resolve(&self, context: &Context, gfn: Gfn) -> Option<Hfn> {
         let memory = &self.memories[context.tree.vm];
         let Some(ept12) = context.ept12 else {
@@ -182,7 +184,7 @@ impl Machine<'_> {
         Some(memory.host(leaf.gfn))
     }
 
-    /// Walks through the guest's tables as they are.
+    /// Walks through the guest's tables in their current state.
     pub(super) fn fresh_guest(&self, context: &Context, page: u16) -> Result<Leaf, Path> {
         let Some(root) = context.root else {
             return walk::unpaged(page);
@@ -192,22 +194,23 @@ impl Machine<'_> {
         })
     }
 
-    /// Reads a word of one of the guest's frames; `None` where it has no memory.
+    /// Reads a word of a guest's frame; `None` if the frame has no memory.
     fn guest_word(&self, context: &Context, gfn: Gfn, index: usize) -> Option<u64> {
         let hfn = self.resolve(context, gfn)?;
         Some(super::guest::memory::read_at(&self.memories, hfn, index))
     }
 
-    /// Whether the guest's tables say what an entry says.
+    /// Returns whether the guest's tables agree with an entry.
     fn guest_agrees(&self, context: &Context, entry: &TlbEntry) -> bool {
         let key = &entry.key;
         if key.is_structure() {
             if key.kind == Kind::Linear {
-                // KVM's own tables; what the guest changes in its own, KVM follows at once.
+                // The entry is one of KVM's own tables, which follow the guest's upper tables at
+                // once.
                 return true;
             }
             let walk = self.fresh_guest(context, key.first);
-            // With paging off there are no tables that it could lead to.
+            // With paging off the guest has no tables, and no path matches.
             let path = walk.map_or_else(|path| path, |leaf| leaf.path);
             return path[usize::from(key.level)] == entry.gfn;
         }
@@ -218,7 +221,7 @@ impl Machine<'_> {
         })
     }
 
-    /// Whether L1's EPT says what an entry says, if that has to be.
+    /// Returns whether L1's EPT agrees with an entry, if the entry has to agree.
     fn nested_agrees(&self, context: &Context, entry: &TlbEntry) -> bool {
         let Some(ept12) = context.ept12 else {
             return true;
@@ -302,8 +305,8 @@ impl Machine<'_> {
     }
 }
 
-/// Returns an entry of KVM's shadow pages as the CPU would cache it, as far as the guest's
-/// invalidations need it.
+/// Returns an entry of KVM's shadow tables as the CPU would cache the entry, as far as
+/// [`super::guest::invalidated`] looks at it.
 fn shadow(context: &Context, page: u16, time: u32) -> TlbEntry {
     TlbEntry {
         key: super::cpu::tlb_entry::Key {
@@ -328,14 +331,13 @@ fn shadow(context: &Context, page: u16, time: u32) -> TlbEntry {
     }
 }
 
-/// Returns the linear pages that an entry is for.
+/// Returns the linear pages that an entry maps.
 fn pages_of(entry: &TlbEntry) -> impl Iterator<Item = u16> {
     let first = entry.key.first;
     first..first + (1 << entry.key.span)
 }
 
-/// Returns the frames that a guest-physical mapping is for, as far as there are any, each with
-/// where it leads to.
+/// Returns the existing frames that a guest-physical mapping maps, each with its host frame.
 fn frames_of(entry: &TlbEntry) -> impl Iterator<Item = (Gfn, Hfn)> + '_ {
     Gfn::all()
         .filter(|gfn| entry.key.covers(gfn.0))

@@ -2,8 +2,8 @@
 
 //! This module makes random choices, the same in every run with the same seed.
 //!
-//! It is the one generator of the models and of the unit tests.  Only `tools/differential` has its
-//! own, because it shares no code with what it checks.
+//! All models and unit tests use this generator.  Only `tools/differential` has its own, because it
+//! shares no code with what it checks.
 
 /// A source of choices.
 pub(crate) trait Choice {
@@ -42,7 +42,7 @@ impl Choice for Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        // CAST: The upper half is random enough.
+        // CAST: The shifted value has 32 bits.
         ((self.0 >> 32) as u32) % end
     }
 }

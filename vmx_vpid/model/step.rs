@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module defines the steps of the model.
+//! This module defines the steps of the model, and executes a step.
 
 use super::{
     guest::{
@@ -21,14 +21,14 @@ use super::{
     }, //
 };
 
-/// What a guest does.
+/// An action of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     /// Reads or writes a page.
     Access {
         /// The page.
         page: u16,
-        /// It is written.
+        /// The access is a write.
         write: bool,
     },
     /// Writes an entry of a table.
@@ -42,7 +42,7 @@ pub(crate) enum Op {
     },
     /// INVLPG.
     Invlpg(u16),
-    /// INVLPG that KVM's emulator executes, with EPT on too.
+    /// INVLPG executed by KVM's emulator, also with EPT on.
     EmulatedInvlpg(u16),
     /// INVPCID.
     Invpcid {
@@ -55,7 +55,7 @@ pub(crate) enum Op {
     },
     /// MOV to CR3.
     MovCr3 {
-        /// What is loaded.
+        /// The new value.
         registers: Registers,
         /// Bit 63 is set: translations are kept.
         keep: bool,
@@ -64,7 +64,7 @@ pub(crate) enum Op {
     TogglePge,
     /// Toggles another bit of CR0 or CR4.
     Toggle(Bit),
-    /// Gets an INIT.
+    /// Receives an INIT.
     Init,
     /// Enters or leaves system-management mode.
     Smm,
@@ -74,11 +74,11 @@ pub(crate) enum Op {
     VmxOff,
     /// VM entry into L2.
     EnterL2(L2),
-    /// VM entry into L2 that ends in a VM exit before L2 ran.
+    /// VM entry into L2 that ends in a VM exit before L2 runs.
     BounceL2(L2),
     /// VM exit from L2.
     LeaveL2,
-    /// VMFUNC: L2 turns to another EPT of L1's.
+    /// VMFUNC: L2 switches to another EPT of L1's.
     Vmfunc(Ept12),
     /// INVVPID.
     Invvpid {
@@ -91,19 +91,19 @@ pub(crate) enum Op {
     },
     /// INVEPT.
     Invept {
-        /// Of all contexts.
+        /// INVEPT of all contexts.
         all: bool,
-        /// Of this one, otherwise.
+        /// The context, unless `all` is set.
         ept12: Ept12,
     },
 }
 
-/// What happens.
+/// A step of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A vCPU is created, and its VM if it is the first one.
+    /// A vCPU is created; the first vCPU of a VM creates the VM.
     Create(u8),
-    /// A vCPU is destroyed, and its VM if it was the last one.
+    /// A vCPU is destroyed; the last vCPU of a VM destroys the VM.
     Destroy(u8),
     /// A vCPU runs on a CPU.
     Guest {
@@ -111,9 +111,9 @@ pub(crate) enum Step {
         vcpu: u8,
         /// The CPU.
         cpu: u8,
-        /// After how many occasions the scheduler moves its task; 0 for never.
+        /// The number of preemption points until the scheduler migrates the task; 0 for never.
         patience: u8,
-        /// What it does.
+        /// The action of the guest.
         op: Op,
     },
     /// The host moves a guest's frame.
@@ -123,52 +123,52 @@ pub(crate) enum Step {
         /// The frame.
         gfn: u16,
     },
-    /// It wants to notice the next write to a frame.
+    /// The host write-protects a frame, to notice the next write.
     Protect {
         /// The VM.
         vm: u8,
         /// The frame.
         gfn: u16,
     },
-    /// It clears the dirty flags of a frame.
+    /// The host clears the dirty flags of a frame.
     Clean {
         /// The VM.
         vm: u8,
         /// The frame.
         gfn: u16,
     },
-    /// It maps a VM by small pages.
+    /// The host maps a VM by small pages.
     Split(u8),
-    /// It maps it by pages of a level.
+    /// The host maps a VM by pages of a level.
     Merge {
         /// The VM.
         vm: u8,
         /// The level.
         level: u8,
     },
-    /// It gives up all tables of a VM.
+    /// The host zaps all tables of a VM.
     ZapAll(u8),
-    /// It frees those that no vCPU keeps.
+    /// The host frees the trees that no vCPU keeps.
     Shrink(u8),
-    /// A CPU forgets some of what it has cached.
+    /// A CPU drops some of its cached entries.
     Forget {
         /// The CPU.
         cpu: u8,
-        /// What it forgets.
+        /// Selects the entries.
         random: u32,
     },
-    /// A CPU goes offline, and comes back.
+    /// A CPU goes offline and online again.
     Replug(u8),
     /// An attach or a detach begins.
     Transition,
-    /// It ends: Rust serves.
+    /// The attach ends: Rust serves.
     Attached,
-    /// It ends: C serves.
+    /// The detach ends: C serves.
     Detached,
 }
 
 impl Machine<'_> {
-    /// Has something happen.
+    /// Executes a step, and checks the VPIDs.
     pub(crate) fn step(&mut self, step: Step) -> Result<(), Wrong> {
         match step {
             Step::Create(vcpu) => self.create(vcpu.into()),
@@ -195,14 +195,15 @@ impl Machine<'_> {
         self.check_vpids()
     }
 
-    /// Has another one serve, or both: the phases of the handover.
+    /// Switches to another backend, or to both: the phases of attach and detach.
     ///
-    /// Generations of tags are of the model alone, and nobody takes over from them.
+    /// Generations of tags exist in the model only; no attach or detach switches to or from them.
     fn transfer(&mut self, backend: Backend) {
         if self.backend == Backend::Generations {
             return;
         }
-        // A transition goes through both; the pool is active while Rust alone serves.
+        // The pool is the active allocator only while Rust serves alone; in a transition both
+        // backends serve, and KVM's bitmap is active.
         self.vpids.hand_over(backend == Backend::Rust);
         self.backend = backend;
     }

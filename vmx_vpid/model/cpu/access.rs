@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module makes a guest's accesses on a CPU that caches everything that the manual allows.
+//! A CPU that caches as much as the manual allows accesses memory for a guest.
 //!
-//! An access takes every way that a CPU could take: from the root, and from each paging-structure
-//! entry that the CPU has cached.  The result of each way is cached.  Guest-physical mappings are
-//! always looked up in the tables: cached ones are equal, since the guest would not have been
-//! entered otherwise ([`crate::model::oracle`]).
+//! The CPU takes every way to a page that a real CPU could take: from the root, and from each
+//! cached entry of a paging structure.  The CPU caches the result of each way.  The CPU always
+//! looks up guest-physical mappings in the tables: cached mappings agree with the tables, because
+//! otherwise [`crate::model::oracle`] would not have let the guest be entered.
 
 use super::{
     context::Context,
@@ -53,35 +53,35 @@ use crate::model::{
     }, //
 };
 
-/// How an access ended.
+/// The result of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It was made.
+    /// The access was made.
     Done,
-    /// The guest gets a page fault, by its own tables.
+    /// The guest gets a page fault, because of its own tables.
     GuestFault,
-    /// KVM's tree has no entry for a page or a frame, or not the right to write.
+    /// KVM's tree has no entry for a page or a frame, or the entry does not permit the write.
     Exit {
         /// The page or the frame.
         number: u16,
-        /// It was to be written.
+        /// The access is a write.
         write: bool,
     },
 }
 
-/// Where a way to a page begins: with a table of a level.
+/// The table, of a level, at which a way to a page begins.
 #[derive(Clone, Copy)]
 struct Start {
     level: u8,
     gfn: Gfn,
-    /// Where the table is; `None` if that has to be looked up.
+    /// The host frame of the table; `None` if the frame has to be looked up.
     hfn: Option<Hfn>,
-    /// The root of the tree of KVM's that this is a part of.
+    /// The root of KVM's tree that the table belongs to.
     root: Table,
     nested_time: u32,
 }
 
-/// Returns how far behind the first frame of a large mapping the frame of a page is.
+/// Returns the distance of a page's frame from the first frame of a large mapping.
 pub(crate) fn offset(span: u8, page: u16) -> u16 {
     match span {
         0 => 0,
@@ -91,7 +91,7 @@ pub(crate) fn offset(span: u8, page: u16) -> u16 {
 }
 
 impl Machine<'_> {
-    /// Makes an access.
+    /// Accesses a page by every way.
     pub(crate) fn access(&mut self, context: &Context, page: u16, write: bool) -> Access {
         let ep4ta = context.ep4ta();
         let Some(root) = context.root.or(ep4ta.is_none().then_some(NO_TABLE)) else {
@@ -150,7 +150,7 @@ impl Machine<'_> {
                     cpu.drop(Drop::ViolationFrame(ep4ta, number));
                     return way;
                 }
-                // With EPT off, what exits is the page fault.
+                // With EPT off, the page fault exits.
                 (Access::Exit { .. }, None) => {
                     cpu.drop(Drop::PageFault(vpid, pcid, page));
                     return way;
@@ -164,13 +164,13 @@ impl Machine<'_> {
         outcome
     }
 
-    /// Goes one way to a page, with EPT on.
+    /// Walks one way to a page, with EPT on.
     fn combined(&mut self, context: &Context, start: Start, page: u16, write: bool) -> Access {
         self.try_combined(context, start, page, write)
             .map_or_else(|stop| stop, |()| Access::Done)
     }
 
-    /// The same, with an error for each other end.
+    /// Walks one way to a page, with EPT on; returns any end but success as an error.
     fn try_combined(
         &mut self,
         context: &Context,
@@ -196,15 +196,16 @@ impl Machine<'_> {
             mut nested_time,
             ..
         } = start;
-        // An entry of a paging structure that is older may be used as long as it is there; from now
-        // on what it led to is there as well.
+        // An older entry of a paging structure may be used as long as the entry is cached; the
+        // entries read from here on are new.
         let time = self.now;
         let mut known = hfn;
         loop {
             let hfn = match known.take() {
                 Some(hfn) => hfn,
                 None => {
-                    // With accessed and dirty flags, an access to a guest's table is a write.
+                    // With accessed and dirty flags in the EPT, an access to a guest's table is a
+                    // write.
                     let table = self.physical(context, gfn, self.config.accessed_dirty)?;
                     nested_time = table.nested_time;
                     table.hfn
@@ -270,7 +271,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Keeps that a page is in a frame, by the guest, and where the frame is, by an EPT.
+    /// Caches a combined mapping, of the guest's leaf and the EPT's translation of the leaf's
+    /// frame.
     pub(crate) fn keep_combined(
         &self,
         context: &Context,
@@ -305,13 +307,13 @@ impl Machine<'_> {
         });
     }
 
-    /// Goes one way to a page, with EPT off: through KVM's shadows.
+    /// Walks one way to a page, with EPT off: through KVM's shadow tables.
     fn linear(&mut self, context: &Context, start: Start, page: u16, write: bool) -> Access {
         let tree = context.tree;
         let mut level = start.level;
         let mut shadowed = start.gfn;
         let mut table = match start.hfn {
-            // CAST: The host's frame of a table of KVM's.
+            // CAST: `hfn` is the frame of a table of KVM's, and tables have small numbers.
             Some(hfn) => Table((hfn.0 - 1) as u8),
             None => tree.root,
         };
@@ -346,7 +348,8 @@ impl Machine<'_> {
                 root: start.root,
                 guest: Rights::ALL,
                 host: Rights::ALL,
-                // Of what KVM follows at once, its entry is as good as the guest's.
+                // KVM follows a change of these guest tables at once, so the entry counts as read
+                // now.
                 time: if level == 1 && shadowed != NO_TABLE {
                     meta.time
                 } else {
@@ -371,7 +374,7 @@ impl Machine<'_> {
             if write && !writable {
                 return exit;
             }
-            // KVM lets nothing be written that the guest's dirty flag is not set for.
+            // KVM permits a write only if the guest's dirty flag is set.
             let guest = Rights {
                 write: writable,
                 dirty: writable,
@@ -389,7 +392,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Has the CPU drop what an instruction of the guest's drops that does not exit.
+    /// Drops entries for a guest's instruction that does not exit.
     pub(crate) fn guest_drops(&self, context: &Context, what: Drop) {
         if !self.bugs.has(Bug::CpuKeepsAll) {
             self.cpus[context.cpu].drop(what);

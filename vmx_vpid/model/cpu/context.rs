@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module describes the context of a guest: the tags of its translations, and the tables that
-//! they are made from.
+//! This module describes the environment of a guest at VM entry: the tags of its translations, and
+//! its tables.
 
 use crate::{
     ept::Ep4ta,
@@ -23,7 +23,7 @@ use crate::{
     x86::invpcid::Pcid, //
 };
 
-/// What a guest runs with: the tags that are in force, and what its tables are.
+/// The environment of a guest at VM entry: the tags in force, and the tables.
 #[derive(Clone, Copy)]
 pub(crate) struct Context {
     /// The vCPU.
@@ -34,26 +34,26 @@ pub(crate) struct Context {
     pub(crate) vpid: Option<Vpid>,
     /// The PCID.
     pub(crate) pcid: Pcid,
-    /// The tree that KVM runs it on.
+    /// The tree of KVM's that the guest runs on.
     pub(crate) tree: Tree,
     /// The guest's root table; `None` with paging off.
     pub(crate) root: Option<Gfn>,
-    /// For whom its tables are read.
+    /// The reader of the guest's tables.
     pub(crate) reader: Reader,
-    /// Which of the readers of its life that is.
+    /// The index of the reader among the readers of its life.
     pub(crate) reader_index: usize,
-    /// The EPT of L1's that it runs on.
+    /// The EPT of L1's that L2 runs on.
     pub(crate) ept12: Option<Ept12>,
 }
 
 impl Context {
-    /// The EP4TA, with EPT on.
+    /// Returns the EP4TA, with EPT on.
     pub(crate) fn ep4ta(&self) -> Option<Ep4ta> {
         let ept = self.tree.role.is_ept();
         ept.then(|| self.tree.root.eptp(false).ep4ta())
     }
 
-    /// The kind of its mappings of linear addresses.
+    /// Returns the kind of the guest's mappings of linear addresses.
     pub(crate) fn kind(&self) -> Kind {
         if self.tree.role.is_ept() {
             Kind::Combined
@@ -62,7 +62,7 @@ impl Context {
         }
     }
 
-    /// Which of the PCIDs it is.
+    /// Returns the index of the PCID.
     pub(crate) fn pcid_index(&self) -> usize {
         invalidated::index(self.pcid)
     }

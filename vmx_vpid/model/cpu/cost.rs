@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module counts the memory references of accesses on a CPU that takes the shortest way to a
-//! page, and the work of the oracle.
+//! This module counts the cost of accesses on a CPU that takes the shortest way to a page, and the
+//! cost of the oracle.
 //!
-//! A CPU that has cached the page's translation reads nothing.  Otherwise it begins at the lowest
-//! table that it has cached, and makes one reference for each entry that it reads, of the guest's
-//! tables and of KVM's.  The frames of the guest's tables are guest-physical: each is looked up in
-//! the EPT, from the lowest cached table, unless the CPU has cached its translation.
+//! If the page's translation is cached, the CPU walks no table.  Otherwise the CPU begins at the
+//! lowest table that it has cached, and makes one memory reference for each entry that it reads, of
+//! the guest's tables and of KVM's.  The frames of the guest's tables are guest-physical: the CPU
+//! looks each frame up in the EPT, from the lowest cached EPT table, unless the frame's translation
+//! is cached.
 
 use super::tlb_entry::{
     Kind, //
@@ -21,19 +22,19 @@ use crate::model::{
     }, //
 };
 
-/// What was counted.
+/// The counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cost {
-    /// Accesses of guests that found no translation, those before an exit among them.
+    /// Accesses of guests that found no cached translation, including accesses that exited.
     pub(crate) misses: u64,
-    /// References to entries of tables that they made.
+    /// Memory references to table entries made by these accesses.
     pub(crate) references: u64,
-    /// TlbEntry entries that the oracle looked at.
+    /// Cached entries that the oracle looked at.
     pub(crate) judged: u64,
 }
 
 impl Cost {
-    /// Returns what was counted since an earlier time.
+    /// Returns the difference from an earlier count.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             misses: self.misses - earlier.misses,
@@ -43,15 +44,15 @@ impl Cost {
     }
 }
 
-/// Whether an entry permits an access without a look at the tables: a write of a page that is not
-/// dirty yet has to set a flag there.
+/// Returns whether an entry permits an access without a walk: a write to a page that is not dirty
+/// has to set a flag in the tables.
 fn permits(entry: &TlbEntry, write: bool) -> bool {
     let permits = |rights: super::tlb_entry::Rights| rights.write && rights.dirty;
     !write || permits(entry.guest) && permits(entry.host)
 }
 
 impl Machine<'_> {
-    /// Returns whether a CPU has the translation of a page.
+    /// Returns whether a CPU has cached the translation of a page.
     pub(crate) fn has_translation(&self, context: &Context, page: u16, write: bool) -> bool {
         let (kind, ep4ta) = (context.kind(), context.ep4ta());
         let found = self.cpus[context.cpu].find(|it| {
@@ -69,7 +70,7 @@ impl Machine<'_> {
     /// Returns how many entries of an EPT a CPU reads to look a frame up whose entry is in a table
     /// of a level.
     ///
-    /// One that goes all ways begins at the root each time.
+    /// A CPU that takes all ways begins at the root each time.
     pub(crate) fn ept_references(
         &self,
         context: &Context,
@@ -96,12 +97,12 @@ impl Machine<'_> {
         }
     }
 
-    /// Returns what was counted since the machine was made.
+    /// Returns the counters since the machine was made.
     pub(crate) fn cost(&self) -> Cost {
         self.cost
     }
 
-    /// Returns how many invalidations all CPUs executed since then.
+    /// Returns how many invalidations all CPUs executed since the machine was made.
     pub(crate) fn invalidations(&self) -> u64 {
         self.cpus.iter().map(|cpu| cpu.invalidations()).sum()
     }
@@ -139,8 +140,8 @@ mod tests {
         }
     }
 
-    /// What vCPU 1 takes for its first access and for its second, when vCPU 0 had KVM fill its
-    /// tables on the other CPU.
+    /// Returns the cost of vCPU 1's first and second access, after vCPU 0 had KVM fill its tables
+    /// on the other CPU.
     fn two_accesses(ept: bool) -> Result<[(u64, u64); 2]> {
         let record = run::record()?;
         let vpids = Vpids::new(&record)?;
@@ -169,23 +170,23 @@ mod tests {
 
     #[test]
     fn the_first_access_walks_and_the_second_does_not() -> Result {
-        // Four levels of the EPT, then one each for the page, and for three tables whose frames
-        // are in the same one; and four levels of the guest's.
+        // Four levels of the EPT for the root table; one EPT entry each for the page and for three
+        // tables, whose frames share an EPT table; and four levels of the guest's tables.
         assert_eq!(two_accesses(true)?, [(1, 4 + 4 + 4), (0, 0)]);
         assert_eq!(two_accesses(false)?, [(1, 4), (0, 0)]);
         Ok(())
     }
 
     #[test]
-    fn every_entry_of_a_cpu_is_judged_before_and_after_a_step() -> Result {
+    fn the_oracle_judges_all_cached_entries_before_and_after_a_step() -> Result {
         let record = run::record()?;
         let vpids = Vpids::new(&record)?;
         let mut machine = Machine::new(Config::usual(true), Bugs::NONE, &vpids)?;
-        // At the first access KVM has tables to fill, and enters the guest more than once.
+        // At the first access KVM has to fill tables, and enters the guest more than once.
         for step in [Step::Create(0), reads(0, 0)] {
             assert_eq!(machine.step(step), Ok(()));
         }
-        // CAST: There are few.
+        // CAST: Few entries are cached.
         let cached = machine.cpus[0].count(|_| true) as u64;
         assert!(cached > 0);
         let before = machine.cost();

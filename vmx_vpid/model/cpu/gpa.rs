@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module looks up a guest-physical frame in an EPT as a CPU does, and caches the result with
-//! paging off.
+//! A CPU looks up guest-physical frames in an EPT, and caches mappings with paging off.
 
 use super::{
     access::Access,
@@ -33,20 +32,20 @@ use crate::{
     x86::invpcid::Pcid, //
 };
 
-/// What an EPT says of a frame.
+/// The translation of a frame by an EPT.
 pub(crate) struct Physical {
-    /// Where it is kept.
+    /// The host frame.
     pub(crate) hfn: Hfn,
     /// The level of the entry.
     pub(crate) level: u8,
-    /// What it permits.
+    /// The rights that the EPT gives.
     pub(crate) rights: Rights,
-    /// When the entry of L1's EPT was read that it was made from.
+    /// When KVM read the entry of L1's EPT that the entry was made from.
     pub(crate) nested_time: u32,
 }
 
 impl Machine<'_> {
-    /// Looks a frame up in an EPT, and sets its dirty flag at a write.
+    /// Looks a frame up in an EPT; a write sets the dirty flag.
     pub(crate) fn physical(
         &mut self,
         context: &Context,
@@ -136,9 +135,9 @@ impl Machine<'_> {
         })
     }
 
-    /// Makes an access with EPT on and paging off: the address is a guest-physical one.
+    /// Makes an access with EPT on and paging off: the address is guest-physical.
     ///
-    /// It is cached as a combined mapping nevertheless, in PCID 0; no paging structure is cached.
+    /// The CPU caches the address as a combined mapping in PCID 0, and caches no paging structures.
     pub(crate) fn unpaged(&mut self, context: &Context, page: u16, write: bool) -> Access {
         let Ok(mut leaf) = walk::unpaged(page) else {
             return Access::Done;

@@ -2,8 +2,8 @@
 
 //! This module models CPUs that keep every translation for as long as the manual allows.
 //!
-//! They drop what an instruction has to drop ([`Drop`]), and nothing else, unless a test makes them
-//! forget at random or they have no room left.
+//! A CPU drops the entries that an instruction has to drop ([`Drop`]).  A CPU drops other entries
+//! only in a step that drops entries at random, and when the CPU has no room left.
 
 use super::tlb_entry::{
     Drop, //
@@ -35,18 +35,18 @@ use crate::{
 use core::cell::Cell;
 use kernel::prelude::*;
 
-/// A CPU with what it has cached.
+/// A CPU with its cached entries.
 pub(crate) struct Cpu {
     caps: EptVpidCap,
     cached: Cell<KVec<TlbEntry>>,
-    /// The most that it keeps.
+    /// The greatest number of cached entries.
     room: usize,
-    /// Where the next entry goes when there is no room: one place after the other, which is not
-    /// always the oldest entry's once something was dropped.
+    /// The entry that the next one replaces when there is no room, round robin; not always the
+    /// oldest entry, once entries were dropped.
     next: Cell<usize>,
-    /// How many invalidations it executed.
+    /// The number of invalidations that the CPU executed.
     invalidations: Cell<u64>,
-    /// How many entries had to go for others, since it was made.
+    /// The number of entries that were evicted since the CPU was made.
     evicted: Cell<u64>,
 }
 
@@ -63,7 +63,7 @@ impl Cpu {
         })
     }
 
-    /// Works on what is cached.
+    /// Runs a function on the cached entries.
     fn with<R>(&self, work: impl FnOnce(&mut KVec<TlbEntry>) -> R) -> R {
         let mut cached = self.cached.take();
         let result = work(&mut cached);
@@ -71,13 +71,13 @@ impl Cpu {
         result
     }
 
-    /// Makes it what another is.
+    /// Copies the state of another CPU.
     pub(crate) fn assign(&self, other: &Self) {
         self.with(|cached| {
             cached.clear();
             other.with(|others| {
                 for &entry in others.iter() {
-                    // There is room: both have as much.
+                    // The push cannot fail: both CPUs have the same room.
                     let _ = cached.push(entry, GFP_KERNEL);
                 }
             });
@@ -85,8 +85,8 @@ impl Cpu {
         self.next.set(other.next.get());
     }
 
-    /// Keeps an entry; one that says the same of the same is kept in its place, with its later
-    /// times: to a guest the two are one.
+    /// Caches an entry.  An entry with the same tags and contents is kept instead, with the later
+    /// times: a guest cannot tell the two apart.
     pub(crate) fn keep(&self, entry: TlbEntry) {
         let same = |it: &&mut TlbEntry| {
             it.key == entry.key
@@ -118,34 +118,34 @@ impl Cpu {
         self.with(|cached| cached.get(number).copied())
     }
 
-    /// Returns how many entries had to go for others, since it was made.
+    /// Returns how many entries were evicted since the CPU was made.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted.get()
     }
 
-    /// Returns how many entries there are that a function wants to be counted.
+    /// Returns how many entries match a predicate.
     pub(crate) fn count(&self, wanted: impl Fn(&TlbEntry) -> bool) -> usize {
         self.with(|cached| cached.iter().filter(|it| wanted(it)).count())
     }
 
-    /// Drops what has to go.
+    /// Drops the entries that an event has to drop.
     pub(crate) fn drop(&self, what: Drop) {
         self.with(|cached| cached.retain(|it| !what.takes(&it.key)));
     }
 
-    /// Forgets everything.
+    /// Drops all entries.
     pub(crate) fn forget_all(&self) {
         self.with(KVec::clear);
         self.next.set(0);
     }
 
-    /// Has another hypervisor run on it: VMXOFF and VMXON need not drop anything, and by chance it
-    /// used the same tags.
+    /// Turns all entries into entries of another hypervisor, which used the same tags by chance:
+    /// VMXOFF and VMXON need not drop anything.
     pub(crate) fn estrange(&self) {
         self.with(|cached| cached.iter_mut().for_each(TlbEntry::estrange));
     }
 
-    /// Forgets one entry in two, by a number: a CPU may at any time.
+    /// Drops each second entry, as selected by a number: a CPU may drop entries at any time.
     pub(crate) fn forget(&self, mut random: u32) {
         self.with(|cached| {
             cached.retain(|_| {
@@ -155,7 +155,7 @@ impl Cpu {
         });
     }
 
-    /// Returns how many invalidations it executed, INVVPID and INVEPT.
+    /// Returns how many invalidations (INVVPID, INVEPT) the CPU executed.
     pub(crate) fn invalidations(&self) -> u64 {
         self.invalidations.get()
     }
@@ -165,7 +165,7 @@ impl Cpu {
         self.invalidations.set(self.invalidations.get() + 1);
     }
 
-    /// Refuses a type that the CPU lacks.
+    /// Returns an error for a type that the CPU lacks.
     fn offered(offered: bool) -> Result<(), InsnError> {
         if offered {
             Ok(())
@@ -175,28 +175,28 @@ impl Cpu {
     }
 }
 
-/// Returns the number of the page that an address is in, as the model numbers pages.
+/// Returns the number of an address's page, as the model numbers pages.
 ///
 /// One bit of an address selects the entry of each table.
 pub(crate) fn page_of(address: u64) -> u16 {
-    // CAST: One bit each.
+    // CAST: The masked values are 0 or 1.
     (address >> 30 & 1) as u16 * 4 + (address >> 21 & 1) as u16 * 2 + (address >> 12 & 1) as u16
 }
 
-/// Returns the address of a page, the other way round.
+/// Returns the address of a page: the inverse of [`page_of`].
 pub(crate) fn address_of(page: u16) -> u64 {
     let bit = |number: u32| u64::from(page >> number & 1);
     bit(2) << 30 | bit(1) << 21 | bit(0) << 12
 }
 
-/// Where a task is, and where the scheduler moves it to: sometimes, between two accesses, unless
-/// it is with_preemption_disabled.
+/// The place of a task.  The scheduler sometimes migrates the task between two accesses, unless
+/// preemption is disabled.
 #[derive(Clone)]
 pub(crate) struct Task {
     cpu: Cell<usize>,
     with_preemption_disabled: Cell<bool>,
     moved: Cell<bool>,
-    /// Occasions until it is moved; 0 if it stays.
+    /// The number of preemption points until the task migrates; 0 if the task stays.
     patience: Cell<u8>,
 }
 
@@ -211,28 +211,29 @@ impl Task {
         }
     }
 
-    /// Returns the number of its CPU.
+    /// Returns the number of the task's CPU.
     pub(crate) fn cpu(&self) -> usize {
         self.cpu.get()
     }
 
-    /// Moves it, and says after how many occasions the scheduler will move it on; 0 for never.
+    /// Moves the task to a CPU, and sets after how many preemption points the task migrates; 0 for
+    /// never.
     pub(crate) fn put_on(&self, cpu: usize, patience: u8) {
         self.cpu.set(cpu);
         self.patience.set(patience);
     }
 
-    /// Returns whether the scheduler moved it since it was asked last.
+    /// Returns whether the scheduler migrated the task since the last call.
     pub(crate) fn has_moved(&self) -> bool {
         self.moved.take()
     }
 
-    /// Returns whether the task was moved, without recording the question.
+    /// Returns whether the scheduler migrated the task, without resetting the flag.
     pub(crate) fn has_moved_at_all(&self) -> bool {
         self.moved.get()
     }
 
-    /// Gives the scheduler an occasion.
+    /// Is a preemption point.
     fn preempt(&self) {
         match self.patience.get() {
             0 => {}
@@ -246,13 +247,13 @@ impl Task {
         }
     }
 
-    /// Keeps it where it is, or lets it go; returns what was before.
+    /// Disables or enables preemption; returns the previous state.
     pub(crate) fn pin(&self, with_preemption_disabled: bool) -> bool {
         self.with_preemption_disabled
             .replace(with_preemption_disabled)
     }
 
-    /// Runs a function during which it stays where it is.
+    /// Runs a function with preemption disabled.
     pub(crate) fn with_preemption_disabled<R>(&self, function: impl FnOnce() -> R) -> R {
         let before = self.with_preemption_disabled.replace(true);
         let result = function();
@@ -261,25 +262,25 @@ impl Task {
     }
 }
 
-/// A task that invalidates, with the CPUs it can be on and the record that is kept.
+/// The environment of an invalidation: the task, the CPUs and FlushedCpus.
 #[derive(Clone, Copy)]
 pub(crate) struct Here<'a> {
-    /// The CPUs: two.
+    /// The two CPUs.
     pub(crate) cpus: &'a [Cpu; 2],
     /// The task.
     pub(crate) task: &'a Task,
-    /// The record.
+    /// The CPUs on which each VPID was flushed.
     pub(crate) flushed: &'a FlushedCpus<'a, Cell<u64>>,
-    /// What is broken.
+    /// The injected bugs.
     pub(crate) bugs: Bugs,
 }
 
 impl<'a> Here<'a> {
-    /// Returns the CPU that executes what comes next, and its number.
+    /// Returns the CPU that executes the next access, and the CPU's number.
     fn cpu(&self) -> (&'a Cpu, u32) {
         self.task.preempt();
         let number = self.task.cpu();
-        // CAST: There are two.
+        // CAST: There are two CPUs.
         (&self.cpus[number], number as u32)
     }
 
@@ -316,7 +317,7 @@ impl Invalidate for Here<'_> {
             Drop::Vpid(_) if self.bugs.has(Bug::InvvpidContextLost) => {}
             Drop::Vpids if self.bugs.has(Bug::InvvpidAllLost) => {}
             Drop::Address(..) if self.bugs.has(Bug::InvvpidAddressLost) => {}
-            // Type 3 in the place of type 1.
+            // The bug issues type 3 instead of type 1.
             Drop::Vpid(vpid) if self.bugs.has(Bug::InvvpidKeepsGlobals) => {
                 cpu.drop(Drop::PcidsButGlobals(Some(vpid)));
             }
@@ -336,7 +337,7 @@ impl Invalidate for Here<'_> {
                     cpu.drop(Drop::Ep4ta(eptp.ep4ta()));
                 }
             }
-            // INVVPID in the place of INVEPT.
+            // The bug issues INVVPID instead of INVEPT.
             ept::Extent::All if self.bugs.has(Bug::InvvpidForInvept) => {
                 cpu.drop(Drop::Vpids);
             }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module defines an entry of a CPU's caches: one translation, or one step of a walk.
+//! A TLB entry of the model is one cached translation, or one cached entry of a paging structure.
 //!
-//! The manual's chapter on caching translation information with VMX states the tags of an entry,
-//! its chapter on paging the content of the paging-structure caches.  An entry also records what no
-//! CPU does: when it was read, and for which guest.
+//! The tags are those of the manual's chapter on caching translation information with VMX; the
+//! paging-structure caches follow the manual's chapter on paging.  An entry also has what no CPU
+//! keeps: the time at which the entry was read, and the reader.
 
 use crate::{
     ept::Ep4ta,
@@ -17,7 +17,7 @@ use crate::{
     x86::invpcid::Pcid, //
 };
 
-/// Which kind of mapping it is.
+/// The kind of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Of a linear address, with EPT off.
@@ -28,12 +28,12 @@ pub(crate) enum Kind {
     Physical,
 }
 
-/// The rights that the entries on the way to a page give, and their dirty flags.
+/// The rights that the entries on the way to a page give, and the dirty flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights {
-    /// It may be written.
+    /// The page may be written.
     pub(crate) write: bool,
-    /// A write sets no dirty flag any more.
+    /// A write does not have to set a dirty flag.
     pub(crate) dirty: bool,
 }
 
@@ -44,19 +44,19 @@ impl Rights {
         dirty: true,
     };
 
-    /// Whether another has all of these.
+    /// Returns whether `other` has all of these rights.
     pub(crate) fn within(self, other: Self) -> bool {
         (!self.write || other.write) && (!self.dirty || other.dirty)
     }
 }
 
-/// What a cached entry is found by.
+/// The tags of a cached entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     /// The kind of mapping.
     pub(crate) kind: Kind,
-    /// 0 for a translation; else it is the entry of a paging structure, and the number is the level
-    /// of the table that it refers to: 1 for a page table.
+    /// 0 for a translation.  Otherwise the entry is an entry of a paging structure that refers to a
+    /// table of this level: 1 for a page table.
     pub(crate) level: u8,
     /// The VPID; `None` for VPID 0, and for a guest-physical mapping.
     pub(crate) vpid: Option<Vpid>,
@@ -64,78 +64,82 @@ pub(crate) struct Key {
     pub(crate) pcid: Pcid,
     /// The EP4TA; `None` for a linear mapping.
     pub(crate) ep4ta: Option<Ep4ta>,
-    /// It is for every PCID.
+    /// The entry is used in every PCID.
     pub(crate) global: bool,
-    /// The number of the first page that it is for: of a linear page, or of a guest's frame.
+    /// The number of the first page: a linear page, or a guest's frame.
     pub(crate) first: u16,
-    /// It is for 2^span pages.
+    /// The entry maps 2^span pages.
     pub(crate) span: u8,
-    /// The guest's own page is of 2^span pages: all that it was split into go together.
+    /// The guest's own page has 2^span pages: an invalidation drops all parts of that page
+    /// together.
     pub(crate) guest_span: u8,
 }
 
-/// For whom an entry is that some other hypervisor left.
+/// The reader of an entry that another hypervisor left.
 pub(crate) const STRANGER: u32 = u32::MAX;
 
-/// An entry that a CPU has cached.
+/// An entry in a CPU's caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TlbEntry {
-    /// What it is found by.
+    /// The tags.
     pub(crate) key: Key,
-    /// The guest-physical frame that it leads to; of a linear mapping, as KVM knows it.
+    /// The guest-physical frame that the entry leads to; for a linear mapping, the frame that KVM
+    /// knows.
     pub(crate) gfn: Gfn,
-    /// The host's frame that it leads to; for the entry of one of KVM's structures, its table.
+    /// The host frame that the entry leads to; for an entry of one of KVM's paging structures, the
+    /// frame of the table.
     pub(crate) hfn: Hfn,
-    /// The root of the tree of KVM's that it was read from.
+    /// The root of KVM's tree that the entry was read from.
     pub(crate) root: Table,
-    /// What the guest's tables permit.
+    /// The rights that the guest's tables give.
     pub(crate) guest: Rights,
-    /// What KVM's tables permit.
+    /// The rights that KVM's tables give.
     pub(crate) host: Rights,
     /// When the guest's tables were read.
     pub(crate) time: u32,
-    /// When the entry of L1's EPT was read that it depends on; 0 if it does not.
+    /// When the entry of L1's EPT was read that this entry depends on; 0 if there is none.
     pub(crate) nested_time: u32,
-    /// For whom the guest's tables were read; see [`crate::model::kvm::vcpu::Context`].
+    /// The vCPU that the guest's tables were read for; see [`crate::model::kvm::vcpu::Reader`].
     pub(crate) reader: u32,
 }
 
 impl TlbEntry {
-    /// Makes it what another hypervisor left under the same tags: it leads to memory of nobody's.
+    /// Turns the entry into one that another hypervisor left under the same tags: the host frame is
+    /// no guest's.
     pub(crate) fn estrange(&mut self) {
         (self.hfn, self.reader) = (Hfn(0), STRANGER);
     }
 }
 
 impl Key {
-    /// Whether it is for a page.
+    /// Returns whether the entry is for a page.
     pub(crate) fn covers(&self, page: u16) -> bool {
         page >> self.span == self.first >> self.span
     }
 
-    /// Whether the guest's page that it is a part of has a certain page in it.
+    /// Returns whether the guest's page that the entry is a part of contains a page.
     fn guest_page_has(&self, page: u16) -> bool {
         let span = self.span.max(self.guest_span);
         page >> span == self.first >> span
     }
 
-    /// Whether it is a linear or combined mapping of a VPID.
+    /// Returns whether the entry is a linear or combined mapping of a VPID.
     fn is_of(&self, vpid: Option<Vpid>) -> bool {
         self.kind != Kind::Physical && self.vpid == vpid
     }
 
-    /// Whether a guest sees it under a PCID.
+    /// Returns whether a guest can use the entry in a PCID.
     pub(crate) fn seen_with(&self, pcid: Pcid) -> bool {
         self.global || self.pcid == pcid
     }
 
-    /// Whether it is the entry of a paging structure.
+    /// Returns whether the entry is an entry of a paging structure.
     pub(crate) fn is_structure(&self) -> bool {
         self.level != 0
     }
 }
 
-/// What is to go from a CPU's caches.
+/// The entries that an event drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drop {
     /// By INVVPID of an address: in every PCID, globals too.
@@ -161,18 +165,18 @@ pub(crate) enum Drop {
     Pcids(Option<Vpid>),
     /// By INVPCID type 3: every PCID, globals excepted.
     PcidsButGlobals(Option<Vpid>),
-    /// By a page fault: the page, in the current PCID, and what leads to it; no globals, to be on
-    /// the safe side.
+    /// By a page fault: the page in the current PCID, and the paging structures on the way; globals
+    /// stay, which is the safe assumption.
     PageFault(Option<Vpid>, Pcid, u16),
     /// By an EPT violation: the guest's frame.
     ViolationFrame(Ep4ta, u16),
-    /// By an EPT violation: the linear page of which that frame is the translation, in the current
-    /// PCID; a global that was cached under another one stays.
+    /// By an EPT violation: the linear page that the frame is the translation of, in the current
+    /// PCID; a global that was cached in another PCID stays.
     ViolationPage(Option<Vpid>, Pcid, Ep4ta, u16),
 }
 
 impl Drop {
-    /// Whether an entry has to go.
+    /// Returns whether the event drops an entry.
     pub(crate) fn takes(self, key: &Key) -> bool {
         match self {
             Self::Address(vpid, page) => key.is_of(Some(vpid)) && key.guest_page_has(page),

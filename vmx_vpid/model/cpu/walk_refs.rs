@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module counts the memory references of an access with empty caches.
+//! This module counts the memory references of an access with nothing cached.
 //!
-//! The walk of the guest's tables makes one for each of its levels, and before each of these a
-//! whole walk of the EPT, for the address of the table; one more EPT walk translates the page
-//! itself.
+//! The walk through the guest's tables makes one reference per level.  Before each of these, a
+//! whole walk through the EPT finds the table's frame; one more walk finds the page's frame.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_model_walk_refs)]
@@ -60,10 +59,10 @@ mod tests {
     };
     use kernel::prelude::*;
 
-    /// The frame of the page; tables are in the frames of their levels, 5 to 1.
+    /// The frame of the page.  The frame of a table is the table's level, 5 to 1.
     const PAGE: u64 = 7;
 
-    /// An EPT whose tables are in the frames of their levels, and whose pages are from 1 MiB on.
+    /// An EPT: the frame of a table is the table's level, and pages are from 1 MiB on.
     struct Epts;
 
     impl Tables for Epts {
@@ -79,7 +78,7 @@ mod tests {
         }
     }
 
-    /// A guest that counts.
+    /// A guest that counts memory references.
     struct Guest {
         levels: Levels,
         references: usize,
@@ -131,7 +130,8 @@ mod tests {
         }
     }
 
-    /// Counts the references of an access, with so many levels of either.
+    /// Counts the references of an access, with `levels` levels in the guest's tables and in the
+    /// EPT.
     fn references(levels: Levels) -> Result<usize> {
         let five = levels == Levels::Five;
         let root = if five { 5 } else { 4 };
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn references_of_an_access_with_empty_caches() -> Result {
+    fn an_uncached_access_makes_24_or_35_references() -> Result {
         assert_eq!(references(Levels::Four)?, 4 * (4 + 1) + 4);
         assert_eq!(references(Levels::Four)?, 24);
         assert_eq!(references(Levels::Five)?, 5 * (5 + 1) + 5);

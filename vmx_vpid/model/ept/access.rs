@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module describes accesses to guest-physical addresses: what an access needs of an EPT, and
-//! what the CPU reports when it does not get that.
+//! This module defines accesses to guest-physical addresses: the rights that an access needs, and
+//! the exit qualification that the CPU writes if the EPT does not give these rights.
 //!
 //! Source: the manual's chapter on the extended page-table mechanism, "EPT Violations", and the
 //! chapter on VM exits, the exit qualification for EPT violations.
@@ -17,10 +17,10 @@ use crate::{
     paging::permission::AccessKind, //
 };
 
-/// What a guest's own page tables say of the page that it accesses.
+/// The rights that a guest's own page tables give for the accessed page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Linear {
-    /// Accesses of user mode are permitted: it is a user-mode linear address.
+    /// User-mode accesses are permitted: the address is a user-mode linear address.
     pub(crate) user: bool,
     /// Writes are permitted.
     pub(crate) writable: bool,
@@ -29,7 +29,7 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// What holds for every address when the guest has paging off.
+    /// The rights of every address when the guest has paging off.
     pub(crate) const UNPAGED: Self = Self {
         user: true,
         writable: true,
@@ -37,33 +37,32 @@ impl Linear {
     };
 }
 
-/// What a guest-physical address is accessed for.
+/// The purpose of an access to a guest-physical address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// It is what a linear address stands for.
+    /// The access is to the translation of a linear address.
     Page(Linear),
-    /// An entry of the guest's page tables is there, on the way to what a linear address stands
-    /// for.
+    /// The access is to an entry of the guest's page tables, to translate a linear address.
     Table,
-    /// No linear address has to do with it, as when CR3 is loaded and four PDPTEs with it.
+    /// No linear address is involved, for example when a load of CR3 loads the four PDPTEs.
     Physical,
 }
 
 /// An access to a guest-physical address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
-    /// What it does.
+    /// The kind of the access.
     pub(crate) kind: AccessKind,
-    /// What for.
+    /// The purpose of the access.
     pub(crate) stage: Stage,
 }
 
 impl Access {
-    /// Returns what every entry on the way has to permit.
+    /// Returns the rights that every entry on the way has to give.
     ///
-    /// An entry of the guest's page tables is read, and written to when its accessed or dirty flag
-    /// is to be set.  Where EPT entries have such flags (`accessed_dirty`), each access to one is
-    /// taken for both.
+    /// The CPU reads an entry of the guest's page tables, and writes the entry to set the accessed
+    /// or dirty flag.  If EPT entries have such flags (`accessed_dirty`), each access to a guest's
+    /// entry counts as a read and a write.
     #[inline]
     pub(crate) fn needs(self, rules: Rules, accessed_dirty: bool) -> Rights {
         let user = matches!(self.stage, Stage::Page(Linear { user: true, .. }));
@@ -79,11 +78,11 @@ impl Access {
 }
 
 impl Qualification {
-    /// Builds what the CPU writes for a violation.
+    /// Builds the exit qualification of a violation.
     ///
-    /// `needed` is what the access needs; `granted` what all the entries permit that were used, or
-    /// [`Rights::NONE`] if one is not present.  What depends on the instruction and not on the
-    /// walk, as NMIs and shadow stacks, is left 0.
+    /// `needed` has the rights that the access needs; `granted` has the rights that all used
+    /// entries give, or [`Rights::NONE`] if an entry is not present.  Bits that depend on the
+    /// instruction and not on the walk, such as those for NMIs and shadow stacks, are 0.
     #[inline]
     pub(crate) fn for_walk(rules: Rules, stage: Stage, needed: Rights, granted: Rights) -> Self {
         let qualification = Self::from_raw(0)
@@ -104,7 +103,7 @@ impl Qualification {
         }
     }
 
-    /// Adds what only some CPUs tell.
+    /// Adds the bits that only CPUs with advanced exit information report.
     fn with_advanced(self, rules: Rules, linear: Linear) -> Self {
         if !rules.advanced_exit_info() {
             return self;
@@ -132,7 +131,7 @@ mod tests {
         Rules::new(caps, MaxPhyAddr::new(46), mbec)
     }
 
-    /// A linear address by bits 11:9 of a qualification.
+    /// Returns a linear address from bits 11:9 of a qualification.
     fn linear(bits: u64) -> Linear {
         Linear {
             user: bits & 1 << 9 != 0,
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_that_an_access_needs() {
+    fn needed_rights_follow_kind_stage_and_flags() {
         const R: u64 = 1;
         const W: u64 = 2;
         let user = Stage::Page(Linear::UNPAGED);
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn qualification_that_the_cpu_writes() {
+    fn a_qualification_has_needed_and_granted_rights() {
         let read_write = Rights::READ.or(Rights::WRITE);
         for (needed, low) in [
             (Rights::READ, 1),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module is the memory for the tables of an EPT in tests.
+//! An arena holds the tables of an EPT, for tests.
 //!
-//! It records every access, and can run out.  A freed table is overwritten: a use of it finds
-//! entries that nothing wrote.
+//! The arena logs each operation, and can run out of tables.  A freed table is overwritten with
+//! misconfigured entries, so that a use after free shows.
 
 use super::{
     build::Memory,
@@ -21,41 +21,41 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Where the first table is.
+/// The address of the first table.
 const BASE: u64 = 0x12_3400_0000;
 
-/// What fills a table that no one has: a misconfiguration at every level.
+/// Fills a free table: a misconfiguration at every level.
 const POISON: u64 = 0x7ff;
 
-/// What was done.
+/// An operation on the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A table was taken, and is all zeroes.
+    /// A table was allocated, with zeroes.
     Allocate(Hpa),
     /// An entry was replaced.
     Write(Hpa, u64),
-    /// A flush was made.
+    /// All entries of an EP4TA were invalidated.
     Invalidate(Ep4ta),
-    /// A table was given back.
+    /// A table was freed.
     Free(Hpa),
 }
 
-/// The memory.
+/// Memory for tables.
 pub(crate) struct Arena {
-    /// What is in it, table after table.
+    /// The words of all tables, table after table.
     words: KVVec<u64>,
-    /// Which tables are in use.
+    /// The tables that are in use.
     used: KVVec<bool>,
-    /// How many more tables there are.
+    /// How many more tables can be allocated.
     pub(crate) left: usize,
-    /// What was done since this was emptied last.
+    /// The operations since the log was last cleared.
     pub(crate) log: KVVec<Event>,
-    /// Flags that a CPU sets in the entry at an address just before it is replaced, once.
+    /// Flags that a CPU sets in the entry at an address just before the entry is replaced, once.
     pub(crate) race: Option<(Hpa, u64)>,
 }
 
 impl Arena {
-    /// Takes room for so many tables.
+    /// Makes an arena for `tables` tables.
     pub(crate) fn new(tables: usize) -> Result<Self> {
         Ok(Self {
             words: KVVec::from_elem(POISON, tables * ENTRIES, GFP_KERNEL)?,
@@ -66,17 +66,17 @@ impl Arena {
         })
     }
 
-    /// Returns how many tables are in use.
+    /// Returns the number of tables in use.
     pub(crate) fn used(&self) -> usize {
         self.used.iter().filter(|&&used| used).count()
     }
 
-    /// Returns what is in all tables.
+    /// Returns the words of all tables.
     pub(crate) fn words(&self) -> &[u64] {
         &self.words
     }
 
-    /// Makes a copy of what is in all tables; there are no more than these.
+    /// Makes a copy of all tables; the copy can allocate no more tables.
     pub(crate) fn copy(&self) -> Result<Self> {
         let mut copy = Self::new(self.used.len())?;
         copy.words.copy_from_slice(&self.words);
@@ -85,26 +85,26 @@ impl Arena {
         Ok(copy)
     }
 
-    /// Returns how many entries were replaced.
+    /// Returns the number of replaced entries.
     pub(crate) fn writes(&self) -> usize {
         let writes = |event: &&Event| matches!(event, Event::Write(..));
         self.log.iter().filter(writes).count()
     }
 
-    /// Sets an entry, whatever it was.
+    /// Sets an entry, regardless of the old value.
     pub(crate) fn write(&mut self, at: Hpa, entry: u64) {
         let place = Self::place(at);
         self.words[place] = entry;
     }
 
-    /// Notes what was done.
+    /// Logs an operation.
     fn note(&mut self, event: Event) {
         let noted = self.log.push(event, GFP_KERNEL);
         assert!(noted.is_ok());
     }
 
-    /// Does once more to a copy what was done to the original; returns whether a table was changed
-    /// that was there when the copy was made.
+    /// Repeats an operation of the original on a copy; returns whether the operation changed a
+    /// table that was in use when the copy was made.
     pub(crate) fn replay(&mut self, event: Event) -> bool {
         match event {
             Event::Allocate(table) => {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module builds and changes an EPT.
+//! This module builds and changes EPTs.
 //!
-//! A range of addresses is mapped, unmapped or protected, or remapped by smaller or larger pages.
-//! A page that a range covers in part is split first.  Each change is made whole or not at all, and
-//! returns the flush that it needs: [`super::flush_needed`].  [`super::transaction`] makes the
-//! change.
+//! An operation maps, unmaps or protects a range of addresses, or makes a range of smaller or
+//! larger pages.  A page that the range covers in part is split first.  An operation takes effect
+//! completely or not at all, and returns the flush that is pending: [`super::flush_needed`].
+//! [`super::transaction`] changes the entries.
 //!
-//! One task at a time changes an EPT; CPUs may use it at any time.
+//! One task at a time changes an EPT; CPUs may use the EPT at any time.
 
 use super::{
     flush_needed::Change,
@@ -40,19 +40,19 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Where tables come from, and the CPUs that use them.
+/// The memory of tables, and the CPUs that use the tables.
 pub(crate) trait Memory: Tables {
-    /// Returns the memory of a table, all zeroes, that no one else has.
+    /// Allocates a table, with zeroes.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
     fn allocate(&mut self) -> Result<Hpa>;
 
-    /// Takes back the memory of a table.
+    /// Frees a table.
     fn free(&mut self, table: Hpa);
 
-    /// Drops all that is tagged by an EP4TA, on each CPU that may have it cached.
+    /// Invalidates all mappings tagged by an EP4TA, on each CPU that may have such mappings cached.
     fn invalidate(&mut self, context: Ep4ta);
 }
 
@@ -60,28 +60,28 @@ pub(crate) trait Memory: Tables {
 ///
 /// # Invariants
 ///
-/// It begins and ends at pages of 4 KiB, and is not empty.
+/// The range begins and ends at multiples of 4 KiB, and is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     /// The first address.
     start: u64,
-    /// The first address behind it.
+    /// The first address behind the range.
     end: u64,
 }
 
 impl Range {
-    /// Takes so many bytes from an address on.
+    /// Makes a range of `bytes` bytes from an address on.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] when it is none: see the invariants.
+    /// [`EINVAL`] if the range is empty, is not made of pages of 4 KiB, or wraps around.
     pub(crate) fn new(start: Gpa, bytes: u64) -> Result<Self> {
         let start = start.into_raw();
         let end = start.checked_add(bytes).ok_or(EINVAL)?;
         if bytes == 0 || (start | bytes) & (TABLE_SIZE - 1) != 0 {
             return Err(EINVAL);
         }
-        // INVARIANT: Checked.
+        // INVARIANT: The checks above returned for an empty or unaligned range.
         Ok(Self { start, end })
     }
 
@@ -90,26 +90,26 @@ impl Range {
         Gpa::new(self.end - 1)
     }
 
-    /// Returns how many bytes it has.
+    /// Returns the size in bytes.
     fn bytes(self) -> u64 {
         self.end - self.start
     }
 
-    /// Returns whether it has all addresses that an entry of this level is for.
+    /// Returns whether the range contains all addresses of an entry of a level.
     pub(crate) fn covers(self, level: Level, gpa: Gpa) -> bool {
         let first = gpa.into_raw();
         self.start <= first && first.saturating_add(level.span()) <= self.end
     }
 
-    /// Returns whether it has any of them.
+    /// Returns whether the range contains any address of an entry of a level.
     pub(crate) fn touches(self, level: Level, gpa: Gpa) -> bool {
         let first = gpa.into_raw();
         first < self.end && self.start < first.saturating_add(level.span())
     }
 
-    /// Returns for which addresses a table has entries that the range has a part in.
+    /// Returns the first addresses of a table's entries that the range touches.
     ///
-    /// The table is of this level, and its first entry is for `first`.
+    /// The table has this level, and its first entry is for `first`.
     pub(crate) fn entries(self, level: Level, first: Gpa) -> impl Iterator<Item = Gpa> {
         let first = first.into_raw();
         let table = level.span().saturating_mul(ENTRIES as u64);
@@ -121,53 +121,54 @@ impl Range {
     }
 }
 
-/// What a range is mapped to.
+/// The target of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// Where its first page is.
+    /// The host-physical address of the first page.
     pub(crate) hpa: Hpa,
     /// The memory type.
     pub(crate) memory_type: MemoryType,
-    /// What is permitted.
+    /// The rights.
     pub(crate) rights: Rights,
 }
 
-/// What is done to a range.
+/// An operation on a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// Each page is mapped; the first address of the range to that of the target.
+    /// Maps each page; the first address of the range gets the first address of the target.
     Map(Target),
-    /// Each page gets the marker of device registers.
+    /// Gives each page the marker of device registers.
     Mmio,
-    /// Nothing is left.
+    /// Unmaps all pages.
     Unmap,
-    /// What is mapped permits this and nothing else.
+    /// Gives mapped pages these rights.
     Protect(Rights),
-    /// What is mapped is so by pages of this level or of lower ones.
+    /// Splits mapped pages into pages of this level or of lower levels.
     Split(Level),
 }
 
 /// The change of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It stays as it is.
+    /// The entry stays unchanged.
     Keep,
-    /// It is replaced.
+    /// The entry is replaced.
     Put(Entry),
-    /// It is to refer to a table, and that is where the change is made.
+    /// The entry has to refer to a table, and the table's entries are changed.
     Descend,
 }
 
 impl Operation {
-    /// Decides the change of an entry for the addresses from `gpa` on, some of which are in the
+    /// Decides on the change of an entry for the addresses from `gpa` on, some of which are in the
     /// range.
     ///
-    /// At the lowest level nothing descends: a range covers a page of 4 KiB, or has no part in it.
+    /// No entry of the lowest level descends: a range contains a page of 4 KiB completely, or not
+    /// at all.
     pub(crate) fn step(self, ept: Ept, range: Range, level: Level, gpa: Gpa, old: Entry) -> Step {
         let covered = range.covers(level, gpa);
         match (self, ept.slot(level, old)) {
             (Self::Map(target), _) if covered => {
-                // Not below the target's own: the range begins no later than this.
+                // `gpa` is not below `range.start`, because the range covers the entry.
                 let offset = gpa.into_raw().wrapping_sub(range.start);
                 let page = target.hpa.into_raw().wrapping_add(offset);
                 if ept.maps(level) && page & level.offset_mask() == 0 {
@@ -191,9 +192,9 @@ impl Operation {
 /// An EPT.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ept {
-    /// What entries mean.
+    /// The rules for entries on this CPU.
     rules: Rules,
-    /// The pointer to it.
+    /// The EPT pointer.
     eptp: Eptp,
 }
 
@@ -214,12 +215,12 @@ impl Ept {
         Ok(Self { rules, eptp })
     }
 
-    /// Returns the pointer by which a CPU uses it.
+    /// Returns the EPT pointer.
     pub(crate) fn pointer(self) -> Eptp {
         self.eptp
     }
 
-    /// Returns what entries mean.
+    /// Returns the rules for entries.
     pub(crate) fn rules(self) -> Rules {
         self.rules
     }
@@ -229,16 +230,16 @@ impl Ept {
         Level::top(self.eptp.levels())
     }
 
-    /// Returns what an entry is there for.
+    /// Returns what an entry refers to.
     ///
-    /// One that is not sound counts as a marker: CPUs find it misconfigured, and cache nothing.
+    /// An unsound entry counts as a marker: CPUs find the entry misconfigured, and cache nothing.
     pub(crate) fn slot(self, level: Level, entry: Entry) -> Slot {
         check(self.rules, level, entry).unwrap_or(Slot::Mmio)
     }
 
-    /// Returns whether pages of this level are used.
+    /// Returns whether the EPT uses pages of this level.
     ///
-    /// Not those that cannot be split into pages of the level below.
+    /// The EPT does not use pages that cannot be split into pages of the level below.
     pub(crate) fn maps(self, level: Level) -> bool {
         self.rules.has_pages(level)
             && level
@@ -246,7 +247,7 @@ impl Ept {
                 .is_none_or(|below| self.rules.has_pages(below))
     }
 
-    /// Returns whether the entry of a page can have these rights, and is present with them.
+    /// Returns whether a page's entry with these rights is sound and present.
     fn has_rights(self, rights: Rights) -> bool {
         let page = Entry::page(Level::Pt, Hpa::new(0), MemoryType::WriteBack, rights);
         matches!(self.slot(Level::Pt, page), Slot::Page(_))
@@ -261,7 +262,7 @@ impl Ept {
         }
     }
 
-    /// Makes a change, or none.
+    /// Executes an operation, completely or not at all.
     fn change(
         self,
         memory: &mut impl Memory,
@@ -272,12 +273,13 @@ impl Ept {
         Transaction::new(self, memory, range).make(operation)
     }
 
-    /// Maps a range, in place of what was mapped there, by the largest pages that there are.
+    /// Maps a range by the largest possible pages; replaces earlier mappings.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] for addresses that the EPT does not translate, or that the CPU does not have, for
-    /// a target that is no multiple of 4 KiB, and for rights that an entry cannot have; [`ENOMEM`].
+    /// [`EINVAL`] for addresses that the EPT does not translate or that the CPU does not have, for
+    /// a target that is not a multiple of 4 KiB, and for rights that an entry cannot have;
+    /// [`ENOMEM`].
     pub(crate) fn map(
         self,
         memory: &mut impl Memory,
@@ -295,7 +297,7 @@ impl Ept {
         self.change(memory, range, Operation::Map(target))
     }
 
-    /// Makes each access to a range exit by a misconfiguration.
+    /// Makes each access to a range exit by an EPT misconfiguration.
     ///
     /// # Errors
     ///
@@ -304,7 +306,7 @@ impl Ept {
         self.change(memory, range, Operation::Mmio)
     }
 
-    /// Takes away what a range is mapped to.
+    /// Unmaps a range.
     ///
     /// # Errors
     ///
@@ -313,12 +315,12 @@ impl Ept {
         self.change(memory, range, Operation::Unmap)
     }
 
-    /// Changes what is permitted where something is mapped.
+    /// Changes the rights of mapped pages.
     ///
     /// # Errors
     ///
     /// [`EINVAL`] for addresses that the EPT does not translate, and for rights that an entry
-    /// cannot have: to permit nothing is to unmap; [`ENOMEM`].
+    /// cannot have (to remove all rights, unmap the range); [`ENOMEM`].
     pub(crate) fn protect(
         self,
         memory: &mut impl Memory,
@@ -331,9 +333,9 @@ impl Ept {
         self.change(memory, range, Operation::Protect(rights))
     }
 
-    /// Makes what is mapped be mapped by pages of this level or of lower ones.
+    /// Splits mapped pages into pages of this level or of lower levels.
     ///
-    /// Pages that the range covers in part are split likewise.
+    /// Pages that the range covers in part are split too.
     ///
     /// # Errors
     ///
@@ -342,9 +344,9 @@ impl Ept {
         self.change(memory, range, Operation::Split(to))
     }
 
-    /// Makes what is mapped be mapped by as few pages as can be, and frees tables that are empty.
+    /// Maps a range by as few pages as possible, and frees empty tables.
     ///
-    /// Only what the range covers as a whole is put together.
+    /// Only tables that the range covers completely are merged.
     ///
     /// # Errors
     ///
@@ -354,9 +356,10 @@ impl Ept {
         Transaction::new(self, memory, range).merge()
     }
 
-    /// Takes the whole EPT away.
+    /// Returns all tables of the EPT, the root included, as a change that frees the tables after a
+    /// flush.
     ///
-    /// No CPU may be given its pointer any more.
+    /// No CPU may be given the EPT pointer afterwards.
     ///
     /// # Errors
     ///

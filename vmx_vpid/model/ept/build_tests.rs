@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! These tests of [`super::build`] make one change at a time; [`super::sequence_tests`] makes
-//! changes in any order.
+//! These tests of [`super::build`] test one operation at a time; [`super::sequence_tests`] tests
+//! operations in any order.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_build)]
@@ -34,7 +34,8 @@ mod tests {
         for (caps, start, hpa, bytes, pages) in [
             (full, GIB, 5 * GIB, bytes, [1, 2, 3]),
             (no_1g, GIB, 5 * GIB, bytes, [0, 514, 3]),
-            // The target may have less alignment than the range, and the range less than it.
+            // The target may be less aligned than the range, and the range less aligned than the
+            // target.
             (full, GIB, 5 * GIB + MIB_2, GIB, [0, 512, 0]),
             (full, MIB_2, KIB_4, MIB_2, [0, 0, 512]),
             (full, KIB_4, MIB_2 + KIB_4, 2 * MIB_2, [0, 1, 512]),
@@ -57,12 +58,12 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_covered_in_part_is_split_no_further_than_needed() -> Result {
+    fn a_partly_covered_page_is_split_no_further_than_needed() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         assert_eq!(count(ept, &mut arena), ([1, 0, 0], 2));
         ept.unmap(&mut arena, range(MIB_2 - KIB_4, 2 * KIB_4 + MIB_2)?)?
             .complete_flush(&mut arena);
-        // Three pages of 2 MiB have a part in it: the second is gone as a whole.
+        // The range touches three pages of 2 MiB, and covers the second page completely.
         assert_eq!(count(ept, &mut arena), ([0, 509, 511 + 511], 5));
         assert_eq!(
             leads_to(ept, &mut arena, MIB_2 - KIB_4 - 1),
@@ -78,16 +79,16 @@ mod tests {
     }
 
     #[test]
-    fn split_and_merge() -> Result {
+    fn splitting_needs_no_flush_and_merging_needs_one() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         for (to, pages) in [(Level::Pd, [0, 512, 0]), (Level::Pt, [0, 511, 512])] {
             let change = ept.split(&mut arena, range(MIB_2, KIB_4)?, to)?;
-            // The same is said, if by other entries.
+            // The new entries translate like the old one.
             assert_eq!(change.needs(), Needs::Nothing);
             change.complete_flush(&mut arena);
             assert_eq!(count(ept, &mut arena).0, pages);
         }
-        // Nothing is left to be split, and a part is not put together.
+        // There is nothing left to split, and a partly covered page is not merged.
         ept.split(&mut arena, range(0, 2 * MIB_2)?, Level::Pd)?
             .complete_flush(&mut arena);
         ept.merge(&mut arena, range(MIB_2, MIB_2 - KIB_4)?)?
@@ -99,7 +100,7 @@ mod tests {
             change.complete_flush(&mut arena);
             assert_eq!(count(ept, &mut arena).0, pages);
         }
-        // From small pages to a large one at once, and nothing at all to no table.
+        // Small pages are merged to a large page in one step; tables without entries are freed.
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
             .complete_flush(&mut arena);
         arena.log.clear();
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn only_equal_entries_are_merged() -> Result {
+    fn only_alike_pages_are_merged() -> Result {
         let one = range(MIB_2 + 7 * KIB_4, KIB_4)?;
         let whole = range(MIB_2, MIB_2)?;
         let uncacheable = Target {
@@ -124,7 +125,7 @@ mod tests {
             ..to(5 * MIB_2 + 7 * KIB_4, RW)
         };
         for target in [
-            // Of other rights, elsewhere, of another memory type; then as it was.
+            // Other rights, another address, another memory type; at last the original entry.
             Some(to(5 * MIB_2 + 7 * KIB_4, Rights::READ)),
             Some(to(5 * MIB_2 + 8 * KIB_4, RW)),
             Some(uncacheable),
@@ -146,7 +147,7 @@ mod tests {
             };
             assert_eq!(count(ept, &mut arena).0, expected);
         }
-        // Pages in a row that do not begin where a large one can.
+        // Consecutive pages that do not begin where a large page can begin.
         let (ept, mut arena) = empty()?;
         ept.map(&mut arena, whole, to(KIB_4, RW))?
             .complete_flush(&mut arena);
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_ranges_are_refused() -> Result {
+    fn invalid_arguments_are_refused() -> Result {
         assert_eq!(Range::new(Gpa::new(0), 0), Err(EINVAL));
         assert_eq!(Range::new(Gpa::new(1), KIB_4), Err(EINVAL));
         assert_eq!(Range::new(Gpa::new(0), KIB_4 + 1), Err(EINVAL));
@@ -167,7 +168,7 @@ mod tests {
         let ept = Ept::new(rules(caps), Levels::Four, true, &mut arena)?;
         let refused = |change: Result<Change>| change.err() == Some(EINVAL);
         let (first, last) = (range(0, KIB_4)?, range((1 << 48) - KIB_4, KIB_4)?);
-        // Beyond four levels, in part or as a whole.
+        // The range is beyond four levels, in part or completely.
         for beyond in [range(1 << 48, KIB_4)?, range((1 << 48) - KIB_4, 2 * KIB_4)?] {
             let acts: [Act; 4] = [MAP, MARK, UNMAP, PROTECT_R];
             for act in acts {
@@ -176,7 +177,8 @@ mod tests {
             assert!(refused(ept.split(&mut arena, beyond, Level::Pt)));
             assert!(refused(ept.merge(&mut arena, beyond)));
         }
-        // No memory of this CPU's; no page; no rights that an entry can have.
+        // The address is beyond the CPU's, the target is unaligned, or no entry can have the
+        // rights.
         for target in [
             to(1 << 46, RW),
             to(1 << 63, RW),
@@ -201,19 +203,19 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_allocated_on_demand() -> Result {
+    fn a_page_mapped_at_its_violation_needs_no_flush() -> Result {
         let (ept, mut arena) = empty()?;
         for (kind, rights, gpa) in [
             (Read, Rights::READ, GIB),
             (Write, RW, MIB_2 + 0x123),
             (Fetch, RX, 5 * GIB + KIB_4),
-            // Once more, for what the page does not permit yet.
+            // A second violation of the first page, which does not permit a write yet.
             (Write, RW, GIB + 0xfff),
         ] {
             let Outcome::Violation(found, _) = look(ept, &mut arena, gpa, kind) else {
                 panic!();
             };
-            // What the handler of the violation knows, and does.
+            // A violation's handler knows the error code, and maps the page.
             let error = found.error_code(false);
             assert_eq!(
                 (error.write(), error.fetch()),
@@ -250,7 +252,7 @@ mod tests {
         }
         assert!(leads_to(ept, &mut arena, MIB_2).is_some());
         assert!(leads_to(ept, &mut arena, MIB_2 + 2 * KIB_4).is_some());
-        // It stays when what is around it changes, and goes when it is unmapped.
+        // The marker stays when the surroundings change, and goes when the page is unmapped.
         ept.protect(&mut arena, range(0, GIB)?, Rights::READ)?
             .complete_flush(&mut arena);
         assert_eq!(last(ept, &mut arena, MIB_2 + KIB_4).1, 0b110);
@@ -260,9 +262,9 @@ mod tests {
     }
 
     #[test]
-    fn entries_have_the_purpose_of_their_slot() {
+    fn check_classifies_entries() {
         let none = EptVpidCap::from(0);
-        // A marker is one whatever else is kept in it.
+        // A marker stays a marker whatever its other bits are.
         let full = !Rights::ALL.into_raw();
         for (entry, found) in [
             (full, Ok(Slot::Empty)),
@@ -283,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_could_not_be_split_is_not_used() -> Result {
+    fn a_page_that_cannot_be_split_is_not_used() -> Result {
         let full = EptVpidCap::from(u64::MAX);
         let mut arena = Arena::new(1)?;
         let ept = Ept::new(rules(full), Levels::Four, false, &mut arena)?;
@@ -330,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_not_well_formed_is_found() -> Result {
+    fn survey_finds_an_unsound_entry() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
             .complete_flush(&mut arena);
@@ -355,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn unmapped_ranges_are_merged_when_mapped_again() -> Result {
+    fn destroy_frees_all_tables_after_the_flush() -> Result {
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, KIB_4)?, Level::Pt)?
             .complete_flush(&mut arena);

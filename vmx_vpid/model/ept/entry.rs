@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module has the constructors of entries, and further functions of levels and rules that only
-//! the builder of EPTs needs.
+//! This module has the parts of entries, levels and rules that only the builder of EPTs needs:
+//! constructors, and steps upwards.
 //!
 //! vmx_vpid.ko reads entries and makes none.
 
@@ -23,18 +23,18 @@ impl Entry {
     /// The entry that refers to nothing.
     pub(crate) const NONE: Self = Self::from_raw(0);
 
-    /// Builds the entry that refers to a table, and takes no right away.
+    /// Builds the entry that refers to a table, with all rights.
     ///
-    /// Bits of the address that are no part of a table's are dropped.  Bit 10 is set too: without
-    /// mode-based execute control it is ignored.
+    /// Bits of the address that are not part of a table's address are dropped.  Bit 10 is set too:
+    /// the CPU ignores the bit without mode-based execute control.
     #[inline]
     pub(crate) const fn table(table: Hpa) -> Self {
         Self::from_raw(table.into_raw() & Self::FRAME_MASK | Rights::ALL.into_raw())
     }
 
-    /// Builds the entry that refers to a page of what an entry of this level covers.
+    /// Builds the entry of this level that refers to a page.
     ///
-    /// Bits of the address that are no part of such a page's are dropped.
+    /// Bits of the address that are not part of the page's address are dropped.
     #[inline]
     pub(crate) fn page(level: Level, page: Hpa, memory_type: MemoryType, rights: Rights) -> Self {
         let frame = page.into_raw() & Self::FRAME_MASK & !level.offset_mask();
@@ -53,7 +53,7 @@ impl Entry {
 pub(crate) const TABLE_SIZE: u64 = 4096;
 
 impl Rights {
-    /// Returns whether all of `needed` is permitted.
+    /// Returns whether these rights include all of `needed`.
     #[inline]
     pub(crate) const fn contains(self, needed: Self) -> bool {
         needed.into_raw() & !self.into_raw() == 0
@@ -64,7 +64,7 @@ impl Level {
     /// All levels, from the top down.
     pub(crate) const ALL: [Self; 5] = [Self::Pml5, Self::Pml4, Self::Pdpt, Self::Pd, Self::Pt];
 
-    /// Returns the level above; none above the highest.
+    /// Returns the level above; `None` for the highest level.
     #[inline]
     pub(crate) const fn above(self) -> Option<Self> {
         match self {
@@ -76,10 +76,10 @@ impl Level {
         }
     }
 
-    /// Returns the addresses of so many entries, from the one that begins at `first`.
+    /// Returns the addresses of `count` consecutive entries; the first entry is for `first`.
     #[inline]
     pub(crate) fn spans(self, first: Gpa, count: usize) -> impl Iterator<Item = Gpa> {
-        // CAST: A table has few entries, and no number of them is above 64 bits.
+        // CAST: `count` is at most the number of entries of a table.
         (0..count as u64)
             .map(move |place| first.into_raw().wrapping_add(place << self.page_bits()))
             .map(Gpa::new)
@@ -93,13 +93,13 @@ impl Rules {
         self.rights.execute_user()
     }
 
-    /// Returns whether violations tell of the guest's page.
+    /// Returns whether the qualification of a violation has the rights of the guest's page.
     #[inline]
     pub(crate) fn advanced_exit_info(self) -> bool {
         self.advanced_exit_info
     }
 
-    /// Returns whether the CPU has a physical address.
+    /// Returns whether a physical address is within the CPU's width.
     #[inline]
     pub(crate) const fn has_address(self, hpa: Hpa) -> bool {
         let beyond = !(Entry::FRAME_MASK | Level::Pt.offset_mask());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module has an EPT in memory for tests, and the changes that tests make to it.
+//! This module has an EPT in memory for tests, and operations on the EPT.
 
 use super::{
     access::*,
@@ -29,7 +29,7 @@ pub(crate) const GIB: u64 = 1 << 30;
 
 pub(crate) const RW: Rights = Rights::READ.or(Rights::WRITE);
 pub(crate) const RX: Rights = Rights::READ.or(Rights::EXECUTE);
-/// What a page permits without mode-based execute control.
+/// All rights of a page without mode-based execute control.
 pub(crate) const RWX: Rights = RW.or(Rights::EXECUTE);
 
 pub(crate) const X: u64 = 1 << 2;
@@ -41,7 +41,7 @@ pub(crate) fn rules(caps: EptVpidCap) -> Rules {
     Rules::new(caps, MaxPhyAddr::new(46), false)
 }
 
-/// An EPT that maps nothing, with flags, on a CPU with all there is.
+/// Returns an EPT that maps nothing, with accessed and dirty flags, on a CPU with all capabilities.
 pub(crate) fn empty() -> Result<(Ept, Arena)> {
     let mut arena = Arena::new(16)?;
     let rules = rules(EptVpidCap::from(u64::MAX));
@@ -53,7 +53,7 @@ pub(crate) fn range(start: u64, bytes: u64) -> Result<Range> {
     Range::new(Gpa::new(start), bytes)
 }
 
-/// Write-back memory from an address on.
+/// Returns a target in write-back memory.
 pub(crate) fn to(hpa: u64, rights: Rights) -> Target {
     Target {
         hpa: Hpa::new(hpa),
@@ -62,12 +62,12 @@ pub(crate) fn to(hpa: u64, rights: Rights) -> Target {
     }
 }
 
-/// An EPT that maps its first GiB to that at 3 GiB.
+/// Returns an EPT that maps the first GiB to the GiB at 3 GiB.
 pub(crate) fn with_gib(rights: Rights) -> Result<(Ept, Arena)> {
     with_gib_by(rules(EptVpidCap::from(u64::MAX)), rights)
 }
 
-/// The same, by certain rules.
+/// Does the same as [`with_gib`], by given rules.
 pub(crate) fn with_gib_by(rules: Rules, rights: Rights) -> Result<(Ept, Arena)> {
     let mut arena = Arena::new(16)?;
     let ept = Ept::new(rules, Levels::Four, true, &mut arena)?;
@@ -92,7 +92,7 @@ pub(crate) fn look(ept: Ept, arena: &mut Arena, gpa: u64, kind: AccessKind) -> O
     )
 }
 
-/// Where an address leads to, if a read is permitted.
+/// Returns the translation of an address, if a read is permitted.
 pub(crate) fn leads_to(ept: Ept, arena: &mut Arena, gpa: u64) -> Option<u64> {
     match look(ept, arena, gpa, AccessKind::Read) {
         Outcome::Translated(found) => Some(found.hpa.into_raw()),
@@ -100,18 +100,18 @@ pub(crate) fn leads_to(ept: Ept, arena: &mut Arena, gpa: u64) -> Option<u64> {
     }
 }
 
-/// The entry that a walk for an address ends at, and its level.
+/// Returns the level and the value of the entry at which a walk ends.
 pub(crate) fn last(ept: Ept, arena: &mut Arena, gpa: u64) -> (Level, u64) {
     let last = match look(ept, arena, gpa, AccessKind::Read) {
         Outcome::Translated(found) => found.last,
         Outcome::Violation(_, last) | Outcome::Misconfiguration(_, last) => last,
-        // None ends so while nothing else happens.
+        // No walk ends like this while no other CPU changes entries.
         Outcome::Retry => return (Level::Pml5, 0),
     };
     (last.level, last.entry.into_raw())
 }
 
-/// How many pages there are of 1 GiB, 2 MiB and 4 KiB, and how many tables.
+/// Returns the number of pages of 1 GiB, 2 MiB and 4 KiB, and the number of tables.
 pub(crate) fn count(ept: Ept, arena: &mut Arena) -> ([usize; 3], usize) {
     let mut pages = [0; 3];
     let tables = survey(ept.rules(), ept.pointer(), arena, |level, _, _, slot| {
@@ -127,7 +127,7 @@ pub(crate) fn count(ept: Ept, arena: &mut Arena) -> ([usize; 3], usize) {
     (pages, arena.used())
 }
 
-/// An EPT, as one looks at it piece by piece.
+/// Returns an EPT in the form that [`crate::ept::cursor`] reads.
 pub(crate) fn tree(ept: Ept) -> Tree {
     Tree {
         rules: ept.rules(),
@@ -136,7 +136,7 @@ pub(crate) fn tree(ept: Ept) -> Tree {
     }
 }
 
-/// Something that is done to a range.
+/// An operation on a range.
 pub(crate) type Act = fn(Ept, &mut Arena, Range) -> Result<Change>;
 
 pub(crate) const MAP: Act = |ept, arena, range| ept.map(arena, range, to(GIB, RW));
@@ -154,7 +154,7 @@ pub(crate) const UNMAP: Act = |ept, arena, range| ept.unmap(arena, range);
 pub(crate) const PROTECT_R: Act = |ept, arena, range| ept.protect(arena, range, Rights::READ);
 pub(crate) const PROTECT_RWX: Act = |ept, arena, range| ept.protect(arena, range, RWX);
 
-/// Where the entry of an address is in its table of a level.
+/// Returns the address of an entry in the table of a level.
 pub(crate) fn locate(ept: Ept, arena: &mut Arena, level: Level, gpa: u64) -> Hpa {
     let gpa = Gpa::new(gpa);
     let mut table = ept.pointer().table();

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module defines the flush that a change of an EPT needs.
+//! This module decides which flush is pending after a change of an EPT.
 //!
-//! CPUs keep translations that they made from entries, and the addresses of tables that the entries
-//! referred to.  What they may keep after an entry was changed decides what has to follow:
+//! CPUs cache translations from entries, and the addresses of tables.  The cached entries that a
+//! change makes stale decide which flush is needed:
 //!
-//! - *An entry became present.* Nothing: no CPU caches an entry that is not present, or
+//! - *An entry became present.*  No flush: CPUs cache no entries that are not present or
 //!   misconfigured.
-//! - *Rights were added.* Nothing: a CPU that uses the old entry raises a violation, which drops
-//!   its mappings of the address.  Then it retries the access.
-//! - *Rights were removed, or the page or its memory type was changed.* A flush: a CPU may use the
-//!   old entry until it is flushed.
-//! - *A table was unlinked.* A flush, whatever the table held: a CPU may read its entries, and set
-//!   flags in them, until it is flushed.  Until then the memory is not free.
+//! - *Rights were added.*  No flush: a CPU that uses the old entry raises an EPT violation.  The
+//!   violation drops the cached mappings of the address, and the guest retries the access.
+//! - *Rights were removed, or the page or its memory type was changed.*  A flush: a CPU may use the
+//!   old entry until the entry is invalidated.
+//! - *A table was unlinked.*  A flush, regardless of the table's contents: a CPU may read the
+//!   table's entries, and may set flags in them, until the flush.  The memory must not be reused
+//!   before.
 //!
-//! The only flush drops the mappings of an EP4TA. INVEPT has no type for an address, and INVVPID
-//! does not drop guest-physical mappings.
-//! Source: the manual's chapter on the extended page-table mechanism and caching translation
-//! information, "Guidelines for Use of the INVEPT Instruction".
+//! The only possible flush invalidates all mappings tagged by an EP4TA.  INVEPT has no type for an
+//! address, and INVVPID does not invalidate guest-physical mappings.  Source: the manual's chapter
+//! on the extended page-table mechanism and caching translation information, "Guidelines for Use of
+//! the INVEPT Instruction".
 
 use super::build::Memory;
 use crate::{
@@ -26,59 +27,59 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// A value that CPUs may use until they are flushed.
+/// A value that CPUs may use until a flush.
 ///
-/// The only way to get at it is to flush them.  If this is dropped instead, the value is leaked,
-/// and no memory is used for two purposes.
+/// The only way to get the value is the flush.  If this is dropped instead, the value leaks, and is
+/// never used twice.
 #[must_use]
 pub(crate) struct Unflushed<T> {
-    /// What it is.
+    /// The value.
     value: T,
-    /// The tag of what they may have cached.
+    /// The tag of the mappings that CPUs may have cached.
     context: Ep4ta,
 }
 
 impl<T> Unflushed<T> {
-    /// Says that something was in use under a tag, and is to be no more.
+    /// Wraps a value that was in use under a tag and is unlinked now.
     pub(crate) fn new(value: T, context: Ep4ta) -> Self {
         Self { value, context }
     }
 
-    /// Makes the flush, and gives back what may be reused then.
+    /// Flushes, and returns the value, which may be reused then.
     ///
-    /// `invalidate` has to drop all that is tagged by the context on each CPU that may have it
-    /// cached, before it returns.
+    /// Before `invalidate` returns, it has to invalidate all mappings tagged by the context, on
+    /// each CPU that may have such mappings cached.
     pub(crate) fn flush(self, invalidate: impl FnOnce(Ep4ta)) -> T {
         invalidate(self.context);
         self.value
     }
 }
 
-/// Which flush is needed.
+/// The flush that a change needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
-    /// None.
+    /// No flush.
     Nothing,
-    /// One of all that is tagged by an EP4TA.
+    /// A flush of all mappings tagged by an EP4TA.
     Context(Ep4ta),
 }
 
-/// A change that was made, and what is owed for it.
-#[must_use = "what was taken away is in use until the change is settled"]
+/// A completed change, and its pending flush.
+#[must_use = "unlinked tables are not freed before complete_flush()"]
 pub(crate) struct Change(Option<Unflushed<KVec<Hpa>>>);
 
 impl Change {
-    /// A change that needs no flush.
+    /// Returns a change that needs no flush.
     pub(crate) fn free() -> Self {
         Self(None)
     }
 
-    /// A change that needs a flush, also if there is no table among what was taken away.
+    /// Returns a change that needs a flush; `tables` are the unlinked tables, if any.
     pub(crate) fn owing(context: Ep4ta, tables: KVec<Hpa>) -> Self {
         Self(Some(Unflushed::new(tables, context)))
     }
 
-    /// Returns which flush is needed.
+    /// Returns the flush that the change needs.
     pub(crate) fn needs(&self) -> Needs {
         match &self.0 {
             None => Needs::Nothing,
@@ -86,7 +87,7 @@ impl Change {
         }
     }
 
-    /// Makes the flush, if one is needed, and gives back the memory of tables that are no more.
+    /// Executes the pending flush, if any, and frees the unlinked tables.
     pub(crate) fn complete_flush(self, memory: &mut impl Memory) {
         let Some(pending) = self.0 else { return };
         let tables = pending.flush(|context| memory.invalidate(context));

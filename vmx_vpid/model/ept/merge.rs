@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module merges a table of an EPT into one entry.
+//! This module merges tables of an EPT into single entries.
 //!
-//! A table whose entries refer to one page after the other, all alike, is equal to the entry of one
-//! large page; a table without a present entry is equal to an empty entry.
+//! A table of consecutive pages with the same attributes translates like the entry of one large
+//! page, and a table without present entries translates like an entry that is not present.
 
 use super::{
     build::{
@@ -31,20 +31,20 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// What the entries of a table have been so far, from the first one on.
+/// The entries of a table so far, from the first entry on.
 #[derive(Clone, Copy)]
 enum Run {
-    /// There were none.
+    /// No entry yet.
     Unknown,
-    /// None was present.
+    /// No entry is present.
     Empty,
-    /// One page after the other, all alike but for flags.
+    /// Consecutive pages, the same except for flags.
     Pages {
-        /// The entry of the first.
+        /// The entry of the first page.
         first: Entry,
-        /// Where it is.
+        /// The address of the first page.
         page: Hpa,
-        /// Where the next one would have to be.
+        /// The address that the next page has to have.
         next: u64,
     },
     /// Anything else.
@@ -52,7 +52,7 @@ enum Run {
 }
 
 impl Run {
-    /// Adds one more entry, of a table of this level.
+    /// Adds an entry, of a table of this level.
     fn with(self, ept: Ept, level: Level, entry: Entry) -> Self {
         match (self, ept.slot(level, entry)) {
             (Self::Unknown | Self::Empty, Slot::Empty) => Self::Empty,
@@ -72,9 +72,9 @@ impl Run {
         }
     }
 
-    /// Returns the entry that says the same as a whole table of them, if there is one.
+    /// Returns the entry that translates like a whole table of these entries, if there is one.
     ///
-    /// Its flags are set: CPUs may go on to set them in the table until the flush.
+    /// The new entry has its flags set: CPUs may set flags in the old table until the flush.
     fn merged(self, ept: Ept, above: Level) -> Option<Entry> {
         match self {
             Self::Empty => Some(Entry::NONE),
@@ -94,10 +94,10 @@ impl Run {
 }
 
 impl<M: Memory> Transaction<'_, M> {
-    /// Drafts that entries of a table are merged, from the lowest level up.
+    /// Records the edits that merge entries of a table, from the lowest level up.
     ///
-    /// Returns the entry that can take the place of the table, if there is one: then nothing is to
-    /// become of the table's own.
+    /// Returns the entry that can replace the table, if there is one; then the table's own entries
+    /// are not edited.
     pub(crate) fn merge_table(
         &mut self,
         table: Hpa,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! These tests change an EPT in any order, and compare it with a flat map of the expected mappings.
+//! This test changes an EPT in any order, and compares the EPT with a flat map of the expected
+//! mappings.
 //!
-//! Ranges begin and end at a few addresses only, so all pages between two of them are alike: the
-//! flat map has one entry for each piece, and still describes every page.
+//! Ranges begin and end at a few addresses only.  All pages between two of these addresses have the
+//! same mapping, so the flat map has one entry for each piece, and covers every page.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_sequence)]
@@ -33,14 +34,14 @@ mod tests {
     };
     use kernel::prelude::*;
 
-    /// Changes of one run.
+    /// The number of changes of one run.
     const STEPS: usize = 300;
-    /// So many tables are enough for most of what happens, and not for all.
+    /// The number of tables: enough for most changes, but not for all.
     const TABLES: usize = 24;
-    /// No change is to write more entries than about these.
+    /// The greatest number of entries that a change writes, approximately.
     const MOST: u64 = 1024;
 
-    /// Where ranges begin and end.
+    /// The addresses where ranges begin and end.
     const BOUNDS: [u64; 18] = [
         0,
         KIB_4,
@@ -63,13 +64,13 @@ mod tests {
     ];
     const PIECES: usize = BOUNDS.len() - 1;
 
-    /// What a piece is mapped to.
+    /// The mapping of a piece.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Flat {
         Nothing,
         Mmio,
         Page {
-            /// By how much a host-physical address is above the guest-physical one.
+            /// The distance from the guest-physical to the host-physical address.
             offset: u64,
             memory_type: MemoryType,
             rights: Rights,
@@ -78,7 +79,7 @@ mod tests {
     use Flat::*;
 
     impl Flat {
-        /// With other rights, if it has any.
+        /// Returns the mapping with other rights, if it has any.
         fn permitting(self, change: impl Fn(Rights) -> Rights) -> Self {
             match self {
                 Page {
@@ -97,12 +98,12 @@ mod tests {
             }
         }
 
-        /// What is there while code is about to be mapped by pages of another size.
+        /// Returns the intermediate mapping while code gets pages of another size.
         fn without_fetches(self) -> Self {
             self.permitting(|rights| rights.and(RW))
         }
 
-        /// Whether who goes by this does nothing that the other forbids.
+        /// Returns whether a user of this mapping does nothing that `other` forbids.
         fn is_within(self, other: Self) -> bool {
             match (self, other) {
                 (Page { rights, .. }, Page { rights: more, .. }) => {
@@ -114,7 +115,7 @@ mod tests {
         }
     }
 
-    /// The map as a walk sees it.
+    /// Returns the mapping that a walk finds.
     fn seen(ept: Ept, arena: &mut Arena, gpa: u64) -> Flat {
         let user = Access {
             kind: Fetch,
@@ -141,7 +142,7 @@ mod tests {
         Nothing
     }
 
-    /// A CPU on which a run is made.
+    /// The CPU of a run.
     #[derive(Clone, Copy)]
     struct Cpu {
         levels: Levels,
@@ -150,7 +151,7 @@ mod tests {
         accessed_dirty: bool,
     }
 
-    /// A run.
+    /// The state of a run.
     struct RandomSteps {
         random: Random,
         ept: Ept,
@@ -171,7 +172,7 @@ mod tests {
             })
         }
 
-        /// Rights that an entry can have on this CPU.
+        /// Chooses rights that an entry can have on this CPU.
         fn rights(&mut self) -> Rights {
             loop {
                 let raw = self.random.index(8) | self.random.index(2) << 10;
@@ -184,7 +185,7 @@ mod tests {
             }
         }
 
-        /// A target for a range: as well aligned as 1 GiB, 2 MiB or 4 KiB.
+        /// Chooses a target for a range, aligned to 1 GiB, 2 MiB or 4 KiB.
         fn target(&mut self, start: u64) -> (Target, u64) {
             let size = self.random.one_of(&[KIB_4, MIB_2, GIB]);
             let offset = size * (1 + self.random.index(3) as u64);
@@ -204,7 +205,7 @@ mod tests {
             (target, page)
         }
 
-        /// Makes some change; returns what ought to be mapped then, unless it failed.
+        /// Makes a random change; returns the expected mapping, unless the change failed.
         fn act(&mut self) -> Result<(Change, [Flat; PIECES])> {
             let first = self.random.index(PIECES);
             let behind = first + 1 + self.random.index(PIECES - first);
@@ -249,7 +250,7 @@ mod tests {
             Ok((change, flat))
         }
 
-        /// Looks at the first page of each piece, at the last and at one between.
+        /// Checks the first page, the last page and a middle page of each piece.
         fn check(&mut self) {
             for (piece, &expected) in self.flat.iter().enumerate() {
                 let (start, end) = (BOUNDS[piece], BOUNDS[piece + 1]);
@@ -259,8 +260,8 @@ mod tests {
             }
         }
 
-        /// Looks at each state in which CPUs could find the EPT: a piece is as it was, or as it
-        /// will be, or of these without a right to fetch.
+        /// Checks each state in which CPUs could find the EPT: the mapping of a piece is the old or
+        /// the new one, or either of these without the right to fetch.
         fn check_steps(&mut self, mut copy: Arena, after: &[Flat; PIECES]) {
             for &event in &*self.arena.log {
                 if !copy.replay(event) {
@@ -276,9 +277,9 @@ mod tests {
             }
         }
 
-        /// Makes a change, and looks at what came of it.
+        /// Makes a change, and checks the result.
         fn step(&mut self, count: usize) -> Result {
-            // Every so often memory runs out on the way.
+            // Every eighth change may run out of memory.
             let left = self.arena.left;
             if count & 7 == 0 {
                 self.arena.left = left.min(self.random.index(3));
@@ -312,8 +313,8 @@ mod tests {
             Ok(())
         }
 
-        /// Looks at what is owed for a change, and settles it; `lost` tells whether something was
-        /// taken away.
+        /// Checks which flush a change needs, and completes the flush; `lost` is set if a mapping
+        /// lost something.
         fn complete_flush(&mut self, change: Change, lost: bool) {
             let show = |_, _, _, _| {};
             let tables = survey(self.ept.rules(), self.ept.pointer(), &mut self.arena, show);
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn any_sequence_of_changes_equals_a_flat_map() -> Result {
+    fn any_sequence_of_changes_matches_a_flat_map() -> Result {
         let full = EptVpidCap::from(u64::MAX);
         for (levels, caps, mbec, accessed_dirty) in [
             (Levels::Four, full, false, true),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module visits all of an EPT at once, for the models and for tests.
+//! A survey visits all entries of an EPT at once, for the models and for tests.
 //!
-//! It ends at the first entry that is not well formed.  [`crate::ept::cursor`] visits the EPT of a
-//! running guest.
+//! A survey ends at the first unsound entry.  For the EPT of a running guest there is
+//! [`crate::ept::cursor`].
 
 use super::walk::Tables;
 use crate::{
@@ -27,27 +27,27 @@ use crate::{
     }, //
 };
 
-/// An entry that no sound EPT has.
+/// An unsound entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unsound {
-    /// What is wrong with it.
+    /// The reason why the entry is unsound.
     pub(crate) misconfig: Misconfig,
     /// The level of its table.
     pub(crate) level: Level,
-    /// The first address that it is used for.
+    /// The first address of the entry.
     pub(crate) gpa: Gpa,
     /// The entry.
     pub(crate) entry: Entry,
 }
 
-/// Shows each present entry of an EPT, a table's before those in the table, in the order of
-/// addresses; returns how many tables there are.
+/// Visits each present entry of an EPT in the order of addresses, a table's entry before the
+/// entries in the table; returns the number of tables.
 ///
-/// The tables may be in use: each entry is read once, and what it was at that time counts.
+/// The tables may be in use: each entry is read once, and the value read counts.
 ///
 /// # Errors
 ///
-/// The first entry that is not sound; it is the last one that was looked at.
+/// The first unsound entry, which is the last entry read.
 pub(crate) fn survey(
     rules: Rules,
     eptp: Eptp,
@@ -58,7 +58,7 @@ pub(crate) fn survey(
     survey_table(rules, top, eptp.table(), Gpa::new(0), tables, &mut show)
 }
 
-/// Does it for one table and those below; calls itself once for each level.
+/// Visits one table and the tables below; recurses once per level.
 fn survey_table(
     rules: Rules,
     level: Level,

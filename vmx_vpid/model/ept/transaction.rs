@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module changes an EPT in two phases.
+//! A transaction changes an EPT.
 //!
-//! In the first phase new tables are made and filled where no CPU sees them, and the changes of
-//! entries that CPUs may see are collected.  This phase can fail, and then nothing has changed.  In
-//! the second phase each of those entries is replaced by one 64-bit store, which cannot fail.  A
-//! CPU finds the old mapping or the new one, and nothing in between.
+//! The first phase allocates and fills new tables where no CPU sees them, and records the edits of
+//! entries that CPUs may see.  This phase can fail, and then nothing has changed.  The second phase
+//! replaces each of those entries in one step of 64 bits, and cannot fail.  A CPU finds either the
+//! old or the new entry.
 //!
-//! There is one exception.  Some CPUs stop with a machine check when they find code translated by a
-//! large page and by a small one at once (CVE-2018-12207).  So where code gets pages of another
-//! size, the right to fetch is removed first, and flushed from all caches.  A fetch in between ends
-//! in a violation, and is retried when the change is complete.
+//! There is one exception.  Some CPUs raise a machine check if code is translated by a large page
+//! and by a small page at once (CVE-2018-12207).  So, before code gets pages of another size, the
+//! transaction removes the right to fetch and flushes: a fetch in between raises an EPT violation,
+//! and the guest retries the fetch after the change.
 
 use super::{
     build::{
@@ -39,7 +39,7 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Accessed and dirty flag: what the CPU itself sets in an entry, at any time.
+/// The accessed and dirty flags, which the CPU may set in an entry at any time.
 pub(crate) const FLAGS: u64 = Entry::ACCESSED_MASK | Entry::DIRTY_MASK;
 
 impl Entry {
@@ -54,7 +54,7 @@ impl Entry {
         self.with_execute(false).with_execute_user(false)
     }
 
-    /// Returns the entry of a page of another size, or elsewhere, that is like this one.
+    /// Returns an entry with the same attributes, for a page of another size or at another address.
     pub(crate) fn relocated(self, level: Level, page: Hpa) -> Self {
         let others = self.into_raw() & !Self::FRAME_MASK;
         Self::from_raw(others | page.into_raw() & Self::FRAME_MASK).with_large(level != Level::Pt)
@@ -71,38 +71,38 @@ impl Entry {
     }
 }
 
-/// What is to become of an entry that CPUs may see.
+/// The edit of an entry that CPUs may see.
 pub(crate) struct Edit {
-    /// Where it is.
+    /// The address of the entry.
     at: Hpa,
     /// The level of its table.
     level: Level,
-    /// What it was when the draft was made; CPUs may have set flags since.
+    /// The value when the edit was recorded; CPUs may have set flags since.
     old: Entry,
-    /// What it is to be.
+    /// The new value.
     new: Entry,
 }
 
-/// A change that is being made.
+/// A change in progress.
 pub(crate) struct Transaction<'a, M> {
     /// The EPT.
     pub(crate) ept: Ept,
-    /// Where its tables are.
+    /// The memory of the tables.
     pub(crate) memory: &'a mut M,
-    /// The addresses that the change is for.
+    /// The range of the change.
     pub(crate) range: Range,
-    /// What is to become of entries that CPUs may see.
+    /// The edits of entries that CPUs may see.
     pub(crate) edits: KVec<Edit>,
     /// Tables that no CPU has seen.
     fresh: KVec<Hpa>,
-    /// Tables that are linked no more once the edits are made.
+    /// Tables that the edits unlink.
     pub(crate) unlinked: KVec<Hpa>,
-    /// Whether CPUs may have cached what will be no more.
+    /// CPUs may have cached mappings that the change makes stale.
     pub(crate) stale: bool,
 }
 
 impl<'a, M: Memory> Transaction<'a, M> {
-    /// Starts with nothing.
+    /// Starts a transaction without edits.
     pub(crate) fn new(ept: Ept, memory: &'a mut M, range: Range) -> Self {
         Self {
             ept,
@@ -115,22 +115,22 @@ impl<'a, M: Memory> Transaction<'a, M> {
         }
     }
 
-    /// Makes a change.
+    /// Executes an operation.
     pub(crate) fn make(mut self, operation: Operation) -> Result<Change> {
         let (top, root) = (self.ept.top(), self.ept.pointer().table());
         let drafted = self.change_table(operation, root, top, Gpa::new(0), true);
         self.commit(drafted)
     }
 
-    /// Merges what can be merged.
+    /// Merges all tables that can be merged.
     pub(crate) fn merge(mut self) -> Result<Change> {
         let (top, root) = (self.ept.top(), self.ept.pointer().table());
-        // The root stays, whatever is in it.
+        // The root table stays, whatever its entries are.
         let drafted = self.merge_table(root, top, Gpa::new(0)).map(|_| ());
         self.commit(drafted)
     }
 
-    /// Drafts a change of those entries of a table that the range has a part in.
+    /// Records the edits of a table's entries that the range touches.
     ///
     /// `seen` tells whether CPUs may see the table.
     fn change_table(
@@ -163,9 +163,9 @@ impl<'a, M: Memory> Transaction<'a, M> {
         Ok(())
     }
 
-    /// Makes a table that says the same as an entry that refers to none.
+    /// Makes a table that translates like an entry that refers to no table.
     fn table_like(&mut self, level: Level, below: Level, old: Entry) -> Result<Hpa> {
-        // Room first, so that no table is lost that was allocated.
+        // Reserve first, so that a failing push cannot leak an allocated table.
         self.fresh.reserve(1, GFP_KERNEL)?;
         let table = self.memory.allocate()?;
         self.fresh.push(table, GFP_KERNEL)?;
@@ -180,7 +180,7 @@ impl<'a, M: Memory> Transaction<'a, M> {
         Ok(table)
     }
 
-    /// Collects the change of an entry; in a table that no CPU sees, the change is made at once.
+    /// Records the edit of an entry; in a table that no CPU sees, replaces the entry at once.
     fn put(&mut self, at: Hpa, level: Level, old: Entry, new: Entry, seen: bool) -> Result {
         let new = if self.is_same_page(level, old, new) {
             new.flagged(old.flags())
@@ -202,7 +202,7 @@ impl<'a, M: Memory> Transaction<'a, M> {
         Ok(())
     }
 
-    /// Collects the change of an entry that CPUs may see.
+    /// Records the edit of an entry that CPUs may see.
     pub(crate) fn edit(&mut self, at: Hpa, level: Level, old: Entry, new: Entry) -> Result {
         let edit = Edit {
             at,
@@ -219,15 +219,15 @@ impl<'a, M: Memory> Transaction<'a, M> {
         matches!(slots, (Slot::Page(old), Slot::Page(new)) if old == new)
     }
 
-    /// Returns whether CPUs may have cached something of an entry that does not hold any more.
+    /// Returns whether an edit makes a cached mapping of the entry stale.
     ///
-    /// A table that takes the place of a page is looked at entry by entry.
+    /// For a table that replaces a page, the edits of the table's entries decide.
     fn loses(&self, level: Level, old: Entry, new: Entry) -> bool {
         let rules = self.ept.rules();
         match (self.ept.slot(level, old), self.ept.slot(level, new)) {
             (Slot::Empty | Slot::Mmio, _) | (Slot::Page(_), Slot::Table(_)) => false,
             (Slot::Page(_), Slot::Page(_)) => {
-                // But for rights, the same.
+                // The entries may differ in nothing but rights and flags.
                 new.permitting(Rights::NONE).flagged(FLAGS)
                     != old.permitting(Rights::NONE).flagged(FLAGS)
                     || !rules.rights(new).contains(rules.rights(old))
@@ -236,7 +236,7 @@ impl<'a, M: Memory> Transaction<'a, M> {
         }
     }
 
-    /// Returns whether an edit makes code be mapped by pages of another size.
+    /// Returns whether an edit gives code pages of another size.
     fn resizes_code(&self, edit: &Edit) -> bool {
         let slots = (
             self.ept.slot(edit.level, edit.old),
@@ -251,7 +251,7 @@ impl<'a, M: Memory> Transaction<'a, M> {
         rights.execute() || rights.execute_user()
     }
 
-    /// Makes the edits of a transaction, or takes back what there is of one that failed.
+    /// Executes the recorded edits; if recording failed, frees the new tables.
     fn commit(mut self, drafted: Result) -> Result<Change> {
         if let Err(error) = drafted {
             for &table in &*self.fresh {
@@ -281,9 +281,9 @@ impl<'a, M: Memory> Transaction<'a, M> {
         })
     }
 
-    /// Replaces an entry, and keeps each flag that a CPU has set in it since it was read.
+    /// Replaces an entry, and keeps each flag that a CPU has set since the edit was recorded.
     ///
-    /// Only flags change at the same time, and each is set once, so the loop ends.
+    /// The loop ends: nothing but flags can change concurrently, and each flag is set at most once.
     fn execute(&mut self, edit: &Edit) {
         let table = match self.ept.slot(edit.level, edit.new) {
             Slot::Table(table) => edit.level.below().map(|below| (table, below)),
@@ -323,7 +323,7 @@ impl<'a, M: Memory> Transaction<'a, M> {
     }
 }
 
-/// Takes the right to fetch from an entry that CPUs may see.
+/// Removes the right to fetch from an entry that CPUs may see.
 fn take_fetches(memory: &mut impl Memory, at: Hpa) {
     loop {
         let now = memory.read(at);
@@ -334,7 +334,7 @@ fn take_fetches(memory: &mut impl Memory, at: Hpa) {
     }
 }
 
-/// Adds a table, and each that it refers to, to a list.
+/// Adds a table, and all tables below, to a list.
 pub(crate) fn collect(
     ept: Ept,
     memory: &mut impl Memory,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! These tests of [`super::transaction`] and [`super::flush_needed`] check the steps of a change,
-//! and the flush that it needs.
+//! and the flush that is pending then.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_transaction)]
@@ -21,9 +21,9 @@ mod tests {
     use kernel::prelude::*;
 
     #[test]
-    fn each_change_needs_its_flush() -> Result {
+    fn only_a_loss_of_rights_or_of_the_page_needs_a_flush() -> Result {
         for (before, act, flush) in [
-            // What was not present, or a marker, is in no cache.
+            // CPUs cache no entry that is not present, and no marker.
             (UNMAP, MAP, false),
             (UNMAP, MARK, false),
             (UNMAP, UNMAP, false),
@@ -32,12 +32,12 @@ mod tests {
             (MARK, UNMAP, false),
             (MARK, MARK, false),
             (MARK, PROTECT_RWX, false),
-            // The same, or more.
+            // The mapping stays the same, or gets more rights.
             (MAP, MAP, false),
             (MAP_R, MAP, false),
             (MAP, PROTECT_RWX, false),
             (MAP_R, PROTECT_R, false),
-            // Less, or something else.
+            // The mapping gets fewer rights, or another target.
             (MAP, MAP_R, true),
             (MAP, PROTECT_R, true),
             (MAP, MAP_ELSEWHERE, true),
@@ -45,7 +45,7 @@ mod tests {
             (MAP, UNMAP, true),
             (MAP, MARK, true),
         ] {
-            // Of a page of its own, and as a part of a large one.
+            // A page of its own, and a part of a large page.
             for first in [range(MIB_2, KIB_4)?, range(MIB_2, MIB_2)?] {
                 let (ept, mut arena) = empty()?;
                 before(ept, &mut arena, first)?.complete_flush(&mut arena);
@@ -58,7 +58,7 @@ mod tests {
                     Needs::Nothing
                 };
                 assert_eq!(change.needs(), needs);
-                // No flush is made before it is settled, and one then.
+                // The flush waits until complete_flush().
                 assert!(!arena.log.contains(&Event::Invalidate(context)));
                 change.complete_flush(&mut arena);
                 assert_eq!(arena.log.contains(&Event::Invalidate(context)), flush);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn unchanged_entries_are_not_written() -> Result {
+    fn an_unchanged_entry_is_not_written() -> Result {
         for (before, act) in [(UNMAP, UNMAP), (MARK, MARK), (MAP, MAP), (MAP_R, PROTECT_R)] {
             let (ept, mut arena) = empty()?;
             let page = range(MIB_2, KIB_4)?;
@@ -88,17 +88,17 @@ mod tests {
         assert_eq!(arena.used(), 4);
         let before = arena.copy()?;
         let change = ept.unmap(&mut arena, range(0, GIB)?)?;
-        // The tables have what they had but for one entry; CPUs may be in them.
+        // Only the entry that unlinks the tables has changed; CPUs may still use the tables.
         let changed = arena.words().iter().zip(before.words());
         assert_eq!(changed.filter(|(now, before)| now != before).count(), 1);
         assert_eq!(arena.used(), 4);
-        // What is made now gets other ones.
+        // The next operation gets other tables.
         ept.map(&mut arena, range(0, KIB_4)?, to(0, RW))?
             .complete_flush(&mut arena);
         assert_eq!(arena.used(), 6);
         arena.log.clear();
         change.complete_flush(&mut arena);
-        // The two that are no more can be had after the flush.
+        // The flush comes before the two unlinked tables are freed.
         assert!(matches!(
             &*arena.log,
             [Event::Invalidate(_), Event::Free(_), Event::Free(_)]
@@ -121,7 +121,7 @@ mod tests {
             let (ept, mut arena) = with_gib_by(rules, rights)?;
             let at = locate(ept, &mut arena, Level::Pdpt, 0);
             let flush = Event::Invalidate(ept.pointer().ep4ta());
-            // To smaller pages and back.
+            // Split into smaller pages, then merge.
             for turn in 0..2 {
                 arena.log.clear();
                 let change = if turn == 0 {
@@ -129,7 +129,7 @@ mod tests {
                 } else {
                     ept.merge(&mut arena, range(0, GIB)?)?
                 };
-                // What happens to the entry, and how often caches are flushed.
+                // The writes of the entry, and the flushes.
                 let mut seen = arena.log.iter().copied().filter(|&event| {
                     event == flush || matches!(event, Event::Write(place, _) if place == at)
                 });
@@ -149,8 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_changes_without_enough_memory() -> Result {
-        // Two tables for the one end, one more for the other.
+    fn a_change_without_enough_memory_has_no_effect() -> Result {
+        // One end of the range needs two tables, the other end one table.
         let part = range(MIB_2 - KIB_4, GIB - 2 * MIB_2)?;
         let acts: [Act; 3] = [UNMAP, PROTECT_R, |ept, arena, range| {
             ept.map(arena, range, to(5 * GIB + MIB_2 - KIB_4, RW))
@@ -165,7 +165,7 @@ mod tests {
                 assert_eq!((arena.used(), arena.left), (used, left));
                 let context = ept.pointer().ep4ta();
                 assert!(!arena.log.contains(&Event::Invalidate(context)));
-                // But for tables that were not linked, which were given back.
+                // Nothing has changed but tables that were never linked, which were freed.
                 assert_eq!(arena.words(), before.words());
                 assert_eq!(leads_to(ept, &mut arena, MIB_2), Some(3 * GIB + MIB_2));
             }
@@ -175,8 +175,8 @@ mod tests {
 
     #[test]
     fn no_dirty_flag_is_lost() -> Result {
-        // The flag was there before a part of the page was changed; or a CPU sets it just before
-        // the entry is replaced.
+        // Either the flag is set before a part of the page is changed, or a CPU sets the flag just
+        // before the entry is replaced.
         for late in [false, true] {
             let acts: [(Act, Level); 3] = [
                 (PROTECT_R, Level::Pt),
@@ -202,7 +202,7 @@ mod tests {
                 let (found, entry) = last(ept, &mut arena, MIB_2);
                 assert_eq!((found, entry & (A | D)), (Level::Pd, A | D));
             }
-            // Other rights for the same page; the same page mapped again.
+            // The same page gets other rights, by a protection and by a new mapping.
             let acts: [Act; 2] = [PROTECT_R, |ept, arena, range| {
                 ept.map(arena, range, to(3 * GIB, Rights::READ))
             }];
@@ -219,7 +219,7 @@ mod tests {
                 assert!(arena.race.is_none() && arena.read(at) & D != 0);
             }
         }
-        // CPUs may set flags in a table that is no more until the flush.
+        // CPUs may set flags in an unlinked table until the flush.
         let (ept, mut arena) = with_gib(RW)?;
         ept.split(&mut arena, range(0, GIB)?, Level::Pd)?
             .complete_flush(&mut arena);

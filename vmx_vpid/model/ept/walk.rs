@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module walks an EPT as the CPU does.
+//! This module walks through an EPT like the CPU.
 //!
-//! It starts at the root and makes one memory reference for each level.  A walk ends in a
-//! translation, in an EPT misconfiguration or in an EPT violation, with its place.
+//! A walk starts at the root, and makes one memory reference for each level.  A walk ends in a
+//! translation, an EPT misconfiguration or an EPT violation, and returns the last entry.
 
 use super::access::Access;
 use crate::{
@@ -28,77 +28,77 @@ use crate::{
     }, //
 };
 
-/// The most levels that a walk takes.
+/// The greatest number of levels of a walk.
 const MAX_LEVELS: usize = Level::ALL.len();
 
-/// How often a walk is tried while entries change under it.
+/// The number of attempts of a walk while entries change concurrently.
 const ATTEMPTS: usize = 16;
 
-/// The memory that tables are in.
+/// The memory of tables.
 pub(crate) trait Tables {
-    /// Reads an entry, as one step.
+    /// Reads an entry atomically.
     ///
     /// The address is a multiple of 8.
     fn read(&mut self, at: Hpa) -> u64;
 
-    /// Replaces an entry, as one step, if it still has the value `old`; returns whether it had.
+    /// Replaces an entry atomically if it still has the value `old`; returns whether it had.
     fn exchange(&mut self, at: Hpa, old: u64, new: u64) -> bool;
 }
 
-/// Where a walk ended.
+/// The end of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Last {
-    /// The level of the last entry that was read; that of the root if none was.
+    /// The level of the last entry read; the level of the root if none was read.
     pub(crate) level: Level,
-    /// The last entry, as it was read; [`Entry::NONE`] if none was.
+    /// The value of the last entry read; [`Entry::NONE`] if none was read.
     pub(crate) entry: Entry,
-    /// How many entries were read.
+    /// The number of entries read.
     pub(crate) references: usize,
 }
 
-/// What an address stands for.
+/// The translation of a guest-physical address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Translation {
     /// The host-physical address.
     pub(crate) hpa: Hpa,
-    /// What all the entries permit.
+    /// The rights that all entries give.
     pub(crate) rights: Rights,
     /// The memory type of the page.
     pub(crate) memory_type: MemoryType,
-    /// The entry of the page; its level tells the size.
+    /// The entry of the page, whose level determines the size.
     pub(crate) last: Last,
 }
 
-/// How a walk ends.
+/// The result of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// In a translation that permits the access.
+    /// A translation that permits the access.
     Translated(Translation),
-    /// In an EPT violation.
+    /// An EPT violation.
     Violation(Qualification, Last),
-    /// In an EPT misconfiguration.
+    /// An EPT misconfiguration.
     Misconfiguration(Misconfig, Last),
-    /// Entries changed again and again between the read and the mark as used.
+    /// Entries changed repeatedly between being read and being marked as used.
     ///
-    /// The guest has not made its access yet: it may retry.
+    /// The guest has noticed nothing, and may retry its access.
     Retry,
 }
 
-/// The entries of a walk that refer to tables, and the last one.
+/// The entries that a walk has read.
 struct Path {
-    /// Each entry that was read, with where it is, from the top down.
+    /// Each entry that was read, with its address, from the top down.
     entries: [(Hpa, Entry); MAX_LEVELS],
-    /// Where the walk is, or where it ended.
+    /// The current entry, or the last one.
     last: Last,
-    /// What all the entries have permitted so far.
+    /// The rights that all entries so far give.
     rights: Rights,
 }
 
-/// What stops a walk before its end.
+/// The reasons to stop a walk early.
 enum Stop {
     /// An entry is not present.
     NotPresent,
-    /// An entry makes no sense.
+    /// An entry is misconfigured.
     Misconfigured(Misconfig),
 }
 
@@ -116,7 +116,7 @@ impl Path {
         }
     }
 
-    /// Goes down to the page, and returns where it is.
+    /// Walks down to the page, and returns its address.
     fn descend(
         &mut self,
         rules: Rules,
@@ -127,7 +127,7 @@ impl Path {
         let mut table = root;
         let mut next = Some(self.last.level);
         for slot in &mut self.entries {
-            // Below the lowest level there is none: its entries refer to pages.
+            // Entries of the lowest level refer to pages, so there is no level below.
             let Some(level) = next else { break };
             let at = level.locate(table, gpa);
             let entry = Entry::from(tables.read(at));
@@ -149,10 +149,11 @@ impl Path {
         Err(Stop::NotPresent)
     }
 
-    /// Sets the accessed flag of each entry, from the top down, and the page's dirty flag if it is
-    /// written to; returns whether no entry has changed since it was read.
+    /// Sets the accessed flag of each entry, from the top down, and the page's dirty flag for a
+    /// write; returns whether no entry has changed since the entry was read.
     ///
-    /// One step for each entry: another CPU may change it, or set the same flags, at any time.
+    /// Each entry is updated by its own exchange: another CPU may change the entry, or set the same
+    /// flags, at any time.
     fn mark(&self, tables: &mut impl Tables, write: bool) -> bool {
         let page = self.last.references.saturating_sub(1);
         let used = self.entries.iter().take(self.last.references);
@@ -165,7 +166,7 @@ impl Path {
 }
 
 impl Eptp {
-    /// Returns how many levels a walk has; VM entry accepts no other numbers than these two.
+    /// Returns the number of levels of a walk; VM entry accepts only these two numbers.
     pub(crate) fn levels(self) -> Levels {
         match self.walk_length().get() {
             WALK_5 => Levels::Five,
@@ -173,13 +174,13 @@ impl Eptp {
         }
     }
 
-    /// Returns where the root table is.
+    /// Returns the address of the root table.
     pub(crate) fn table(self) -> Hpa {
         Hpa::new(self.into_raw() & Self::ROOT_MASK)
     }
 }
 
-/// Walks once.
+/// Attempts a walk once.
 fn attempt(
     rules: Rules,
     eptp: Eptp,
@@ -194,7 +195,8 @@ fn attempt(
     };
     let top = Level::top(eptp.levels());
     let mut path = Path::new(top);
-    // Four levels translate 48 bits, and an address may have 52: no entry is there for it then.
+    // Four levels translate 48 bits, but an address may have 52 bits: no entry is for such an
+    // address.
     if !top.covers(gpa) {
         return violation(Rights::NONE, path.last);
     }
@@ -205,8 +207,8 @@ fn attempt(
             return Outcome::Misconfiguration(misconfig, path.last);
         }
     };
-    // Asked last: a violation is one of a translation that has no misconfiguration in it, and the
-    // qualification tells what all of its entries permit.
+    // Check the rights last: a violation implies that no entry is misconfigured, and the
+    // qualification has the rights that all entries give.
     if !path.rights.contains(needed) {
         return violation(path.rights, path.last);
     }
@@ -218,16 +220,16 @@ fn attempt(
     Outcome::Translated(Translation {
         hpa: Hpa::new(page.into_raw() | offset),
         rights,
-        // The entry of a page has one.
+        // A page's entry always has a memory type.
         memory_type: last.entry.memory_type().unwrap_or(MemoryType::Uncacheable),
         last,
     })
 }
 
-/// Translates a guest-physical address through the tables of an EPT pointer that VM entry accepts.
+/// Translates a guest-physical address by the tables of an EPT pointer that VM entry accepts.
 ///
-/// Flags are set by a walk that ends in a translation alone.  The manual lets a CPU set accessed
-/// flags on the way to a fault as well; nobody may rely on that.
+/// Only a walk that ends in a translation sets flags.  The manual lets a CPU set accessed flags on
+/// the way to a fault too, but no code may rely on these flags.
 pub(crate) fn walk(
     rules: Rules,
     eptp: Eptp,

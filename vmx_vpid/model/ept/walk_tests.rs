@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! These are the tests of [`super::walk`], in a file of their own because of their size.
+//! These tests test [`super::walk`]; they are in a file of their own because of their size.
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[kernel::macros::kunit_tests(vmx_vpid_ept_walk)]
@@ -34,12 +34,12 @@ mod tests {
     const A: u64 = 1 << 8;
     const D: u64 = 1 << 9;
 
-    /// An address with another index, and another offset, at each level: 5, 4, 3, 2, 1 and 0x678.
+    /// An address with a different index at each level, and an offset: 5, 4, 3, 2, 1 and 0x678.
     const GPA: Gpa = Gpa::new(5 << 48 | 4 << 39 | 3 << 30 | 2 << 21 | 1 << 12 | 0x678);
-    /// The same, without bits that take a fifth level.
+    /// The same address without the bits of the fifth level.
     const GPA_48: Gpa = Gpa::new(GPA.into_raw() & 0xffff_ffff_ffff);
 
-    /// Where the entries for [`GPA`] are.
+    /// The addresses of the entries for [`GPA`].
     const PML5E: u64 = 0x5000 + 5 * 8;
     const PML4E: u64 = 0x4000 + 4 * 8;
     const PDPTE: u64 = 0x3000 + 3 * 8;
@@ -47,19 +47,19 @@ mod tests {
     const PTE: u64 = 0x1000 + 8;
     const PLACES: [u64; 5] = [PML5E, PML4E, PDPTE, PDE, PTE];
 
-    /// Memory with five entries in it, and zeroes.
+    /// Memory with five entries; all other words are 0.
     #[derive(Clone, Copy)]
     struct Memory {
-        /// What is at [`PLACES`].
+        /// The entries at [`PLACES`].
         entries: [u64; 5],
-        /// How often an entry was read.
+        /// The number of reads of entries.
         reads: usize,
-        /// How often another CPU is faster than an exchange.
+        /// The number of exchanges that fail because another CPU comes first.
         races: usize,
     }
 
     impl Memory {
-        /// The way to a page of 4 KiB at 0x123_4567_8000.
+        /// Makes the entries that map a page of 4 KiB at 0x123_4567_8000.
         fn new() -> Self {
             Self {
                 entries: [
@@ -74,7 +74,7 @@ mod tests {
             }
         }
 
-        /// With other bits in some entries, from the one of level 5.
+        /// Clears bits in each entry, from level 5 down.
         fn without(mut self, bits: [u64; 5]) -> Self {
             for (entry, bits) in self.entries.iter_mut().zip(bits) {
                 *entry &= !bits;
@@ -119,7 +119,7 @@ mod tests {
         Eptp::for_root(Hpa::new(0x5000), Levels::Five, accessed_dirty)
     }
 
-    /// An access to a page that the guest's tables let no one but a supervisor read.
+    /// Returns an access to a page that the guest's tables only let a supervisor read.
     fn page(kind: AccessKind) -> Access {
         let linear = Linear {
             user: false,
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_walk_makes_a_reference_for_each_level() {
         for (eptp, gpa, levels) in [(four(false), GPA_48, 4), (five(false), GPA, 5)] {
-            // To a page of 4 KiB, of 2 MiB, of 1 GiB; to an entry that is not present.
+            // Ends at a page of 4 KiB, 2 MiB or 1 GiB, or at an entry that is not present.
             for (place, entry, saved, hpa) in [
                 (4, 0x123_4567_8000 | WB | RWX, 0, 0x123_4567_8678),
                 (3, 0x123_4560_0000 | LARGE | WB | RWX, 1, 0x123_4560_1678),
@@ -177,7 +177,7 @@ mod tests {
                 entry: Entry::from(!(RWX | XU)),
                 references: place + 1,
             };
-            // Nothing of bits 6:3, and of bits 11:7 what the guest's tables say.
+            // Bits 6:3 are 0, and bits 11:7 have the rights of the guest's tables.
             let qualification = Qualification::from(1 << 1 | 0b10_0110 << 6);
             assert_eq!(outcome, Violation(qualification, last));
             assert_eq!(memory.reads, place + 1);
@@ -208,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_the_rights_common_to_all_entries() {
-        // Each right taken from one entry alone, then from another one too.
+    fn a_right_needs_the_permission_of_all_entries() {
+        // One entry, then also another entry, lacks the right.
         for (right, refused) in [
             (1 << 1, page(Write)),
             (1 << 2, page(Fetch)),
@@ -228,7 +228,7 @@ mod tests {
                     let Violation(qualification, last) = outcome else {
                         panic!("{:?}", outcome);
                     };
-                    // The walk went to its end.
+                    // The walk reached the page's entry.
                     assert_eq!((last.level, last.references), (Level::Pt, 5));
                     let raw = qualification.into_raw();
                     assert_eq!(raw >> 3 & 0b1111, RWX & !right);
@@ -238,8 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn entries_may_have_no_right_in_common() {
-        // One entry permits reads alone, the next one fetches alone.
+    fn the_rights_of_two_entries_may_have_nothing_in_common() {
+        // One entry permits only reads, the next one only fetches.
         let mut memory = Memory::new().without([0, 0b110, 0b011, 0, 0]);
         for kind in [Read, Write, Fetch] {
             let outcome = walk(rules(false), five(false), &mut memory, GPA, page(kind));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn fetches_of_user_mode_have_a_right_of_their_own() {
+    fn user_mode_fetches_have_a_right_of_their_own() {
         let user = Access {
             kind: Fetch,
             stage: Stage::Page(Linear::UNPAGED),
@@ -261,7 +261,7 @@ mod tests {
                 for (access, permitted) in [(user, for_user), (page(Fetch), for_supervisor)] {
                     let outcome = walk(rules(true), five(false), &mut memory, GPA, access);
                     assert_eq!(matches!(outcome, Translated(_)), permitted);
-                    // Without mode-based execute control, bit 2 counts for both.
+                    // Without mode-based execute control, bit 2 counts for both modes.
                     let outcome = walk(rules(false), five(false), &mut memory, GPA, access);
                     assert_eq!(matches!(outcome, Translated(_)), taken == XU);
                 }
@@ -273,7 +273,8 @@ mod tests {
     fn a_misconfiguration_comes_before_a_violation() {
         for place in 0..5 {
             for above in 0..=place {
-                // Writes without reads: misconfigured.  Above it, or there, no fetches.
+                // The entry permits writes but not reads: misconfigured.  This entry, or one above,
+                // permits no fetches.
                 let mut taken = [0; 5];
                 taken[above] |= 1 << 2;
                 taken[place] |= 1;
@@ -298,7 +299,7 @@ mod tests {
         }
     }
 
-    /// The flags that a walk leaves in the five entries.
+    /// Returns the flags that a walk sets in the five entries.
     fn flags(eptp: Eptp, access: Access) -> [u64; 5] {
         let mut memory = Memory::new();
         let outcome = walk(rules(false), eptp, &mut memory, GPA, access);
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn accessed_and_dirty_flags_are_set() {
+    fn a_walk_sets_accessed_and_dirty_flags() {
         for access in [page(Read), page(Write), page(Fetch), table(Read)] {
             assert_eq!(flags(five(false), access), [0; 5]);
         }
@@ -315,7 +316,8 @@ mod tests {
             (page(Read), A),
             (page(Fetch), A),
             (page(Write), A | D),
-            // An access to the guest's page tables counts as a write, even if nothing is written.
+            // An access to the guest's page tables counts as a write, even if the CPU writes
+            // nothing.
             (table(Read), A | D),
             (table(Write), A | D),
         ] {
@@ -324,13 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_are_set_are_not_written_again() {
+    fn set_flags_are_not_written_again() {
         let mut memory = Memory::new();
         memory.entries[4] |= D;
         let outcome = walk(rules(false), five(true), &mut memory, GPA, page(Write));
         assert!(matches!(outcome, Translated(_)));
         let marked = memory.entries;
-        // Each exchange would fail.
+        // Every exchange would fail.
         memory.races = usize::MAX;
         for access in [page(Read), page(Write), table(Read)] {
             let outcome = walk(rules(false), five(true), &mut memory, GPA, access);
@@ -351,12 +353,12 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_changes_is_read_again() {
+    fn a_walk_is_retried_when_an_entry_changes() {
         let mut memory = Memory::new();
         memory.races = 3;
         let outcome = walk(rules(false), five(true), &mut memory, GPA, page(Write));
         assert!(matches!(outcome, Translated(_)));
-        // Three attempts in vain, and no end of them.
+        // Three attempts fail, and the fourth succeeds.
         assert_eq!(memory.reads, 4 * 5);
         memory = Memory::new();
         memory.races = usize::MAX;
@@ -365,8 +367,8 @@ mod tests {
     }
 
     #[test]
-    fn accesses_to_page_tables_count_as_writes_with_flags() {
-        // A page of the guest's tables that is read-only.
+    fn with_flags_every_access_to_guest_tables_is_a_write() {
+        // The frame of the guest's page table is read-only in the EPT.
         let mut memory = Memory::new().without([0, 0, 0, 0, 1 << 1]);
         let mut outcome = |eptp, kind| walk(rules(false), eptp, &mut memory, GPA, table(kind));
         assert!(matches!(outcome(five(false), Read), Translated(_)));
@@ -375,14 +377,14 @@ mod tests {
             (five(true), Read),
             (five(true), Write),
         ] {
-            // Bit 7 without bit 8: on the way to a linear address.
+            // Bit 7 without bit 8: the access is to a table, on the way to a linear address.
             let qualification = Qualification::from(0b11 | 0b101 << 3 | 1 << 7);
             assert!(matches!(outcome(eptp, kind), Violation(found, _) if found == qualification));
         }
     }
 
     #[test]
-    fn a_walk_returns_page_and_memory_type() {
+    fn the_memory_type_comes_from_the_last_entry() {
         for (number, memory_type) in [
             (0, MemoryType::Uncacheable),
             (1, MemoryType::WriteCombining),

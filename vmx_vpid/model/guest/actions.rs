@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module executes the actions of guests, and records what they invalidate.
+//! This module executes the actions of guests, and records what each guest has invalidated.
 //!
-//! With EPT on, the CPU executes a guest's invalidations by itself.  With EPT off they exit, and
-//! KVM and the handlers of the module execute them on KVM's tables.
+//! With EPT on, the CPU executes a guest's own invalidations; with EPT off the instructions exit,
+//! and KVM and the handlers of the module invalidate in KVM's tables.
 
 use super::{
     control_regs::Registers,
@@ -41,12 +41,12 @@ use crate::{
     }, //
 };
 
-/// The number of attempts of an access after exits.
+/// The greatest number of retries of an access after exits.
 const TRIES: u32 = 24;
 
 impl Machine<'_> {
-    /// Makes a vCPU act on a CPU: it is entered, and entered again afterwards, so that the oracle
-    /// checks its invalidations at once.
+    /// Executes an action of a vCPU on a CPU.  The vCPU is entered again afterwards, so that the
+    /// oracle checks the effect of an invalidation at once.
     pub(crate) fn guest(
         &mut self,
         id: usize,
@@ -72,7 +72,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Accesses a page, and has KVM fill its tables for it.
+    /// Accesses a page, and has KVM fill its tables for the page.
     fn touch(&mut self, mut context: Context, page: u16, write: bool) -> Result<(), Wrong> {
         for _ in 0..TRIES {
             let outcome = self.access(&context, page, write);
@@ -88,13 +88,13 @@ impl Machine<'_> {
         Err(Wrong::Stuck)
     }
 
-    /// Notes that a guest dropped something of its own.
+    /// Records that a guest invalidated translations of its own.
     pub(crate) fn invalidated(&mut self, context: &Context, what: Dropped) {
         let now = self.now;
         self.vcpus[context.id].invalidated[context.reader_index].note(what, now);
     }
 
-    /// Does something that is no access.
+    /// Executes an action that is not an access.
     fn execute(&mut self, context: &Context, op: Op) -> Result<(), Wrong> {
         let id = context.id;
         let (pcid, index) = (context.pcid, context.pcid_index());
@@ -151,18 +151,18 @@ impl Machine<'_> {
             Op::Invept { all, ept12 } if !in_l2 && self.vcpus[id].vmxon && self.config.ept => {
                 self.invept(id, all, ept12)?;
             }
-            // L1 is not in a state to do it.
+            // In this state, L1 cannot execute the instruction.
             Op::Smm | Op::VmxOn | Op::BounceL2(_) | Op::Invvpid { .. } | Op::Invept { .. } => {}
         }
         Ok(())
     }
 
-    /// Exits for an instruction to the serving backend; returns whether the instruction had its
-    /// effect.
+    /// Exits for an instruction, to the backend that serves; returns whether the instruction
+    /// completed.
     ///
     /// # Errors
     ///
-    /// [`Wrong::FlushFailed`], when every form of an invalidation that it needs failed.
+    /// [`Wrong::FlushFailed`], if every form of a necessary invalidation failed.
     fn exit(
         &mut self,
         id: usize,
@@ -244,7 +244,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Executes MOV to CR3, with bit 63 set if translations are kept: `kvm_set_cr3()`.
+    /// Executes MOV to CR3; `keep` is bit 63, which keeps translations: `kvm_set_cr3()`.
     fn mov_cr3(&mut self, context: &Context, registers: Registers, keep: bool) {
         let id = context.id;
         let level = self.vcpus[id].level();
@@ -274,7 +274,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Equivalent of `kvm_invalidate_pcid()`, of the PCID that was just loaded.
+    /// Equivalent of `kvm_invalidate_pcid()`, for the PCID that was just loaded.
     fn invalidate_pcid(&mut self, id: usize, pcid: Pcid) {
         let bugs = self.bugs;
         let vcpu = &mut self.vcpus[id];

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module writes a guest's control registers, and makes the requests of KVM's core for these
-//! writes.
+//! This module models a guest's control registers, and the flushes that KVM's core requests when
+//! the guest writes them.
 //!
-//! Writes of CR3, and of CR4.PGE with EPT on, are in [`super::actions`].  The writes here exit on
-//! every machine: the CPU drops nothing by itself, and KVM has to drop what the CPU would have
-//! dropped.
+//! [`super::actions`] handles writes of CR3, and of CR4.PGE with EPT on.  The writes in this file
+//! exit on every machine: the CPU drops nothing, and KVM has to flush for the guest.
 
 use super::{
     invalidated::Dropped,
@@ -44,14 +43,14 @@ use kernel::prelude::Zeroable;
 /// CR3 of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Registers {
-    /// Which of its two page-map level-4 tables it refers to, 0 or 1.
+    /// The page-map level-4 table that CR3 refers to, 0 or 1.
     pub(crate) root: u8,
-    /// The PCID, 0 or 1; what is in its place with CR4.PCIDE clear.
+    /// The PCID, 0 or 1; with CR4.PCIDE clear, the bits in place of the PCID.
     pub(crate) pcid: u8,
 }
 
 impl Registers {
-    /// Returns what a guest loads for one of two processes, 0 or 1.
+    /// Returns the value that a guest loads for one of two processes, 0 or 1.
     pub(crate) fn of_process(process: u8) -> Self {
         Self {
             root: process,
@@ -64,30 +63,31 @@ impl Registers {
         frames::PML4.plus(self.root.into())
     }
 
-    /// Returns the register.
+    /// Returns the value of CR3.
     pub(crate) fn cr3(self) -> Cr3 {
         Cr3::from(self.table().address() | u64::from(self.pcid))
     }
 
-    /// Returns the PCID, as CR4 has it.
+    /// Returns the PCID; PCID 0 with CR4.PCIDE clear.
     pub(crate) fn pcid(self, cr4: Cr4) -> Pcid {
         Pcid::of(self.cr3(), cr4)
     }
 }
 
-/// Bits of CR0 and CR4 that say how a guest's addresses are translated and tagged.
+/// The bits of CR0 and CR4 that control how a guest's addresses are translated and tagged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Controls {
     /// CR0.PG.
     pub(crate) paging: bool,
     /// CR4.PCIDE: in long mode only.
     pub(crate) pcide: bool,
-    /// CR4.PAE, which long mode cannot do without.
+    /// CR4.PAE, which long mode requires.
     ///
-    /// A guest's tables have one form here.  That they mean something else with CR4.PAE clear is
-    /// told by the table that CR3 stands for: the other one.
+    /// A guest's tables always have the same format in the model.  With CR4.PAE clear the tables
+    /// mean something else, which the model expresses by using the other root table in place of the
+    /// one in CR3.
     pub(crate) pae: bool,
-    /// CR4.SMEP: the model has no rights that depend on it, and all of its flushes.
+    /// CR4.SMEP: the model has the flushes of SMEP, but not the protection.
     pub(crate) smep: bool,
 }
 
@@ -105,12 +105,12 @@ pub(crate) enum Bit {
 }
 
 impl Bit {
-    /// All.
+    /// All bits.
     pub(crate) const ALL: [Self; 4] = [Self::Paging, Self::Pcide, Self::Pae, Self::Smep];
 }
 
 impl Controls {
-    /// Those of a guest that is up.
+    /// Returns the controls of a guest that has booted.
     pub(crate) fn usual(config: &Config) -> Self {
         Self {
             paging: true,
@@ -138,7 +138,7 @@ impl Controls {
         self.paging.then(|| Registers { root, ..registers }.table())
     }
 
-    /// Toggles a bit; `None` where that is a fault.
+    /// Toggles a bit; `None` if that raises an exception.
     fn toggled(self, bit: Bit, registers: Registers, config: &Config) -> Option<Self> {
         let mut new = self;
         match bit {
@@ -147,7 +147,7 @@ impl Controls {
             Bit::Pae => new.pae ^= true,
             Bit::Smep => new.smep ^= true,
         }
-        // PCIDs are of long mode, and there are none but 0 when they begin.
+        // PCIDs require long mode, and CR4.PCIDE can be set in PCID 0 only.
         let long = new.paging && new.pae;
         let begins = new.pcide && !self.pcide;
         let possible = long && config.pcids && !(begins && registers.pcid != 0);
@@ -156,7 +156,7 @@ impl Controls {
 }
 
 impl Machine<'_> {
-    /// The guest toggles a bit of CR0 or CR4: `kvm_set_cr0()` and `kvm_set_cr4()`.
+    /// Toggles a bit of CR0 or CR4 for the guest: `kvm_set_cr0()` and `kvm_set_cr4()`.
     pub(crate) fn toggle(&mut self, context: &Context, bit: Bit) {
         let id = context.id;
         let level = self.vcpus[id].level();
@@ -168,8 +168,8 @@ impl Machine<'_> {
         let (ept, bugs) = (self.config.ept, self.bugs);
         let index = context.pcid_index();
         match bit {
-            // kvm_post_set_cr0().  With paging off nothing was cached of linear addresses, as far
-            // as the guest knows: what there is must be gone either way.
+            // kvm_post_set_cr0().  To the guest, no linear address is cached with paging off: the
+            // entries have to be dropped in both directions.
             Bit::Paging => {
                 let flush = !new.paging && !bugs.has(Bug::NoFlushOnPagingOff);
                 self.vcpus[id].pending.guest |= flush;
@@ -196,8 +196,8 @@ impl Machine<'_> {
                 } else if !bugs.has(Bug::RootsKeptOnCr4) {
                     self.reset_context(id);
                 }
-                // All that is cached under the PCID: the manual excepts no globals, as it does
-                // for MOV to CR3.
+                // All entries of the PCID: unlike for MOV to CR3, the manual does not except
+                // globals.
                 if bit == Bit::Pae || new.smep {
                     let flush = !as_cr3 && !bugs.has(Bug::NoFlushOnCr4);
                     self.vcpus[id].pending.current |= flush;
@@ -212,9 +212,10 @@ impl Machine<'_> {
         self.vcpus[id].mmus = [Roots::default(); 2];
     }
 
-    /// INIT comes: `kvm_vcpu_reset()`.
+    /// Executes an INIT: `kvm_vcpu_reset()`.
     ///
-    /// It waits until L1 has left VMX operation and system-management mode; of L2 it is a VM exit.
+    /// The INIT is blocked while L1 is in VMX operation or in system-management mode; in L2 the
+    /// INIT is a VM exit.
     pub(crate) fn init(&mut self, context: &Context) -> Result<(), Wrong> {
         let id = context.id;
         if self.vcpus[id].vmxon {

@@ -2,9 +2,9 @@
 
 //! This module lists the values that a guest may write into its tables.
 //!
-//! There are a few values for each table, so that tables stay tables: references to either table of
-//! the level below, pages of each size, with and without the right to write, global or not, and
-//! nothing.
+//! Each table has a few values, so that tables stay tables: references to both tables of the level
+//! below, pages of each size, with and without the right to write, global or not, and not-present.
+//! below, pages of each size, with and without the right to write, global or not, and nothing.
 
 use super::memory::{
     frames,
@@ -24,23 +24,23 @@ pub(crate) const DIRTY: u64 = 1 << 6;
 pub(crate) const LARGE: u64 = 1 << 7;
 /// `G`.
 pub(crate) const GLOBAL: u64 = 1 << 8;
-/// What an entry of an EPT has that leads to a table or to a page: all rights.
+/// The rights of an EPT entry that refers to a table or a page: all rights.
 const ALL_RIGHTS: u64 = 7;
 /// Memory type write-back, in the entry of a page.
 const WRITE_BACK: u64 = 6 << 3;
 
-/// A table of a guest's that can be edited, and what it is.
+/// The use of a guest's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// One of its page tables; the level counts from 1.
+    /// A page table of the guest; the level counts from 1.
     Paging(u8),
-    /// One of its EPTs; the level counts from 1.
+    /// A table of an EPT of L1's; the level counts from 1.
     Ept(u8),
-    /// None: data.
+    /// Data, not a table.
     Data,
 }
 
-/// Returns what a frame is used as.
+/// Returns the use of a frame.
 pub(crate) fn kind(gfn: Gfn) -> Kind {
     match gfn.0 {
         4 | 5 => Kind::Paging(4),
@@ -55,13 +55,13 @@ pub(crate) fn kind(gfn: Gfn) -> Kind {
     }
 }
 
-/// Entries of a new guest's tables, those of the EPTs' page tables aside.
+/// The number of entries of a new guest's tables, without the page tables of the EPTs.
 const SINGLE: usize = 18;
 
-/// What the tables of a new guest hold: table, index, choice.
+/// The contents of a new guest's tables: table, index, choice.
 ///
-/// All pages are mapped; both page-map level-4 tables map them, in different orders.  The first
-/// page table of L1's EPTs maps each frame to itself, the second swaps those of data.
+/// All pages are mapped; both page-map level-4 tables map all pages, in different orders.  The
+/// first page table of L1's EPTs maps each frame to itself, the second swaps pairs of data frames.
 pub(crate) const INITIAL: [(Gfn, usize, u8); SINGLE + 2 * FRAMES] = {
     let mut all = [(Gfn(0), 0, 0); SINGLE + 2 * FRAMES];
     let few: [(Gfn, usize, u8); SINGLE] = [
@@ -99,10 +99,10 @@ pub(crate) const INITIAL: [(Gfn, usize, u8); SINGLE + 2 * FRAMES] = {
     all
 };
 
-/// How many choices there are for an entry.
+/// The number of choices for an entry.
 pub(crate) const CHOICES: u8 = 8;
 
-/// Returns what the choice of an edit stands for, at a place in a table.
+/// Returns the value of an entry for a choice, at an index of a table.
 pub(crate) fn entry(table: Gfn, index: usize, choice: u8) -> u64 {
     let leaf = PRESENT | WRITABLE | ACCESSED;
     match kind(table) {
@@ -148,16 +148,16 @@ pub(crate) fn entry(table: Gfn, index: usize, choice: u8) -> u64 {
     }
 }
 
-/// How many places a guest edits.
+/// The number of entries that a guest edits.
 pub(crate) const PLACES: u8 = 32;
 
-/// Returns one of the places that a guest edits: a table and an index.
+/// Returns one of the entries that a guest edits: a table and an index.
 pub(crate) fn place(number: u8) -> (Gfn, usize) {
     let (table, index) = match number {
         0 | 1 => (4 + number, 0),
         2..=5 => (6 + (number - 2) / 2, number % 2),
         6..=9 => (8 + (number - 6) / 2, number % 2),
-        // Page tables most often.
+        // Edit page tables most often.
         10..=17 => (10 + (number - 10) / 2 % 2, number % 2),
         18 | 19 => (12 + number - 18, 0),
         20 => (14, 0),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module shows a vCPU of the model that exited for an instruction to the handlers of the
-//! kernel.
+//! A vCPU of the model exits for an instruction, and the handlers of the kernel see the vCPU by the
+//! traits of this module.
 //!
-//! The operand lies in memory that the vCPU reaches without paging: the walk to an operand has
-//! tests of its own.
+//! The operand is in memory that the vCPU reaches without paging: the walk to an operand has tests
+//! of its own.
 
 use super::memory::Gfn;
 use crate::{
@@ -88,7 +88,7 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Where an operand lies.
+/// The address of the operand.
 const OPERAND: u64 = 0x1000;
 
 /// An instruction that exits.
@@ -110,15 +110,15 @@ pub(crate) struct Exited<'m, 'a> {
     pub(crate) machine: &'m mut Machine<'a>,
     /// The vCPU.
     pub(crate) id: usize,
-    /// What is in the register: the type.
+    /// The type in the register operand.
     pub(crate) kind: u64,
-    /// What is in memory.
+    /// The descriptor in memory.
     pub(crate) operand: [u64; 2],
     /// The address of INVLPG.
     pub(crate) address: Option<u64>,
-    /// The instruction had its effect.
+    /// The instruction completed.
     pub(crate) done: bool,
-    /// What went wrong with it, if anything did.
+    /// The error, if the oracle or a flush found one.
     pub(crate) wrong: Option<Wrong>,
 }
 
@@ -296,8 +296,8 @@ impl Tags for Exited<'_, '_> {
 }
 
 impl Exited<'_, '_> {
-    /// Has the handlers of the kernel module handle the exit.
-    // Each has a stack frame of its own, which is large.
+    /// Handles the exit by the handlers of vmx_vpid.ko.
+    // Not inlined, because each handler has a large stack frame of its own.
     #[inline(never)]
     pub(crate) fn handled_by_rust(&mut self, instruction: Instruction) -> ExitResult {
         match instruction {
@@ -308,7 +308,7 @@ impl Exited<'_, '_> {
         }
     }
 
-    /// Returns the vCPU as a flush sees it.
+    /// Returns the vCPU's tags as the flush code sees them.
     fn seen(&self) -> Seen<'_> {
         self.machine.seen(&self.machine.vcpus[self.id])
     }
@@ -380,7 +380,8 @@ impl Nested for Exited<'_, '_> {
         let by_pointer = self.machine.bugs.has(Bug::ComparedByPointer);
         self.machine.vcpus[self.id].mmus[1].0.map(|root| {
             let eptp = Eptp::from(root?.pgd);
-            // As if pointers were compared and not their tags: one with other flags is missed.
+            // The bug compares pointers instead of EP4TAs, and so misses a pointer with other
+            // flags.
             Some(if by_pointer && eptp.accessed_dirty() {
                 Eptp::from(Gfn(0x500).address())
             } else {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module records when a guest last invalidated what.
+//! This module records when a guest last invalidated which translations.
 //!
-//! A guest may change its tables and continue to use the old translations until it executes an
-//! instruction that drops them.  From then on, an entry that was read before must not differ from
-//! the tables.  So each virtual CPU records its last invalidation of each kind.  An entry cached
-//! before an invalidation that covers it must not be used.
+//! A guest may change its tables and may continue to use the old translations until the guest
+//! invalidates them.  An entry that was cached before the invalidation must then agree with the
+//! tables.  So each virtual CPU has the times of its last invalidations; an entry that is older
+//! than an invalidation that covers the entry must not be used if the entry disagrees with the
+//! tables.
 
 use super::memory::PAGES;
 use crate::{
@@ -13,15 +14,15 @@ use crate::{
     x86::invpcid::Pcid, //
 };
 
-/// PCIDs that guests use: 0 and 1.
+/// The number of PCIDs that guests use: 0 and 1.
 pub(crate) const PCIDS: usize = 2;
 
-/// When a virtual CPU last dropped what of its own translations; 0 for never.
+/// The times at which a virtual CPU last invalidated its own translations; 0 for never.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Invalidated {
-    /// Everything.
+    /// All translations.
     all: u32,
-    /// Everything but globals.
+    /// All translations except globals.
     nonglobal: u32,
     /// A PCID, globals excepted.
     pcid: [u32; PCIDS],
@@ -35,22 +36,24 @@ pub(crate) struct Invalidated {
     globals: [u32; PCIDS],
 }
 
-/// What a virtual CPU dropped.
+/// The translations that a virtual CPU invalidated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
-    /// Everything, globals too.
+    /// All translations, globals too.
     All,
-    /// Everything but globals.
+    /// All translations except globals.
     ButGlobals,
-    /// A PCID but for its globals.
+    /// A PCID, globals excepted.
     Pcid(usize),
-    /// A PCID, with the globals that were cached under it: CR4.PAE changed, or CR4.SMEP was set.
+    /// A PCID, with the globals that were cached in this PCID: CR4.PAE changed, or CR4.SMEP was
+    /// set.
     PcidAndGlobals(usize),
     /// A page of a PCID, globals excepted: INVPCID type 0.
     PcidPage(usize, u16),
     /// A page, and all paging structures of a PCID: INVLPG.
     Page(usize, u16),
-    /// A page, globals too, with what leads to it: INVLPG that KVM's emulator executes.
+    /// A page, globals too, and the paging structures on the way: INVLPG that KVM's emulator
+    /// executes.
     PageAlone(usize, u16),
     /// A page in every PCID, globals too: L1's INVVPID type 0.
     PageEverywhere(u16),
@@ -62,7 +65,7 @@ pub(crate) fn index(pcid: Pcid) -> usize {
 }
 
 impl Invalidated {
-    /// That of a virtual CPU that begins at a time, with nothing cached.
+    /// Returns the record of a virtual CPU that starts at a time, with nothing cached.
     pub(crate) fn from(now: u32) -> Self {
         Self {
             all: now,
@@ -70,7 +73,7 @@ impl Invalidated {
         }
     }
 
-    /// Notes that something was dropped.
+    /// Records an invalidation.
     pub(crate) fn note(&mut self, what: Dropped, now: u32) {
         match what {
             Dropped::All => self.all = now,
@@ -97,7 +100,8 @@ impl Invalidated {
         }
     }
 
-    /// Returns since when an entry has to say what the tables say, if it was read before.
+    /// Returns the time of the last invalidation that covers an entry.  An entry that was read
+    /// before has to agree with the tables.
     pub(crate) fn since(&self, entry: &TlbEntry) -> u32 {
         let key = &entry.key;
         let pages = if key.global {
@@ -105,7 +109,7 @@ impl Invalidated {
         } else {
             &self.page[index(key.pcid)]
         };
-        // What drops one page of a guest's large page drops all of it.
+        // An invalidation of one page of a guest's large page covers the whole large page.
         let span = key.span.max(key.guest_span);
         let first = usize::from(key.first >> span << span);
         let of_pages = pages.iter().skip(first).take(1 << span);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models memory: the guests' memory, and the tables of KVM.
+//! This module models memory: the memory of guests, and the tables of KVM.
 //!
-//! Addresses are as small as the rules allow.  A linear address is one of eight pages: one bit each
-//! selects the entry of a page-directory-pointer table, a page directory and a page table.  A guest
-//! has [`FRAMES`] frames of memory, which hold its data, its page tables and, for a hypervisor, its
-//! EPTs; the number of a frame says what it holds.  The host keeps a frame of a guest in one of two
-//! places and moves it from one to the other; a VM that takes the place of another has its frames
-//! elsewhere.
+//! Addresses are as small as the rules allow.  A linear address is one of eight pages: one bit
+//! selects the entry in each of the page-directory-pointer table, the page directory and the page
+//! table.  A guest has [`FRAMES`] frames of memory, for its data, its page tables and, if the guest
+//! is a hypervisor, its EPTs; the number of a frame determines the frame's use.  The host has two
+//! places for each frame of a guest, and moves the frame between the two; a VM that replaces
+//! another VM has other host frames.
 
 use crate::{
     ept::{
@@ -18,36 +18,35 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Entries of a table that are ever used.
+/// The number of entries of a table that are ever used.
 pub(crate) const WORDS: usize = 32;
-/// Frames of a guest's memory that are ever moved, protected or written.
+/// The number of frames of a guest's memory that are ever moved, protected or written.
 pub(crate) const FRAMES: usize = 18;
-/// Tables that KVM can have at once.
+/// The number of tables that KVM can have at once.
 pub(crate) const TABLES: usize = 96;
-/// Pages of linear memory.
+/// The number of pages of linear memory.
 pub(crate) const PAGES: u8 = 8;
-/// How far a frame number is shifted in the number of a host's frame for the bank it is in: each
-/// bank is 1 GiB, so that it can be mapped by one entry.
+/// The position of the bank number in the number of a host frame: each bank is 1 GiB, so that one
+/// entry can map the bank.
 const BANK: u32 = 18;
-/// How many VMs, one after the other in the same place, have their frames in banks of their own.
+/// The number of successive VMs in the same place that have banks of their own.
 ///
-/// After so many the first banks are taken again: what is cached of those was flushed long ago, or
-/// found.
+/// The next VM reuses the first banks: by then, entries of the first VM were flushed or found.
 const LIVES: u32 = 8;
 
-/// The number of a frame of guest-physical memory.
+/// The number of a guest-physical frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gfn(pub(crate) u16);
 
-/// The number of a frame of the host's.
+/// The number of a host frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hfn(pub(crate) u32);
 
-/// What the frames of a guest are for.
+/// The uses of a guest's frames.
 pub(crate) mod frames {
     use super::Gfn;
 
-    /// The first of two page-map level-4 tables, which are what CR3 can refer to.
+    /// The first of two page-map level-4 tables, which CR3 can refer to.
     pub(in crate::model) const PML4: Gfn = Gfn(4);
     /// The first of two page-directory-pointer tables.
     pub(in crate::model) const PDPT: Gfn = Gfn(6);
@@ -57,25 +56,25 @@ pub(crate) mod frames {
     pub(in crate::model) const PT: Gfn = Gfn(10);
     /// The first of two roots of L1's EPTs.
     pub(in crate::model) const EPT_ROOT: Gfn = Gfn(12);
-    /// The one page-directory-pointer table of both EPTs.
+    /// The only page-directory-pointer table, of both EPTs.
     pub(in crate::model) const EPT_PDPT: Gfn = Gfn(14);
-    /// Their page directory.
+    /// The only page directory, of both EPTs.
     pub(in crate::model) const EPT_PD: Gfn = Gfn(15);
     /// The first of two page tables of an EPT.
     pub(in crate::model) const EPT_PT: Gfn = Gfn(16);
 }
 
 impl Gfn {
-    /// All frames that translations of this model lead to: those of the memory, and two that a
-    /// large page reaches beyond it.
+    /// Returns all frames that translations of the model lead to: the frames of the memory, and two
+    /// frames beyond the memory that a large page reaches.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        // CAST: A small number.
+        // CAST: `FRAMES` is below 2^16.
         Iterator::chain(0..FRAMES as u16, [512, 513]).map(Self)
     }
 
     /// Returns the frame that an entry refers to.
     pub(crate) fn of_entry(entry: u64) -> Self {
-        // CAST: The model has no larger ones.
+        // CAST: The value is masked to 16 bits.
         Self((entry >> 12 & 0xffff) as u16)
     }
 
@@ -84,12 +83,12 @@ impl Gfn {
         u64::from(self.0) << 12
     }
 
-    /// Returns the next one.
+    /// Returns the frame at a distance.
     pub(crate) fn plus(self, offset: u16) -> Self {
         Self(self.0 + offset)
     }
 
-    /// Returns its bit in a mask of frames; none for a frame beyond the memory.
+    /// Returns the frame's bit in a mask of frames; no bit for a frame beyond the memory.
     pub(crate) fn bit(self) -> u32 {
         if usize::from(self.0) < FRAMES {
             1 << self.0
@@ -100,45 +99,45 @@ impl Gfn {
 }
 
 impl Hfn {
-    /// Returns the frame of a VM's that is kept here, if it is one, wherever it is kept now: the
-    /// place of the VM, which life there it is of, and the frame.
+    /// Returns the guest's frame that has this host frame as one of its places: the place of the
+    /// VM, the life in that place, and the frame; `None` if no guest has the host frame.
     fn owner(self) -> Option<(usize, u32, Gfn)> {
         let bank = (self.0 >> BANK).checked_sub(1)?;
-        // CAST: A guest's frame number was put there.
+        // CAST: [`Memory::host`] put a 16-bit frame number there.
         let gfn = Gfn((self.0 & ((1 << BANK) - 1)) as u16);
         Some(((bank / (2 * LIVES)) as usize, bank / 2 % LIVES, gfn))
     }
 
-    /// Returns its address.
+    /// Returns the frame's address.
     pub(crate) fn address(self) -> Hpa {
         Hpa::new(u64::from(self.0) << 12)
     }
 
     /// Returns the frame at an address.
     pub(crate) fn at(address: Hpa) -> Self {
-        // CAST: The model has no larger ones.
+        // CAST: The model has no host frames above 2^32.
         Self((address.into_raw() >> 12) as u32)
     }
 
-    /// Returns one behind it.
+    /// Returns the host frame at a distance.
     pub(crate) fn plus(self, offset: u16) -> Self {
         Self(self.0 + u32::from(offset))
     }
 }
 
-/// One table that KVM keeps, by its number; the host's frame of its own begins at 1.
+/// The number of a table of KVM's; the first table has host frame 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Table(pub(crate) u8);
 
 impl Table {
-    /// Returns its address.
+    /// Returns the table's address.
     pub(crate) fn address(self) -> Hpa {
         Hpa::new((u64::from(self.0) + 1) << 12)
     }
 
-    /// Returns the table that an entry of another refers to.
+    /// Returns the table that an entry of another table refers to.
     pub(crate) fn of_entry(entry: u64) -> Self {
-        // CAST: As above.
+        // CAST: `TABLES` is below 256, so the table's number fits.
         Self(((entry >> 12 & 0xff) - 1) as u8)
     }
 
@@ -148,16 +147,16 @@ impl Table {
     }
 }
 
-/// What is known of an entry of KVM's tables besides what the CPU reads in it.
+/// The model's knowledge of an entry of KVM's tables, in addition to the entry that the CPU reads.
 #[derive(Clone, Copy)]
 pub(crate) struct Meta {
-    /// When the guest's entry was read that it was made from; 0 for one made from no such entry.
+    /// When KVM read the guest's entry that this entry was made from; 0 if there is no such entry.
     pub(crate) time: u32,
-    /// The guest's frame that it leads to.
+    /// The guest's frame that the entry leads to.
     pub(crate) gfn: Gfn,
 }
 
-/// A table: the entries, and what is known of each.
+/// A table: the entries, and the [`Meta`] of each.
 pub(crate) type Page = ([u64; WORDS], [Meta; WORDS]);
 
 /// An empty table.
@@ -169,15 +168,15 @@ const EMPTY: Page = (
     }; WORDS],
 );
 
-/// The tables that KVM keeps, and those that are free.
+/// KVM's tables, in use and free.
 pub(crate) struct Tables {
     pages: KVVec<Page>,
-    /// A bit for each.
+    /// The free tables, by bit.
     free: u128,
 }
 
 impl Tables {
-    /// Makes all of them free.
+    /// Makes a set of tables that are all free.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             pages: KVVec::from_elem(EMPTY, TABLES, GFP_KERNEL)?,
@@ -185,7 +184,7 @@ impl Tables {
         })
     }
 
-    /// Makes them what others are.
+    /// Copies the state of another set.
     pub(crate) fn assign(&mut self, other: &Self) {
         for (number, (page, from)) in self.pages.iter_mut().zip(&other.pages).enumerate() {
             if other.free >> number & 1 == 0 {
@@ -195,8 +194,8 @@ impl Tables {
         self.free = other.free;
     }
 
-    /// Takes an empty one, the one with the lowest number: one that was freed is taken again as
-    /// soon as can be.
+    /// Allocates an empty table, the free one with the lowest number: a freed table is reused as
+    /// soon as possible.
     pub(crate) fn take(&mut self) -> Option<Table> {
         if self.free == 0 {
             return None;
@@ -204,21 +203,21 @@ impl Tables {
         let number = self.free.trailing_zeros();
         self.free &= self.free - 1;
         self.pages[number as usize] = EMPTY;
-        // CAST: There are few.
+        // CAST: `TABLES` is below 256.
         Some(Table(number as u8))
     }
 
-    /// Gives one back.
+    /// Frees a table.
     pub(crate) fn free(&mut self, table: Table) {
         self.free |= 1 << table.0;
     }
 
-    /// Makes all of them free again.
+    /// Frees all tables.
     pub(crate) fn give_back_all(&mut self) {
         self.free = (1 << TABLES) - 1;
     }
 
-    /// Returns how many are free.
+    /// Returns the number of free tables.
     pub(crate) fn left(&self) -> u32 {
         self.free.count_ones()
     }
@@ -233,28 +232,29 @@ impl Tables {
         self.pages[usize::from(table.0)].0[index] = entry;
     }
 
-    /// Returns what is known of an entry.
+    /// Returns the [`Meta`] of an entry.
     pub(crate) fn meta(&self, table: Table, index: usize) -> Meta {
         self.pages[usize::from(table.0)].1[index]
     }
 
-    /// Sets what is known of an entry.
+    /// Sets the [`Meta`] of an entry.
     pub(crate) fn set_meta(&mut self, table: Table, index: usize, meta: Meta) {
         self.pages[usize::from(table.0)].1[index] = meta;
     }
 }
 
-/// The memory of one VM, and where the host keeps it.
+/// The memory of a VM, and its place in the host's memory.
 pub(crate) struct Memory {
     vm: usize,
-    /// How many VMs were in this place before, modulo [`LIVES`].
+    /// The number of earlier VMs in this place, modulo [`LIVES`].
     life: u32,
     words: KVVec<[u64; WORDS]>,
-    /// Frames that are in the second of their two places, by bit.
+    /// The frames that are in their second place, by bit.
     moved: u32,
-    /// Frames of which the host wants to notice the next write, by bit.
+    /// The write-protected frames, by bit: the host wants to notice the next write.
     pub(crate) protected: u32,
-    /// The highest level at which KVM may map it: by pages of 4 KiB (1), 2 MiB (2) or 1 GiB (3).
+    /// The highest level at which KVM may map the memory: by pages of 4 KiB (1), 2 MiB (2) or 1 GiB
+    /// (3).
     pub(crate) largest: u8,
 }
 
@@ -273,26 +273,26 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Makes it what another is.
+    /// Copies the state of another memory.
     pub(crate) fn assign(&mut self, other: &Self) {
         self.words.copy_from_slice(&other.words);
         (self.moved, self.protected) = (other.moved, other.protected);
         (self.vm, self.life, self.largest) = (other.vm, other.life, other.largest);
     }
 
-    /// Makes it that of the first VM in its place.
+    /// Resets the memory to that of the first VM in this place.
     pub(crate) fn reset(&mut self) {
         self.life = 0;
         self.fill();
     }
 
-    /// Makes it that of the next VM in its place, which has other frames of the host's.
+    /// Replaces the memory by that of the next VM in this place, which has other host frames.
     pub(crate) fn renew(&mut self) {
         self.life = (self.life + 1) % LIVES;
         self.fill();
     }
 
-    /// Makes it hold what a new VM's holds.
+    /// Writes the contents of a new VM's memory.
     fn fill(&mut self) {
         use super::edit;
         (self.moved, self.protected, self.largest) = (0, 0, 3);
@@ -315,7 +315,7 @@ impl Memory {
         }
     }
 
-    /// Returns where a frame is kept.
+    /// Returns the host frame of a frame.
     pub(crate) fn host(&self, gfn: Gfn) -> Hfn {
         let moved = u32::from(self.moved & gfn.bit() != 0);
         // CAST: There are few VMs.
@@ -323,13 +323,13 @@ impl Memory {
         Hfn((2 * life + moved + 1) << BANK | u32::from(gfn.0))
     }
 
-    /// Moves a frame from the one of its places to the other.
+    /// Moves a frame to its other place.
     pub(crate) fn relocate(&mut self, gfn: Gfn) {
         self.moved ^= gfn.bit();
     }
 
-    /// Returns at which level KVM maps it: by large pages if it may, and all frames are where a
-    /// large page has them.
+    /// Returns the level at which KVM maps the memory: by large pages if KVM may, and if no frame
+    /// is moved or write-protected.
     pub(crate) fn level(&self) -> u8 {
         if self.moved == 0 && self.protected == 0 {
             self.largest
@@ -339,9 +339,9 @@ impl Memory {
     }
 }
 
-/// Returns the word of guests' memory that is kept at a place of the host's.
+/// Returns the word of guests' memory in a host frame.
 ///
-/// One that was moved away is found at its old place still; those of a VM that is no more are not.
+/// A moved frame is also found in its old place; a frame of a destroyed VM is not found.
 pub(crate) fn read_at(memories: &[Memory], hfn: Hfn, index: usize) -> u64 {
     hfn.owner()
         .and_then(|(vm, life, gfn)| {
@@ -351,7 +351,7 @@ pub(crate) fn read_at(memories: &[Memory], hfn: Hfn, index: usize) -> u64 {
         .unwrap_or(0)
 }
 
-/// Writes a word of guests' memory by its place.
+/// Writes a word of guests' memory in a host frame.
 pub(crate) fn write_at(memories: &mut [Memory], hfn: Hfn, index: usize, value: u64) {
     if let Some((vm, life, gfn)) = hfn.owner() {
         let memory = memories.get_mut(vm);

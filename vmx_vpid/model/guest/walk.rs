@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module walks a guest's own tables as they are: it uses no cache and sets no flag.
+//! This module walks through a guest's own tables in their current state; the walk uses no cache
+//! and sets no flag.
 
 use super::{
     edit::{
@@ -21,14 +22,14 @@ use crate::model::{
     kvm::tables::NO_TABLE, //
 };
 
-/// Where a walk through a guest's tables ended.
+/// The end of a walk through a guest's tables.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaf {
-    /// The frame that the page is in.
+    /// The page's frame.
     pub(crate) gfn: Gfn,
     /// The level of the entry: 1 for a page of 4 KiB.
     pub(crate) level: u8,
-    /// What its entries permit.
+    /// The rights that the last entry gives.
     pub(crate) rights: Rights,
     /// The page is global.
     pub(crate) global: bool,
@@ -36,16 +37,16 @@ pub(crate) struct Leaf {
     pub(crate) path: [Gfn; 5],
 }
 
-/// The frames of the tables as far as a walk got, by level; frame 0 is none.
+/// The frames of the tables that a walk reached, by level; frame 0 stands for no table.
 pub(crate) type Path = [Gfn; 5];
 
 /// Returns the index of a page's entry in one of a guest's page tables of a level.
 pub(crate) fn index(level: u8, page: u16) -> usize {
-    // CAST: One bit.
+    // CAST: The masked value is 0 or 1.
     usize::from(page >> (level - 1) & 1)
 }
 
-/// Returns the frame of a page by the entry of its page, of whatever size.
+/// Returns the frame of a page, from the entry of the guest's page, of any size.
 pub(crate) fn frame(entry: u64, level: u8, page: u16) -> Gfn {
     let below = |level: u16| page >> (level - 1) & 1;
     match level {
@@ -55,8 +56,8 @@ pub(crate) fn frame(entry: u64, level: u8, page: u16) -> Gfn {
     }
 }
 
-/// Translates a page with paging off, where a linear address is a physical one; on an error, there
-/// is no memory.
+/// Translates a page with paging off, where a linear address is a physical address; an error if
+/// there is no memory.
 pub(crate) fn unpaged(page: u16) -> Result<Leaf, Path> {
     let path = [NO_TABLE; 5];
     if page >> 2 != 0 {
@@ -71,9 +72,9 @@ pub(crate) fn unpaged(page: u16) -> Result<Leaf, Path> {
     })
 }
 
-/// Walks through a guest's page tables; on an error, how far that got.
+/// Walks through a guest's page tables; an error has the path up to the last table.
 ///
-/// `read` reads a word of one of the guest's frames.
+/// `read` reads a word of a guest's frame.
 pub(crate) fn walk(
     root: Gfn,
     page: u16,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module walks a guest's tables by the kernel's code, [`crate::paging::walk`].
+//! This module walks through a guest's tables by the kernel's code, [`crate::paging::walk`].
 //!
-//! The oracle has a walk of its own ([`super::walk`]), which knows one form of tables.  For the
-//! same tables both results have to be equal.
+//! The oracle has a walk of its own ([`super::walk`]), which knows one format of tables.  The two
+//! walks have to agree on the same tables.
 
 use super::memory::Gfn;
 use crate::{
@@ -39,16 +39,16 @@ use crate::{
 };
 use kernel::prelude::Zeroable;
 
-/// A guest's tables, by what reads a word of one of its frames.
+/// A guest's tables; the closure reads a word of a guest's frame.
 struct Words<R>(R);
 
 impl<R: Fn(Gfn, usize) -> Option<u64>> Memory for Words<R> {
     fn read_entry(&mut self, address: Gpa, _: EntryWidth) -> Option<u64> {
         let address = address.into_raw();
-        // CAST: Nine bits.
+        // CAST: The index is masked to nine bits.
         (self.0)(Gfn::of_entry(address), (address >> 3 & 511) as usize)
     }
-    /// Sets no flag: nothing is accessed.
+    /// Sets no flag: the check must not change the tables.
     fn exchange_entry(&mut self, _: Gpa, _: EntryWidth, _: u64, _: u64) -> Exchange {
         Exchange::Done
     }
@@ -66,10 +66,10 @@ impl<R: Fn(Gfn, usize) -> Option<u64>> Memory for Words<R> {
     }
 }
 
-/// Translates a page for the guest's kernel, with CR0.WP set; `None` where that gets a fault.
+/// Translates a page for the guest's kernel, with CR0.WP set; `None` if the access gets a fault.
 ///
-/// Tables are read as those of four levels, which they are in every mode of the model's.
-// What it works with is large, and is gone from the stack when the oracle goes on.
+/// The tables are read as four-level tables, their format in every mode of the model.
+// Not inlined: the stack frame is large, and is free again when the oracle continues.
 #[inline(never)]
 pub(crate) fn by_kernel(
     root: Gfn,

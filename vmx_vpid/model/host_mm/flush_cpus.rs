@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module decides which CPUs to notify of a change of tables.
+//! This module selects the CPUs that have to be notified of a change of tables.
 
 use crate::asid::{
     shootdown::{
@@ -11,13 +11,14 @@ use crate::asid::{
     Published, //
 };
 
-/// How many steps are taken one by one at most: `tlb_single_page_flush_ceiling`, by default.
+/// The most steps that are flushed one by one: the default of `tlb_single_page_flush_ceiling`.
 ///
-/// They are steps of whatever size: 33 pages of 2 MiB as well as of 4 KiB.
+/// A step may have any size: the ceiling is 33 pages of 2 MiB as well as of 4 KiB.
 pub(crate) const CEILING: u64 = 33;
 
 impl Range {
-    /// Takes a range to be dropped, or everything if that is less work: `init_flush_tlb_info()`.
+    /// Returns a range to drop, or everything if the range has too many steps:
+    /// `init_flush_tlb_info()`.
     pub(crate) fn capped(start: Hva, end: Hva, shift: u32, ceiling: u64) -> Self {
         if Self::steps(start, end, shift) > ceiling {
             Self::All
@@ -27,19 +28,20 @@ impl Range {
     }
 }
 
-/// Where a flush has to be carried out.
+/// The CPUs on which a flush may be necessary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// On other CPUs too: each of the mask is looked at, this one as well.
+    /// Any CPU of the mask, including this one; each CPU is checked.
     Many,
-    /// Here.
+    /// This CPU only.
     Here,
-    /// No CPU: the next CPU to use the address space reads its tlb_gen.
+    /// No CPU: a CPU that switches to the address space reads its tlb_gen.
     Nowhere,
 }
 
 impl Reach {
-    /// Decides for an address space: whether its mask has others, and whether it is in use here.
+    /// Selects the CPUs for an address space: `others` if its mask has other CPUs, `loaded_here` if
+    /// this CPU uses it.
     ///
     /// Equivalent of `flush_tlb_mm_range()`.
     pub(crate) fn new(others: bool, loaded_here: bool) -> Self {
@@ -51,34 +53,33 @@ impl Reach {
     }
 }
 
-/// The flush as the requesting CPU sees it, besides the request to the others.
+/// A flush request, with the fields by which the sender selects the CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// The request.
+    /// The request that the other CPUs get.
     pub(crate) flush: Flush,
-    /// Tables were freed, besides what they said.
+    /// Tables were freed, too.
     pub(crate) freed_tables: bool,
-    /// CPUs that do not use the address space are notified too, so that they clear their bit in its
-    /// mask.
+    /// CPUs that do not use the address space get the request, too, to leave its mask.
     pub(crate) trim: bool,
 }
 
 impl Told {
     /// Returns whether a CPU of the mask has to be notified: `native_flush_tlb_multi()`.
     ///
-    /// A lazy CPU reads the tlb_gen before it uses its translations.  But the CPU may walk tables
-    /// speculatively, and a freed table must not be one of them: where tables were freed, all are
-    /// notified.
+    /// A lazy CPU needs no notification of changed pages, because it reads the tlb_gen before it
+    /// uses them.  But a lazy CPU may walk tables speculatively, and must not walk a freed table.
+    /// So all CPUs are notified if tables were freed.
     pub(crate) fn concerns(&self, shown: Published) -> bool {
         self.freed_tables || self.should(shown)
     }
 
-    /// The same, for a flush that freed no tables: `should_flush_tlb()`.
+    /// Returns whether a CPU has to be notified if no tables were freed: `should_flush_tlb()`.
     fn should(&self, shown: Published) -> bool {
         match (shown, self.flush.space) {
             (Published { lazy: true, .. }, _) => false,
             (_, None) => true,
-            // On the way: it may have read the tlb_gen before this change.
+            // In the middle of a switch, the CPU may have read the tlb_gen before this change.
             (Published { loaded: None, .. }, _) => true,
             (Published { loaded, .. }, space) => loaded == space || self.trim,
         }
@@ -94,7 +95,7 @@ mod tests {
         TlbGen, //
     };
 
-    /// Returns the request for a change, or for all changes (`None`).
+    /// A request for an address space, or for the loaded one of each CPU (`None`).
     fn told(space: Option<u64>, freed_tables: bool, trim: bool) -> Told {
         let flush = Flush {
             space: space.and_then(ContextId::new),
@@ -108,14 +109,14 @@ mod tests {
         }
     }
 
-    /// A CPU that uses an address space; 0: on the way.
+    /// The state of a CPU that uses an address space; 0 is the middle of a switch.
     fn shown(loaded: u64, lazy: bool) -> Published {
         let loaded = ContextId::new(loaded);
         Published { loaded, lazy }
     }
 
     #[test]
-    fn a_range_beyond_the_ceiling_flushes_everything() {
+    fn a_range_of_more_steps_than_the_ceiling_is_a_full_flush() {
         let range = |end, shift| Range::capped(Hva::new(0), Hva::new(end), shift, CEILING);
         assert!(matches!(range(33 << 12, 12), Range::Some { .. }));
         assert_eq!(range(34 << 12, 12), Range::All);
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn other_cpus_of_the_mask_are_notified() {
+    fn other_cpus_are_checked_if_the_mask_has_any() {
         assert_eq!(Reach::new(true, false), Reach::Many);
         assert_eq!(Reach::new(true, true), Reach::Many);
         assert_eq!(Reach::new(false, true), Reach::Here);
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn cpus_that_use_or_may_use_the_mm_are_notified() {
+    fn a_cpu_that_uses_or_loads_the_address_space_is_notified() {
         let one = told(Some(20), false, false);
         assert!(one.concerns(shown(20, false)));
         assert!(one.concerns(shown(0, false)));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_in_another_mm_is_sometimes_notified_to_leave_the_mask() {
+    fn a_cpu_with_another_address_space_is_notified_to_trim_the_mask() {
         assert!(told(Some(20), false, true).concerns(shown(10, false)));
     }
 }

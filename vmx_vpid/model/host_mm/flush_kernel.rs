@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module flushes a CPU after a change of the kernel's tables, which every address space has.
+//! This module flushes a CPU after a change of the kernel's own tables, which belong to every
+//! address space.
 
 use crate::asid::{
     cpu::Cpu,
@@ -9,20 +10,20 @@ use crate::asid::{
     Hva, //
 };
 
-/// A CPU that can turn CR4.PGE round.
+/// A CPU that can toggle CR4.PGE.
 pub(crate) trait Pge: Hardware {
-    /// Writes CR4 with the other CR4.PGE, and then as it was: `__native_tlb_flush_global()`.
+    /// Writes CR4 with CR4.PGE toggled, and then the old value: `__native_tlb_flush_global()`.
     fn turn_pge(&self);
 }
 
 impl Cpu {
-    /// Drops an address of the kernel's: `flush_tlb_one_kernel()`.
+    /// Drops an address of the kernel: `flush_tlb_one_kernel()`.
     ///
-    /// Without page-table isolation the page is global, and INVLPG drops it whatever the PCID.
+    /// Without page-table isolation the page is global, and INVLPG drops it under every PCID.
     pub(crate) fn drop_kernel_address(&mut self, address: Hva, hardware: &impl Hardware) {
         self.drop_address(address, hardware);
         if hardware.features().pti {
-            // Under the other PCIDs it is still there.
+            // The page is still cached under the PCIDs of the other slots.
             self.invalidate_other = true;
         }
     }
@@ -30,7 +31,8 @@ impl Cpu {
 
 /// Drops everything: `native_flush_tlb_global()`.
 ///
-/// What the slots are noted to have is not changed: less than that is there, which is legal.
+/// The state of the slots does not change.  That is allowed: the CPU has fewer translations cached
+/// than the slots say.
 pub(crate) fn drop_everything(hardware: &impl Pge) {
     if hardware.features().invpcid {
         hardware.invpcid(Extent::AllAndGlobals);
@@ -63,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn without_isolation_a_kernel_page_is_global() {
+    fn without_isolation_invlpg_is_enough_for_a_kernel_page() {
         let hands = Hands::new(features(true, false));
         let mut cpu = cpu(20, 0);
         cpu.drop_kernel_address(Hva::new(0x1000), &hands);
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn with_isolation_the_other_slots_are_marked_invalid() {
+    fn with_isolation_a_kernel_page_invalidates_the_other_slots() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(20, 0);
         cpu.drop_kernel_address(Hva::new(0x1000), &hands);
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_flush_uses_the_instruction_that_the_cpu_has() {
+    fn everything_is_dropped_by_invpcid_or_by_cr4_pge() {
         for (invpcid, did) in [
             (true, Did::Invpcid(Extent::AllAndGlobals)),
             (false, Did::Pge),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module is the simulated host: its CPUs and processes, and the states that must never occur.
+//! [`Machine`] has the CPUs and processes of the model, and the oracle that checks the CPUs.
 
 use super::{
     shootdown::Flight,
@@ -60,20 +60,20 @@ use core::{
 pub(super) const CPUS: usize = 3;
 /// Processes: more than a CPU has slots.
 pub(super) const PROCESSES: usize = 7;
-/// Address spaces: the kernel's own, one that is used for a moment now and then, and theirs.
+/// Address spaces: the kernel's own, a temporary one, and one for each process.
 const SPACES: usize = 2 + PROCESSES;
-/// The kernel's own.
+/// The number of the kernel's own address space.
 pub(super) const KERNEL: usize = 0;
-/// The one that is used for a moment.
+/// The number of the temporary address space, which is used briefly now and then.
 pub(super) const TEMPORARY: usize = 1;
 
-/// An address space: a process's, or the kernel's own.
+/// An address space.
 pub(super) struct ModelMm {
     pub(super) id: Cell<ContextId>,
     pub(super) tlb_gen: Cell<TlbGen>,
     /// `mm_cpumask()`.
     pub(super) mask: Cell<u32>,
-    /// Its process is about to be gone: none comes to run it.
+    /// The process is about to end, and no CPU switches to it.
     pub(super) dying: Cell<bool>,
     pub(super) frames: [Cell<u32>; USER_PAGES],
     pub(super) tables: [Cell<u32>; TABLES],
@@ -82,28 +82,28 @@ pub(super) struct ModelMm {
 /// A CPU of the machine.
 pub(super) struct Core {
     pub(super) tlb: Tlb,
-    /// What it knows of its slots.
+    /// The state of the slots.
     pub(super) state: Cell<Cpu>,
-    /// What the others see of that.
+    /// The state that other CPUs see.
     pub(super) shown: Cell<Published>,
-    /// Whose thread it runs; the kernel's own: a kernel thread.
+    /// The address space of the running thread; [`KERNEL`] for a kernel thread.
     pub(super) thread: Cell<usize>,
-    /// In user mode.
+    /// The CPU is in user mode.
     pub(super) user: Cell<bool>,
     pub(super) online: Cell<bool>,
-    /// In the middle of something, so that it does nothing else.
+    /// The CPU is in the middle of an action, and begins no other.
     pub(super) busy: Cell<bool>,
-    /// The CPUs that told it something which it has not served yet, in their order.
+    /// The CPUs that notified this CPU, and whose requests it has not served yet, in order.
     pub(super) inbox: Cell<[Option<usize>; CPUS]>,
-    /// The change that it is about to make known, until all have served it.
+    /// The change that this CPU announces, until all notified CPUs have served it.
     pub(super) flight: Cell<Option<Flight>>,
-    /// The address space that it is on the way to; the kernel's own: none.
+    /// The address space of a switch in progress; [`KERNEL`] if there is none.
     pub(super) coming: Cell<usize>,
-    /// A fault wants the next write of CR3 to keep what it should drop.
+    /// An injected bug: the next write of CR3 keeps translations that it should flush.
     pub(super) keep: Cell<bool>,
 }
 
-/// All there is.
+/// The simulated machine: CPUs, address spaces, and the first error.
 pub(super) struct Machine {
     pub(super) config: Config,
     pub(super) cores: [Core; CPUS],
@@ -112,12 +112,12 @@ pub(super) struct Machine {
     /// The last number that was given to a frame, a table or a process.
     last: Cell<u32>,
     random: Cell<Random>,
-    /// What went wrong first.
+    /// The first error.
     wrong: Cell<Option<Wrong>>,
 }
 
 impl Machine {
-    /// Makes a machine whose CPUs run kernel threads on the kernel's own address space.
+    /// Creates a machine whose CPUs run kernel threads on the kernel's own address space.
     pub(super) fn new(config: Config) -> Self {
         let last = Cell::new(0);
         let fresh = || {
@@ -170,7 +170,7 @@ impl Machine {
         machine
     }
 
-    /// Whether something is broken.
+    /// Returns whether a bug is injected.
     pub(super) fn broken(&self, bug: Bug) -> bool {
         self.config.bug == Some(bug)
     }
@@ -183,25 +183,25 @@ impl Machine {
         number
     }
 
-    /// A number that was never used.
+    /// Returns a number that was never used.
     pub(super) fn fresh(&self) -> u32 {
         self.last.set(self.last.get() + 1);
         self.last.get()
     }
 
-    /// Notes what went wrong, if it is the first thing.
+    /// Records an error, unless there was one before.
     pub(super) fn note(&self, result: Result<(), Wrong>) {
         if let (Err(wrong), None) = (result, self.wrong.get()) {
             self.wrong.set(Some(wrong));
         }
     }
 
-    /// Returns what went wrong.
+    /// Returns the first error.
     pub(super) fn wrong(&self) -> Option<Wrong> {
         self.wrong.get()
     }
 
-    /// Works on what a CPU knows, with interrupts off.
+    /// Calls a function on the state of a CPU, with interrupts off.
     pub(super) fn with<R>(&self, cpu: usize, work: impl FnOnce(&mut Cpu, Here<'_>) -> R) -> R {
         let core = &self.cores[cpu];
         let mut state = core.state.get();
@@ -221,12 +221,12 @@ impl Machine {
         }
     }
 
-    /// Returns the number of an address space, as long as it is there.
+    /// Returns the number of an address space, if it exists.
     pub(super) fn number(&self, id: ContextId) -> Option<usize> {
         self.spaces.iter().position(|mm| mm.id.get() == id)
     }
 
-    /// The frame that a page of an address space has now.
+    /// Returns the current frame of a page of an address space.
     pub(super) fn frame(&self, space: usize, page: usize) -> u32 {
         match page.checked_sub(USER_PAGES) {
             Some(page) => self.kernel_frames[page].get(),
@@ -234,18 +234,18 @@ impl Machine {
         }
     }
 
-    /// Returns whether a frame or a table was freed, and some CPU is not notified yet: until then
-    /// it still exists.
+    /// Returns whether a change that removed a frame or a table is still being announced; the frame
+    /// or table is freed afterwards.
     pub(super) fn in_flight(&self, number: u32) -> bool {
         let flights = self.cores.iter().filter_map(|core| core.flight.get());
         flights.into_iter().any(|flight| flight.gives_up(number))
     }
 
-    /// Looks whether a CPU could use something that is gone.
+    /// Checks that a CPU cannot use a stale translation or a freed table.
     ///
-    /// It may access what the mode that it is in gives it access to, on its own account even more.
-    /// Where it runs a kernel thread, or is on the way from one process to another, nobody
-    /// accesses a process's pages; but it may walk the tables, and must not find any that is freed.
+    /// A CPU may access all pages that its mode permits.  In a kernel thread, and in the middle of
+    /// a switch, no code accesses pages of a process; but the CPU may walk the tables
+    /// speculatively, and must not find a freed table.
     pub(super) fn check(&self, cpu: usize) -> Result<(), Wrong> {
         let core = &self.cores[cpu];
         if !core.online.get() {
@@ -263,7 +263,7 @@ impl Machine {
         }
         let process = core.thread.get() != KERNEL && !core.busy.get();
         let user_pages = if process { 0..USER_PAGES } else { 0..0 };
-        // In user mode with page-table isolation there is nothing of the kernel's.
+        // The user's tables have no pages of the kernel.
         let kernel_pages = if core.tlb.user() {
             0..0
         } else {
@@ -273,7 +273,7 @@ impl Machine {
         self.check_pages(cpu, kernel_pages)
     }
 
-    /// Looks whether a CPU would take some pages for what they are not.
+    /// Checks that a CPU has no stale translation of some pages.
     pub(super) fn check_pages(&self, cpu: usize, pages: Range<usize>) -> Result<(), Wrong> {
         let tlb = &self.cores[cpu].tlb;
         for page in pages {
@@ -287,7 +287,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Lets a CPU translate a page, and keep that.
+    /// Lets a CPU translate a page and cache the translation.
     pub(super) fn touch(&self, cpu: usize, page: usize) -> Result<(), Wrong> {
         let tlb = &self.cores[cpu].tlb;
         let space = tlb.space();
@@ -306,7 +306,8 @@ impl Machine {
         );
         let table = tlb.table(number)?.unwrap_or(current);
         tlb.fill_table(number, table)?;
-        // A table that was given up says what it said then, and is given up with that.
+        // Entries of a removed table lead to frames that were removed with it, so they are not
+        // cached.
         if table == current {
             tlb.fill(page, self.frame(space, page), false)?;
         }
@@ -314,7 +315,7 @@ impl Machine {
     }
 }
 
-/// The hardware of a CPU, and what the others see of it.
+/// The hardware of a CPU, and the state that other CPUs see.
 #[derive(Clone, Copy)]
 pub(super) struct Here<'a> {
     machine: &'a Machine,
@@ -395,9 +396,9 @@ pub(super) struct Seen<'a> {
     machine: &'a Machine,
     cpu: usize,
     number: usize,
-    /// What was read too early.
+    /// An injected bug: the tlb_gen was read too early.
     early: Cell<Option<TlbGen>>,
-    /// What a fault wants it to have come to.
+    /// An injected bug: the tlb_gen that the CPU reads.
     pub(super) pretended: Option<TlbGen>,
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module computes CR3 on the way to user mode and back, under page-table isolation.
+//! This module writes CR3 on the way to user mode and back, under page-table isolation.
 //!
-//! The entry code knows nothing but CR3 and the mask of user halves to flush.
+//! The kernel's entry code uses only CR3 and the mask of user halves that have to be flushed.
 
 use crate::{
     asid::{
@@ -18,16 +18,16 @@ use crate::{
 };
 use kernel::bits::bit_u64;
 
-/// What tells the user half of the tables from the kernel's: `PTI_USER_PGTABLE_MASK`.
+/// The bit of CR3 that tells the user's tables from the kernel's: `PTI_USER_PGTABLE_MASK`.
 const USER_TABLES: u64 = bit_u64(12);
 
-/// Bits 10:0 of CR3, by which the mask is looked up.
+/// Bits 10:0 of CR3, the kPCID, which is the number of the bit in the mask.
 const KPCID: u64 = bit_u64(11) - 1;
 
 impl Cpu {
-    /// Goes to user mode; `cr3` is what CR3 has, read.
+    /// Enters user mode; `cr3` is the current value of CR3.
     ///
-    /// Equivalent of `SWITCH_TO_USER_CR3`, and to `PARANOID_RESTORE_CR3` for what is restored.
+    /// Equivalent of `SWITCH_TO_USER_CR3`, and of `PARANOID_RESTORE_CR3` if it restores a user CR3.
     pub(crate) fn enter_user(&mut self, cr3: Cr3, hardware: &impl Hardware) {
         let features = hardware.features();
         if !features.pti {
@@ -46,19 +46,20 @@ impl Cpu {
         }
     }
 
-    /// Forgets that the user half of what CR3 has is to be flushed; returns whether it was.
+    /// Clears the deferred flush of the user half that belongs to CR3; returns whether there was
+    /// one.
     fn take_deferred(&mut self, cr3: Cr3) -> bool {
-        // CAST: It has 11 bits.
+        // CAST: A kPCID has 11 bits.
         let kpcid = (cr3.into_raw() & KPCID) as u16;
         let asid = kpcid.checked_sub(1).and_then(Asid::new);
         asid.is_some_and(|asid| self.user_flush.take(asid))
     }
 }
 
-/// Comes to the kernel from user mode; `cr3` is what CR3 has, read.
+/// Enters the kernel from user mode; `cr3` is the current value of CR3.
 ///
-/// The kernel's half is kept, always: it is flushed by who runs in it.  Answers to
-/// `SWITCH_TO_KERNEL_CR3` with `ADJUST_KERNEL_CR3`.
+/// No flush of the kernel's half is needed: the kernel flushes it while it runs on it, and never
+/// defers that flush.  Equivalent of `SWITCH_TO_KERNEL_CR3` with `ADJUST_KERNEL_CR3`.
 pub(crate) fn to_kernel(cr3: Cr3, hardware: &impl Hardware) {
     let Features { pcid, pti, .. } = hardware.features();
     if pti {
@@ -82,12 +83,12 @@ mod tests {
         }, //
     };
 
-    /// The kernel's tables of an address space under ASID 3.
+    /// CR3 in kernel mode, for an address space under ASID 3.
     const KERNEL: u64 = 0x20004;
-    /// The user's, kept.
+    /// CR3 in user mode for the same address space, without a flush.
     const KEPT: u64 = 1 << 63 | 0x21804;
 
-    /// What CR3 is written with on the way to user mode, and what is left of the mask.
+    /// Enters user mode with a mask; returns the log, and the mask afterwards.
     fn to_user(mask: u16, pcid: bool, pti: bool) -> (Hands, u16) {
         let hands = Hands::new(features(pcid, pti));
         let mut cpu = cpu(20, 3);
@@ -97,8 +98,8 @@ mod tests {
     }
 
     #[test]
-    fn a_user_half_is_kept_unless_a_flush_is_recorded() {
-        // Every bit but its own.
+    fn a_user_half_is_flushed_only_if_its_bit_is_set() {
+        // The bits of all other slots.
         let (hands, left) = to_user(0x6e, true, true);
         assert!(hands.did(&[Did::Cr3(KEPT)]));
         assert_eq!(left, 0x6e);
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn without_pcids_the_halves_differ_by_their_tables() {
+    fn without_pcids_the_two_halves_differ_only_in_their_tables() {
         let hands = Hands::new(features(false, true));
         cpu(20, 0).enter_user(Cr3::from(0x20000), &hands);
         to_kernel(Cr3::from(0x21000), &hands);
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn without_isolation_there_is_one_half() {
+    fn without_isolation_user_mode_keeps_cr3() {
         let (hands, left) = to_user(0x7e, true, false);
         to_kernel(Cr3::from(KERNEL), &hands);
         assert!(hands.did(&[]));
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_half_is_always_kept() {
+    fn an_entry_to_the_kernel_keeps_the_kernels_half() {
         let hands = Hands::new(features(true, true));
         to_kernel(Cr3::from(0x21804), &hands);
         assert!(hands.did(&[Did::Cr3(1 << 63 | KERNEL)]));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module chooses the random steps of the host's CPUs.
+//! This module makes CPUs act at random; between two accesses of one CPU, the other CPUs may act.
 
 use super::{
     machine::{
@@ -37,8 +37,8 @@ use crate::{
 };
 
 impl Machine {
-    /// Lets the other CPUs do something, or not, between two accesses of one; and that one
-    /// translate something on its own account.
+    /// Lets other CPUs act between two accesses of a CPU, at random, and lets the CPU translate a
+    /// page speculatively.
     pub(super) fn elsewhere(&self, cpu: usize) {
         let busy = self.cores[cpu].busy.replace(true);
         while self.below(3) == 0 {
@@ -50,7 +50,7 @@ impl Machine {
         self.cores[cpu].busy.set(busy);
     }
 
-    /// Does something on a CPU that is not in the middle of anything else.
+    /// Lets a random CPU act, unless it is in the middle of an action, and checks all CPUs.
     pub(super) fn step(&self) {
         let cpu = self.below(CPUS);
         let core = &self.cores[cpu];
@@ -64,7 +64,7 @@ impl Machine {
         }
     }
 
-    /// Does something on a CPU.
+    /// Lets a CPU act.
     fn act(&self, cpu: usize) {
         let core = &self.cores[cpu];
         if !core.online.get() {
@@ -73,7 +73,7 @@ impl Machine {
             }
             return;
         }
-        // Who waits for others serves what comes, and does nothing else.
+        // A CPU that waits for other CPUs only serves their requests.
         if core.flight.get().is_some() || self.below(4) == 0 {
             self.interrupt(cpu);
             return;
@@ -95,7 +95,7 @@ impl Machine {
             23 => self.leave(cpu),
             24 | 25 => self.edit_kernel_from(cpu),
             26 => self.in_kernel(cpu, |this| {
-                // A CPU that is short of memory does some of it, wherever the process runs.
+                // Reclaim runs on any CPU, for processes that need not run there.
                 let spaces = [space, TEMPORARY + 1 + this.below(PROCESSES)];
                 if spaces.iter().all(|&space| !this.spaces[space].dying.get()) {
                     this.batch(cpu, spaces, this.below(USER_PAGES));
@@ -105,7 +105,7 @@ impl Machine {
             28 if self.below(4) == 0 => self.take_down(cpu),
             29..32 => self.use_temporary(cpu),
             _ => {
-                // Most of all those that another CPU is just coming to.
+                // Prefer an address space that another CPU is switching to.
                 let coming = self.cores[self.below(CPUS)].coming.get();
                 let space = match self.below(4) {
                     _ if coming != KERNEL => coming,
@@ -116,8 +116,8 @@ impl Machine {
                 if space != KERNEL && !self.spaces[space].dying.get() {
                     let edit = match self.below(8) {
                         0 => Edit::Pages,
-                        // Who uses the temporary one leaves its mask while CR3 has it still: that
-                        // is only good since nobody frees its tables.
+                        // A CPU leaves the mask of the temporary address space while CR3 still has
+                        // its tables.  That is correct only because they are never freed.
                         1 | 2 if space != TEMPORARY => Edit::Table(self.below(TABLES)),
                         _ => Edit::Page(self.below(USER_PAGES)),
                     };
@@ -127,7 +127,7 @@ impl Machine {
         }
     }
 
-    /// A process that has a slot on a CPU, if there is one.
+    /// Returns a process that has a slot on a CPU; [`KERNEL`] if there is none.
     fn recent(&self, cpu: usize) -> usize {
         let slots = self.cores[cpu].state.get().slots;
         let id = slots[self.below(slots.len())].id;
@@ -135,7 +135,7 @@ impl Machine {
         space.filter(|&space| space != TEMPORARY).unwrap_or(KERNEL)
     }
 
-    /// Serves the requests to a CPU, from user mode too.
+    /// Serves the requests that a CPU got, and returns to user mode if the CPU was there.
     fn interrupt(&self, cpu: usize) {
         let user = self.cores[cpu].user.get();
         self.in_kernel(cpu, |this| while this.serve_next(cpu) {});
@@ -144,7 +144,7 @@ impl Machine {
         }
     }
 
-    /// Does something in kernel mode.
+    /// Calls a function in kernel mode.
     fn in_kernel(&self, cpu: usize, work: impl FnOnce(&Self)) {
         let core = &self.cores[cpu];
         if core.user.replace(false) {
@@ -153,7 +153,7 @@ impl Machine {
         work(self);
     }
 
-    /// Goes to user mode, if there is a process to go to.
+    /// Enters user mode, if the CPU runs a process.
     fn go_to_user(&self, cpu: usize) {
         let core = &self.cores[cpu];
         if core.thread.get() == KERNEL || core.user.get() || core.flight.get().is_some() {
@@ -177,7 +177,7 @@ impl Machine {
         });
     }
 
-    /// Runs a kernel thread, on the tables that are there.
+    /// Runs a kernel thread, on the tables that are loaded.
     fn run_kernel_thread(&self, cpu: usize) {
         self.in_kernel(cpu, |this| {
             let thread = this.cores[cpu].thread.replace(KERNEL);
@@ -190,14 +190,14 @@ impl Machine {
         });
     }
 
-    /// A kernel thread, or nobody, leaves the tables of a process: `leave_mm()`.
+    /// Leaves the tables of a process, from a kernel thread: `leave_mm()`.
     fn leave(&self, cpu: usize) {
         if self.cores[cpu].thread.get() == KERNEL {
             self.switch(cpu, KERNEL);
         }
     }
 
-    /// Goes to an address space, with whatever is broken about that.
+    /// Switches to an address space, with the injected bugs of a switch.
     fn switch(&self, cpu: usize, space: usize) {
         let core = &self.cores[cpu];
         let next = self.space(space, cpu);
@@ -236,7 +236,7 @@ impl Machine {
         core.coming.set(KERNEL);
     }
 
-    /// Uses an address space that has no process, for a moment and with interrupts off:
+    /// Uses the temporary address space, which has no process, with interrupts off:
     /// `use_temporary_mm()` and `unuse_temporary_mm()`.
     fn use_temporary(&self, cpu: usize) {
         self.in_kernel(cpu, |this| {
@@ -248,14 +248,13 @@ impl Machine {
             this.switch(cpu, TEMPORARY);
             this.note(this.touch(cpu, this.below(USER_PAGES)));
             this.note(this.check_pages(cpu, 0..USER_PAGES));
-            // From here on this CPU is not notified: its next use of the address space reads the
-            // tlb_gen.
+            // From here on, other CPUs do not notify this CPU; the next use reads the tlb_gen.
             this.with(cpu, |state, here| here.leave(state.loaded));
             this.switch(cpu, before.unwrap_or(KERNEL));
         });
     }
 
-    /// Calls what may defer the flush of a user half, with whatever is broken about that.
+    /// Calls a function that may defer the flush of a user half, with the injected bugs of that.
     pub(super) fn distorted<R>(&self, state: &mut Cpu, work: impl FnOnce(&mut Cpu) -> R) -> R {
         let before = state.user_flush.into_raw();
         let result = work(state);
@@ -269,13 +268,14 @@ impl Machine {
         result
     }
 
-    /// Changes something of the kernel's.
+    /// Changes a page of the kernel, or all of them.
     fn edit_kernel_from(&self, cpu: usize) {
         let page = (self.below(4) != 0).then(|| self.below(KERNEL_PAGES));
         self.in_kernel(cpu, |this| this.edit_kernel(cpu, page));
     }
 
-    /// The process that runs here ends, unless it runs elsewhere too or something is being changed.
+    /// Ends the process that runs on a CPU, unless it also runs on another CPU, or a CPU announces
+    /// a change.
     fn end(&self, cpu: usize) {
         self.in_kernel(cpu, |this| {
             let space = this.cores[cpu].thread.get();
@@ -290,14 +290,14 @@ impl Machine {
         });
     }
 
-    /// Takes a CPU offline: from then on it is not notified.
+    /// Takes a CPU offline: from then on, other CPUs do not notify it.
     fn take_down(&self, cpu: usize) {
         let core = &self.cores[cpu];
         let others = self.cores.iter().filter(|core| core.online.get()).count() > 1;
         if others && core.inbox.get()[0].is_none() {
             self.run_kernel_thread(cpu);
             self.switch(cpu, KERNEL);
-            // A request may have come in between.
+            // Other CPUs may have notified this CPU during the switch.
             while self.serve_next(cpu) {}
             core.online.set(false);
         }
@@ -305,8 +305,8 @@ impl Machine {
 
     /// Brings a CPU online, on the kernel's own address space: `initialize_tlbstate_and_flush()`.
     ///
-    /// Global pages are gone, because CR4.PGE was clear in between.  Every other cached translation
-    /// is junk.
+    /// No global page is cached, because CR4.PGE was clear while the CPU was offline.  All other
+    /// translations that the CPU has cached may be stale.
     fn bring_up(&self, cpu: usize) {
         let core = &self.cores[cpu];
         core.tlb.drop_globals();

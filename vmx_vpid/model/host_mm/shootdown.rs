@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module changes tables, from the first write to the return of the function that makes the
-//! change known.
+//! This module changes tables, and announces each change to the CPUs that it concerns.
 //!
-//! Freed memory may be used until then, and no longer.
+//! A removed frame or table may be used until the function returns that announces the change, and
+//! no longer.
 
 use super::{
     machine::{
@@ -40,54 +40,54 @@ use crate::{
 };
 use core::cell::Cell;
 
-/// Frames and tables that one change gives up at most.
+/// The most frames and tables that one change removes.
 const MOST: usize = USER_PAGES + TABLES;
 
-/// The requests to CPUs.
+/// A request to other CPUs.
 #[derive(Clone, Copy)]
 pub(super) enum Message {
-    /// A flush of an address space, or of all that were changed.
+    /// Flush an address space, or the loaded one.
     Spaces(Told),
-    /// A page of the kernel's was changed.
+    /// Flush a page of the kernel.
     KernelPage(usize),
-    /// The changes are too many for a range: everything has to be flushed.
+    /// Flush everything.
     Everything,
 }
 
-/// A change that is being made known.
+/// A change that a CPU announces.
 #[derive(Clone, Copy)]
 pub(super) struct Flight {
     message: Message,
     gives_up: [u32; MOST],
-    /// The CPUs that were notified and have not served the request.
+    /// The CPUs that were notified and have not served the request yet.
     waiting: u32,
-    /// All CPUs concerned are notified.
+    /// All CPUs that the change concerns were notified.
     sent: bool,
-    /// The process whose end this is.
+    /// The process that ends with this change.
     ends: Option<usize>,
 }
 
 impl Flight {
-    /// Whether a frame or a table is given up by it.
+    /// Returns whether the change removes a frame or a table.
     pub(super) fn gives_up(&self, number: u32) -> bool {
         self.gives_up.contains(&number)
     }
 }
 
-/// What a process changes of its tables.
+/// A change of the tables of a process.
 #[derive(Clone, Copy)]
 pub(super) enum Edit {
-    /// One page.
+    /// A change of one page.
     Page(usize),
-    /// All pages that a table translates, and frees the table.
+    /// A change of all pages that a table translates, which also frees the table.
     Table(usize),
-    /// So many pages that all translations are to go.
+    /// A change of so many pages that the whole address space is flushed.
     Pages,
-    /// Everything: the process ends.
+    /// A change of everything: the process ends.
     Everything,
 }
 
-/// A range of pages of 4 KiB.
+/// Returns a range of pages of 4 KiB.
 fn pages(first: usize, count: usize) -> Range {
     let start = tlb::address(first);
     let end = Hva::new(start.into_raw() + (count as u64) * 0x1000);
@@ -95,7 +95,7 @@ fn pages(first: usize, count: usize) -> Range {
 }
 
 impl Machine {
-    /// Changes something: notes what is given up, and only then lets it be seen.
+    /// Changes entries: first records the frames and tables that the change removes, then writes.
     fn change(&self, cpu: usize, message: Message, ends: Option<usize>, places: &[&Cell<u32>]) {
         let mut gives_up = [0; MOST];
         for (number, place) in gives_up.iter_mut().zip(places) {
@@ -114,7 +114,7 @@ impl Machine {
         self.elsewhere(cpu);
     }
 
-    /// Changes what is noted of a CPU's change.
+    /// Updates the record of the change that a CPU announces.
     fn update(&self, cpu: usize, update: impl FnOnce(&mut Flight)) {
         let flight = &self.cores[cpu].flight;
         flight.set(flight.get().map(|mut flight| {
@@ -123,14 +123,14 @@ impl Machine {
         }));
     }
 
-    /// Counts a change: `inc_mm_tlb_gen()`.
+    /// Increments the tlb_gen: `inc_mm_tlb_gen()`.
     fn count(&self, space: usize) -> TlbGen {
         let tlb_gen = &self.spaces[space].tlb_gen;
         tlb_gen.set(tlb_gen.get().next());
         tlb_gen.get()
     }
 
-    /// Changes tables of a process, and makes it known: `flush_tlb_mm_range()`.
+    /// Changes tables of a process, and announces the change: `flush_tlb_mm_range()`.
     pub(super) fn edit(&self, cpu: usize, space: usize, edit: Edit) {
         let mm = &self.spaces[space];
         let (range, freed_tables) = match edit {
@@ -178,7 +178,7 @@ impl Machine {
         self.finish(cpu);
     }
 
-    /// Changes a page of each of two processes, and makes both known at once:
+    /// Changes a page of each of two processes, and announces both changes at once:
     /// `arch_tlbbatch_add_pending()` and `arch_tlbbatch_flush()`.
     pub(super) fn batch(&self, cpu: usize, spaces: [usize; 2], page: usize) {
         let message = Message::Spaces(Told {
@@ -203,7 +203,7 @@ impl Machine {
         self.finish(cpu);
     }
 
-    /// Changes a page of the kernel's, or all: `flush_tlb_kernel_range()`.
+    /// Changes a page of the kernel, or all of them: `flush_tlb_kernel_range()`.
     pub(super) fn edit_kernel(&self, cpu: usize, page: Option<usize>) {
         let message = page.map_or(Message::Everything, Message::KernelPage);
         let [a, b] = &self.kernel_frames;
@@ -215,7 +215,7 @@ impl Machine {
         self.finish(cpu);
     }
 
-    /// Tells the CPUs of a mask that are concerned, and does this one's part.
+    /// Notifies the CPUs of a mask that a change concerns, and flushes this CPU if necessary.
     fn tell(&self, cpu: usize, message: Message, mask: u32, here: bool) {
         self.update(cpu, |flight| flight.message = message);
         match Reach::new(mask & !(1 << cpu) != 0, here) {
@@ -226,7 +226,7 @@ impl Machine {
         self.update(cpu, |flight| flight.sent = true);
     }
 
-    /// The same, where there are others: `on_each_cpu_cond_mask()`.
+    /// Notifies other CPUs of a mask: `on_each_cpu_cond_mask()`.
     fn tell_many(&self, cpu: usize, message: Message, mask: u32) {
         let concerned = |number: usize| {
             self.elsewhere(cpu);
@@ -253,7 +253,7 @@ impl Machine {
         }
     }
 
-    /// Makes a CPU serve its oldest request; returns whether there was one.
+    /// Lets a CPU serve its oldest request; returns whether there was one.
     pub(super) fn serve_next(&self, cpu: usize) -> bool {
         let inbox = &self.cores[cpu].inbox;
         let mut places = inbox.get();
@@ -270,7 +270,7 @@ impl Machine {
         true
     }
 
-    /// Ends the change of a CPU if all have served it.
+    /// Ends the announcement of a change if all notified CPUs have served it.
     fn finish(&self, cpu: usize) {
         let flight = &self.cores[cpu].flight;
         let Some(done) = flight
@@ -285,7 +285,7 @@ impl Machine {
         }
     }
 
-    /// Makes a new process in the place of one that is gone: no CPU may know its tables any more.
+    /// Creates a new process in the place of one that ended: CR3 of no CPU may have its tables.
     fn reborn(&self, space: usize) -> Result<(), Wrong> {
         let mm = &self.spaces[space];
         for (cpu, core) in self.cores.iter().enumerate() {

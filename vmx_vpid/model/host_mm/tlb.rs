@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models the TLB of a CPU of the host, which keeps every translation for as long as
-//! the manual allows.
+//! The TLB of a model CPU keeps every translation for as long as the architecture allows.
 //!
-//! The manual's chapter on paging, "Caching Translation Information", states the tags of an entry,
-//! and the operations that drop it.
+//! The manual's chapter on paging, "Caching Translation Information", says which tags an entry has
+//! and which operations have to drop it.  No other operation drops an entry here.
 
 use super::Wrong;
 use crate::{
@@ -25,20 +24,21 @@ use core::{
 
 /// Pages of a process.
 pub(super) const USER_PAGES: usize = 4;
-/// Pages of the kernel's.
+/// Pages of the kernel.
 pub(super) const KERNEL_PAGES: usize = 2;
-/// Both.
+/// Pages of a process and of the kernel.
 pub(super) const PAGES: usize = USER_PAGES + KERNEL_PAGES;
 /// Tables of a process.
 pub(super) const TABLES: usize = 2;
-/// Pages that one of them translates.
+/// Pages that one table translates.
 pub(super) const PER_TABLE: usize = USER_PAGES / TABLES;
-/// PCID 0, the slots' kPCIDs, their uPCIDs.
+/// The number of PCIDs in use: PCID 0, and the kPCID and the uPCID of each slot.
 const TAGS: usize = 1 + 2 * SLOTS;
-/// What tells the user's tables from the kernel's in CR3.
+/// The bit of CR3 that tells the user's tables from the kernel's.
 const USER_TABLES: u64 = 1 << 12;
 
-/// Where a page is; those of the kernel's come last, and are in the upper half.
+/// Returns the address of a page; the kernel's pages have the last numbers, and the upper half of
+/// the address space.
 pub(super) fn address(page: usize) -> Hva {
     let half = if page < USER_PAGES {
         0
@@ -48,17 +48,18 @@ pub(super) fn address(page: usize) -> Hva {
     Hva::new(half | (page as u64) << 12)
 }
 
-/// Which page is there.
+/// Returns the page at an address.
 fn page(address: Hva) -> usize {
     (address.into_raw() >> 12 & 0xff) as usize
 }
 
-/// The tables that CR3 has, as they are numbered: two pages each, of which one is the user's.
+/// Returns the address of the root tables of an address space: one page for the kernel, and the
+/// next page for the user.
 pub(super) const fn root(space: usize) -> u64 {
     (space as u64 + 1) << 13
 }
 
-/// What is cached: a frame or a table, by its number.
+/// A cached frame or table, by its number.
 type Entry = Cell<Option<u32>>;
 
 /// Drops some entries.
@@ -66,14 +67,14 @@ fn drop_all<'a>(entries: impl IntoIterator<Item = &'a Entry>) {
     entries.into_iter().for_each(|entry| entry.set(None));
 }
 
-/// Entries of one PCID.
+/// The entries of one PCID.
 struct Tagged {
     pages: [Entry; PAGES],
     tables: [Entry; TABLES],
 }
 
 impl Tagged {
-    /// Makes one that has nothing.
+    /// Creates an empty set of entries.
     fn new() -> Self {
         Self {
             pages: array::from_fn(|_| Cell::new(None)),
@@ -87,7 +88,7 @@ impl Tagged {
     }
 }
 
-/// A CPU: CR3, and what it has cached.
+/// A CPU: CR3, and the cached entries.
 pub(super) struct Tlb {
     features: Features,
     cr3: Cell<u64>,
@@ -96,7 +97,7 @@ pub(super) struct Tlb {
 }
 
 impl Tlb {
-    /// Makes a CPU that uses the tables of a space, under PCID 0, and has nothing cached.
+    /// Creates a CPU that uses the tables of an address space under PCID 0, and has nothing cached.
     pub(super) fn new(features: Features, space: usize) -> Self {
         Self {
             features,
@@ -106,7 +107,7 @@ impl Tlb {
         }
     }
 
-    /// Returns the entries of a PCID; the kernel uses no others.
+    /// Returns the entries of a PCID; fails for a PCID that the kernel does not use.
     fn tag(&self, pcid: u16) -> Result<&Tagged, Wrong> {
         let number = usize::from(pcid & !Upcid::BIT);
         let half = if pcid & Upcid::BIT == 0 { 0 } else { SLOTS };
@@ -117,37 +118,37 @@ impl Tlb {
         }
     }
 
-    /// Returns what CR3 reads as.
+    /// Returns the value of CR3.
     pub(super) fn cr3(&self) -> Cr3 {
         Cr3::from(self.cr3.get())
     }
 
-    /// Returns whose tables CR3 has.
+    /// Returns the address space whose tables CR3 has.
     pub(super) fn space(&self) -> usize {
         (self.cr3.get() >> 13) as usize - 1
     }
 
-    /// Whether these are the user's.
+    /// Returns whether CR3 has the user's tables.
     pub(super) fn user(&self) -> bool {
         self.features.pti && self.cr3.get() & USER_TABLES != 0
     }
 
-    /// Returns the entries that are in use.
+    /// Returns the entries of the PCID in CR3.
     fn current(&self) -> Result<&Tagged, Wrong> {
         self.tag((self.cr3.get() & 0xfff) as u16)
     }
 
-    /// Returns the frames that a page may be taken for: what is cached of it.
+    /// Returns the cached frames of a page: under the PCID in CR3, and global.
     pub(super) fn frames(&self, page: usize) -> Result<[Option<u32>; 2], Wrong> {
         Ok([self.current()?.pages[page].get(), self.globals[page].get()])
     }
 
-    /// Returns the table that is cached, of those in use.
+    /// Returns the cached table of a number, under the PCID in CR3.
     pub(super) fn table(&self, number: usize) -> Result<Option<u32>, Wrong> {
         Ok(self.current()?.tables[number].get())
     }
 
-    /// Keeps a translation.
+    /// Caches a translation.
     pub(super) fn fill(&self, page: usize, frame: u32, global: bool) -> Result<(), Wrong> {
         let entries = if global {
             &self.globals
@@ -158,7 +159,7 @@ impl Tlb {
         Ok(())
     }
 
-    /// Keeps where a table is.
+    /// Caches the address of a table.
     pub(super) fn fill_table(&self, number: usize, table: u32) -> Result<(), Wrong> {
         self.current()?.tables[number].set(Some(table));
         Ok(())
@@ -215,7 +216,7 @@ impl Tlb {
         self.drop_globals();
     }
 
-    /// Drops global pages, all of them.
+    /// Drops all global pages.
     pub(super) fn drop_globals(&self) {
         drop_all(&self.globals);
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models how KVM's C code handles the exit of a guest's invalidation, as far as it
-//! drops translations.
+//! This module models KVM's C handlers for the invalidating instructions of guests, as far as the
+//! handlers drop translations.
 //!
-//! It is written from the behaviour of Linux 7.3, as [`super::c_flush`] is.  Operands are valid:
-//! exceptions have tests of their own.
+//! The model follows Linux 7.3, like [`super::c_flush`].  All operands are valid: exceptions for
+//! invalid operands have tests of their own.
 
 use super::c_flush;
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
 };
 
 impl Exited<'_, '_> {
-    /// Has KVM's own code handle the exit.
+    /// Handles the exit by the model of KVM's C code.
     #[inline(never)]
     pub(crate) fn handled_by_c(&mut self, instruction: Instruction) -> ExitResult {
         match instruction {
@@ -43,7 +43,7 @@ impl Exited<'_, '_> {
         }
     }
 
-    /// INVLPG.
+    /// Handles INVLPG.
     fn invlpg_by_c(&mut self) -> ExitResult {
         self.mmu_invlpg();
         self.skip()
@@ -51,8 +51,8 @@ impl Exited<'_, '_> {
 
     /// Invalidates the address: `kvm_mmu_invlpg()`.
     ///
-    /// KVM's emulator does so too, whichever backend handles exits; with EPT on nothing needs to be
-    /// synchronised.
+    /// KVM's emulator calls this function too, with either backend; with EPT on there are no shadow
+    /// tables to synchronise.
     pub(crate) fn mmu_invlpg(&mut self) {
         let roots = if self.is_shadowed() {
             Roots::ALL
@@ -64,7 +64,7 @@ impl Exited<'_, '_> {
         }
     }
 
-    /// INVPCID: `kvm_handle_invpcid()`.
+    /// Handles INVPCID: `kvm_handle_invpcid()`.
     fn invpcid_by_c(&mut self) -> ExitResult {
         let [pcid, address] = self.operand;
         let pcid = Pcid::of(pcid.into(), self.cr4());
@@ -93,10 +93,10 @@ impl Exited<'_, '_> {
         self.skip()
     }
 
-    /// INVVPID: `handle_invvpid()`.
+    /// Handles INVVPID: `handle_invvpid()`.
     fn invvpid_by_c(&mut self) -> ExitResult {
         if !self.l1_has_vpid() {
-            // #UD.
+            // KVM raises #UD.
             return ExitResult::Resume;
         }
         let lacking = self.machine.config.switches.caps_mask;
@@ -122,7 +122,7 @@ impl Exited<'_, '_> {
         self.skip()
     }
 
-    /// INVEPT: `handle_invept()`.
+    /// Handles INVEPT: `handle_invept()`.
     fn invept_by_c(&mut self) -> ExitResult {
         let tag = Eptp::from(self.operand[0]).ep4ta();
         let roots = match self.kind {
@@ -135,7 +135,7 @@ impl Exited<'_, '_> {
         self.skip()
     }
 
-    /// Checks an address as INVLPG does.
+    /// Checks that an address is canonical, as INVLPG does.
     fn canonical(&self, address: u64) -> Option<CanonicalGva> {
         Gva::new(address).canonical(self.linear_width())
     }

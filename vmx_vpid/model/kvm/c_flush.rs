@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models how kvm_intel's C code serves requests, as a second backend.
+//! This module models the flushes of kvm_intel's C code, as a second backend of the model.
 //!
-//! It is written from the behaviour of Linux 7.3.  The same steps run on it, and the same oracle
-//! judges it, as for the code of this module, alone and in the middle of an attach.
+//! The model follows Linux 7.3.  The same steps and the same oracle test this backend and the Rust
+//! code, alone and in the middle of an attach.
 
 use crate::{
     ept,
@@ -26,7 +26,7 @@ use crate::{
     x86::addr::CanonicalGva, //
 };
 
-/// Bits of `IA32_VMX_EPT_VPID_CAP` that tell which types of INVVPID and INVEPT there are.
+/// Bits of `IA32_VMX_EPT_VPID_CAP` for the supported types of INVVPID and INVEPT.
 mod bit {
     /// INVEPT of a context.
     pub(crate) const INVEPT_CONTEXT: u64 = 1 << 25;
@@ -38,7 +38,7 @@ mod bit {
     pub(crate) const INVVPID_ALL: u64 = 1 << 42;
 }
 
-/// Covers a VPID: `vpid_sync_context()`.
+/// Returns the INVVPID that covers a VPID: `vpid_sync_context()`.
 pub(crate) fn context(vpid: Option<Vpid>, lacking: u64) -> Option<Invalidation> {
     let vpid = vpid?;
     Some(Invalidation::Invvpid(
@@ -50,7 +50,7 @@ pub(crate) fn context(vpid: Option<Vpid>, lacking: u64) -> Option<Invalidation> 
     ))
 }
 
-/// Covers an address of a VPID: `vpid_sync_vcpu_addr()`.
+/// Returns the INVVPID that covers an address of a VPID: `vpid_sync_vcpu_addr()`.
 pub(crate) fn address(vpid: Option<Vpid>, gva: CanonicalGva, lacking: u64) -> Option<Invalidation> {
     match vpid {
         Some(vpid) if lacking & bit::INVVPID_ADDRESS == 0 => {
@@ -61,7 +61,7 @@ pub(crate) fn address(vpid: Option<Vpid>, gva: CanonicalGva, lacking: u64) -> Op
     }
 }
 
-/// The instructions for a request: `vmx_flush_tlb_*()`.
+/// Returns the instructions for a request: `vmx_flush_tlb_*()`.
 fn plan(request: Request, tags: &impl Tags, lacking: u64) -> [Option<Invalidation>; 2] {
     let all_epts = Invalidation::Invept(ept::Extent::All);
     match request {
@@ -96,7 +96,7 @@ fn plan(request: Request, tags: &impl Tags, lacking: u64) -> [Option<Invalidatio
     }
 }
 
-/// Answers a request as C does.
+/// Serves a request like the C code.
 pub(crate) fn flush(
     request: Request,
     tags: &impl Tags,

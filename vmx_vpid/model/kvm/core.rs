@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models KVM's core as far as it requests flushes: vCPUs are created, move, load roots
-//! and are entered.
+//! This module models KVM's core as far as KVM requests flushes: vCPUs are created, migrate, load
+//! roots and are entered.
 //!
-//! Each function names its equivalent in KVM. A function without a request makes none.
+//! Each function names its equivalent in KVM.  Functions of KVM without an equivalent here request
+//! no flush.
 
 use super::{
     c_flush,
@@ -45,7 +46,7 @@ use crate::{
     }, //
 };
 
-/// How often a vCPU is looked at before it has to run.
+/// The greatest number of rounds before a VM entry; a vCPU that needs more is stuck.
 const PATIENCE: u32 = 16;
 
 impl Machine<'_> {
@@ -69,7 +70,7 @@ impl Machine<'_> {
         };
     }
 
-    /// Destroys a vCPU: `vmx_vcpu_free()`; the last one takes its VM along.
+    /// Destroys a vCPU: `vmx_vcpu_free()`; the last vCPU of a VM destroys the VM.
     pub(crate) fn destroy(&mut self, id: usize) -> Result<(), Wrong> {
         let vcpu = &self.vcpus[id];
         if !vcpu.alive {
@@ -81,7 +82,7 @@ impl Machine<'_> {
         self.free(vpid02)?;
         self.sweep();
         if !self.vcpus[id ^ 1].alive {
-            // Nothing is flushed: there is nobody left who could use it.
+            // No flush is needed: the VM has no vCPU left that could use the entries.
             for number in 0..self.trees.len() {
                 if let Some(tree) = self.trees[number].filter(|tree| tree.vm == id / 2) {
                     self.trees[number] = None;
@@ -93,8 +94,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Takes a CPU offline, and back, when another hypervisor had it:
-    /// `vmx_disable_virtualization_cpu()`, which puts away each VMCS that was loaded there.
+    /// Takes a CPU offline and online again, after another hypervisor ran there:
+    /// `vmx_disable_virtualization_cpu()`, which clears each VMCS that was loaded on the CPU.
     pub(crate) fn replug(&mut self, cpu: usize) {
         if !self.bugs.has(Bug::VmcsKeptOffline) {
             for vmcs in self.vcpus.iter_mut().flat_map(|vcpu| &mut vcpu.vmcs) {
@@ -105,7 +106,7 @@ impl Machine<'_> {
         self.cpus[cpu].estrange();
     }
 
-    /// Serves a flush request; the task may move before it, during it and after it.
+    /// Serves a flush request; the task may migrate before, during and after the flush.
     pub(crate) fn flush(&mut self, id: usize, request: Request) -> Result<(), Wrong> {
         let rust = self.is_rust();
         match request {
@@ -122,8 +123,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Answers it by the code of the module.
-    // Each has a stack frame of its own, which is large.
+    /// Serves a flush request by the code of vmx_vpid.ko.
+    // Not inlined, because each backend has a large stack frame of its own.
     #[inline(never)]
     fn flush_by_rust(&self, id: usize, request: Request) -> Result<(), FlushFailed> {
         let seen = self.seen(&self.vcpus[id]);
@@ -133,14 +134,14 @@ impl Machine<'_> {
         flush_slow(request, &seen, self.policy, self.here())
     }
 
-    /// Answers it by KVM's policy.
+    /// Serves a flush request by the model of KVM's C code.
     #[inline(never)]
     fn flush_by_c(&self, id: usize, request: Request) -> Result<(), FlushFailed> {
         let seen = self.seen(&self.vcpus[id]);
         c_flush::flush(request, &seen, self.config.switches, self.here())
     }
 
-    /// Loads a vCPU wherever its task was moved to: KVM's preempt notifier.
+    /// Loads a vCPU on the CPU to which its task migrated: KVM's preempt notifier.
     pub(crate) fn follow(&mut self, id: usize) {
         if self.task.has_moved() {
             let level = self.vcpus[id].level();
@@ -163,7 +164,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Serves what depends on the vCPU's mode: `kvm_service_local_tlb_flush_requests()`.
+    /// Serves the requests that depend on the vCPU's mode:
+    /// `kvm_service_local_tlb_flush_requests()`.
     pub(crate) fn serve_local(&mut self, id: usize) -> Result<(), Wrong> {
         let Pending { current, guest, .. } = self.vcpus[id].pending;
         self.vcpus[id].pending.current = false;
@@ -172,7 +174,7 @@ impl Machine<'_> {
             self.flush(id, Request::Current)?;
         }
         if guest {
-            // kvm_vcpu_flush_tlb_guest(): on shadow paging the guest means KVM's tables.
+            // kvm_vcpu_flush_tlb_guest(): with shadow paging, also synchronise KVM's tables.
             if !self.config.ept && !self.bugs.has(Bug::NoSyncOnGuestFlush) {
                 let roots = self.vcpus[id].mmus[self.vcpus[id].mmu()];
                 for root in roots.0.into_iter().flatten() {
@@ -184,21 +186,21 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Brings a root up to date: `kvm_mmu_sync_root()`.
+    /// Synchronises a root: `kvm_mmu_sync_root()`.
     fn sync_root(&mut self, root: Kept) {
         if let Some(tree) = self.tree(root.tree) {
             self.synchronise(tree, None);
         }
     }
 
-    /// Whether a root is what a vCPU of a VM has to run on: `is_root_usable()`.
+    /// Returns whether a vCPU of a VM can run on a root: `is_root_usable()`.
     fn fits(&self, vm: usize, root: Kept, (role, pgd): (Role, u64)) -> bool {
         let tree = self.tree(root.tree);
         let pgd = pgd == root.pgd || self.bugs.has(Bug::RootOfAnyPgd);
         pgd && tree.is_some_and(|it| it.vm == vm && it.role == role && !it.obsolete)
     }
 
-    /// Turns to the tables that the vCPU now needs: `kvm_mmu_new_pgd()`.
+    /// Switches to the root that the vCPU now needs: `kvm_mmu_new_pgd()`.
     pub(crate) fn new_root(&mut self, id: usize) {
         let wanted = self.vcpus[id].wanted(&self.config);
         let mmu = self.vcpus[id].mmu();
@@ -207,7 +209,7 @@ impl Machine<'_> {
         self.vcpus[id].mmus[mmu] = roots;
     }
 
-    /// Loads a root if there is none: `kvm_mmu_load()`.
+    /// Loads a root if the vCPU has none: `kvm_mmu_load()`.
     fn load_root(&mut self, id: usize) -> Result<(), Wrong> {
         let mmu = self.vcpus[id].mmu();
         if self.vcpus[id].root().is_some() {
@@ -222,7 +224,7 @@ impl Machine<'_> {
             Some(number) => number,
             None => self.new_tree(vm, role)?,
         };
-        // CAST: There are few.
+        // CAST: `TREES` is below 256.
         let tree = TreeId(number as u8);
         let root = Kept { tree, pgd };
         if self.bugs.has(Bug::FlushBeforeRoot) {
@@ -238,7 +240,8 @@ impl Machine<'_> {
         self.flush(id, Request::Current)
     }
 
-    /// Makes an empty tree, of the page that was freed last or any other.
+    /// Makes an empty tree, in the free slot and table with the lowest number; frees an unused tree
+    /// if there is none.
     fn new_tree(&mut self, vm: usize, role: Role) -> Result<usize, Wrong> {
         loop {
             let place = self.trees.iter().position(Option::is_none);
@@ -258,8 +261,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Loads a vCPU on a CPU, for a task that is moved on after so many occasions (0 for never);
-    /// whether there is one.
+    /// Loads a vCPU on a CPU; the task migrates after `patience` preemption points (0 for never).
+    /// Returns whether the vCPU exists.
     pub(crate) fn put(&mut self, id: usize, cpu: usize, patience: u8) -> bool {
         if !self.vcpus[id].alive {
             return false;
@@ -269,7 +272,7 @@ impl Machine<'_> {
         true
     }
 
-    /// Does all that KVM does before it enters the guest, and enters it: `vcpu_enter_guest()`.
+    /// Prepares the VM entry as KVM does, and enters the guest: `vcpu_enter_guest()`.
     pub(crate) fn enter(&mut self, id: usize) -> Result<Context, Wrong> {
         for _ in 0..PATIENCE {
             let trees = &self.trees;
@@ -293,7 +296,8 @@ impl Machine<'_> {
             }
             self.serve_local(id)?;
             self.load_root(id)?;
-            // With interrupts off it looks again: nothing is pending when the guest runs.
+            // KVM checks the requests again with interrupts off: none is pending when the guest
+            // runs.
             if !self.vcpus[id].pending.any() || self.bugs.has(Bug::PendingAtEntry) {
                 return self.entered(id);
             }
@@ -301,7 +305,7 @@ impl Machine<'_> {
         Err(Wrong::Stuck)
     }
 
-    /// Is at VM entry.
+    /// Enters the guest: checks the VPID and the root, and runs the oracle.
     fn entered(&mut self, id: usize) -> Result<Context, Wrong> {
         if self.backend == Backend::Generations {
             self.tag(id)?;
@@ -309,12 +313,12 @@ impl Machine<'_> {
         let cpu = self.task.cpu();
         let vcpu = &self.vcpus[id];
         let vpid = self.entered_with(vcpu);
-        // CAST: There are two.
+        // CAST: There are two CPUs.
         let number = cpu as u32;
         match vpid {
             None => self.cpus[cpu].drop(Drop::Crossing),
             Some(vpid) if !self.flushed().contains(vpid, number) => {
-                // What C flushed is not recorded.
+                // FlushedCpus does not record the flushes of C.
                 if self.backend == Backend::Rust && !self.vpids.is_mixed() {
                     return Err(Wrong::Dirty(vpid));
                 }
@@ -342,7 +346,7 @@ impl Machine<'_> {
         Ok(context)
     }
 
-    /// Is at VM exit.
+    /// Exits from the guest.
     pub(crate) fn exited(&self, context: &Context) {
         if context.vpid.is_none() {
             self.cpus[context.cpu].drop(Drop::Crossing);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models KVM's page faults: it fills KVM's trees from the VM's memory or the guest's
-//! tables.
+//! This module handles KVM's own page faults: KVM fills its trees from the VM's memory or from the
+//! guest's tables.
 
 use super::tables::{
     frame_of,
@@ -33,12 +33,12 @@ use crate::model::{
     }, //
 };
 
-/// What became of a fault.
+/// The result of a page fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fixed {
-    /// The tree has the translation now.
+    /// The tree now has the translation.
     Yes,
-    /// The guest's own tables do not have it: the fault is the guest's.
+    /// The guest's own tables have no translation: the guest gets the fault.
     GuestFault,
 }
 
@@ -98,14 +98,14 @@ impl Machine<'_> {
         Ok(Fixed::Yes)
     }
 
-    /// Has the host notice that a frame is written to.
+    /// Ends the write protection of a frame that is written to.
     fn note_write(&mut self, vm: usize, gfn: Gfn, write: bool) {
         if write {
             self.memories[vm].protected &= !gfn.bit();
         }
     }
 
-    /// Sets the dirty flag in the guest's entry, as KVM's walk does.
+    /// Sets the dirty flag in the guest's entry, like KVM's walk.
     fn set_guest_dirty(&mut self, vm: usize, leaf: &Leaf, page: u16) {
         let table = leaf.path[usize::from(leaf.level)];
         let index = walk::index(leaf.level, page);
@@ -114,7 +114,7 @@ impl Machine<'_> {
         memory.write(table, index, entry | DIRTY);
     }
 
-    /// Writes an entry into a tree: `mmu_set_spte()`, and what makes the way to it.
+    /// Writes an entry into a tree, with the tables above the entry: `mmu_set_spte()`.
     fn install(
         &mut self,
         tree: Tree,
@@ -133,7 +133,8 @@ impl Machine<'_> {
         let mut place = None;
         for _ in 0..4 {
             place = tree.make_way(&mut self.tables, number, level, shadowed);
-            // A table where a large page would go stays: it maps the same by smaller ones.
+            // If there is a table in place of a large page, keep the table: it maps the same
+            // frames.
             if place.is_some() || !self.reclaim(tree) {
                 break;
             }
@@ -169,7 +170,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Makes room for a tree that needs a table, by giving up one that no vCPU keeps:
+    /// Frees a tree that no vCPU keeps, if another tree needs a table and none is free:
     /// `kvm_mmu_zap_oldest_mmu_pages()`.
     fn reclaim(&mut self, needy: Tree) -> bool {
         if self.tables.left() != 0 {
@@ -185,7 +186,7 @@ impl Machine<'_> {
         })
     }
 
-    /// Whether a vCPU keeps a tree.
+    /// Returns whether a vCPU keeps a tree.
     pub(crate) fn is_kept(&self, number: usize) -> bool {
         let mut vcpus = self.vcpus.iter();
         vcpus.any(|vcpu| vcpu.trees().any(|tree| usize::from(tree.0) == number))
@@ -193,9 +194,9 @@ impl Machine<'_> {
 
     /// Frees a tree.
     ///
-    /// Shadow pages are flushed first (`kvm_mmu_commit_zap_page()`).  A direct tree is not flushed:
-    /// the next owner of its root page loads that page as a root first, which flushes the tag of
-    /// everything below.
+    /// KVM flushes before it frees shadow tables (`kvm_mmu_commit_zap_page()`).  A direct tree
+    /// needs no flush: the next user of the root's page loads the page as a root first, and that
+    /// load flushes everything tagged with the root's EP4TA.
     pub(crate) fn free_tree(&mut self, number: usize) {
         if let Some(tree) = self.trees[number].take() {
             if !tree.role.is_tdp() && !self.bugs.has(Bug::NoFlushOnFree) {
@@ -205,7 +206,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Frees the trees that no vCPU keeps and that are of no use: direct ones, and obsolete ones.
+    /// Frees the trees that no vCPU keeps and that no vCPU will use again: direct trees and
+    /// obsolete trees.
     pub(crate) fn sweep(&mut self) {
         for number in 0..self.trees.len() {
             let Some(tree) = self.trees[number] else {

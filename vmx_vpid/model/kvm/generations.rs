@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module is a policy that no kernel has: a new tag takes the place of a flush.
+//! This policy allocates a new tag instead of flushing.
 //!
-//! It shows what a better policy than KVM's would be worth, and the same oracle judges it.
+//! No kernel runs the policy.  The policy shows how much a better policy than KVM's could save, and
+//! the same oracle checks it.
 //!
-//! Each CPU allocates VPIDs by itself, one after the other.  When none is left, one INVVPID drops
-//! the mappings of all, and the CPU starts again: that is a generation.  A vCPU has VPIDs of the
-//! CPU where it was last entered, and of no other.  If it moves to another CPU, or has to lose its
-//! guest's translations, it is entered with the next VPID there.  The mappings of the old VPID are
-//! never used again, and are evicted in time.
+//! Each CPU allocates VPIDs on its own, one after the other.  When no VPID is left, the CPU flushes
+//! all VPIDs by one INVVPID and starts again with the first VPID: a new generation.  A vCPU only
+//! has VPIDs of the CPU where it was entered last.  When the vCPU migrates to another CPU, or when
+//! the guest's translations have to be flushed, the vCPU is entered with the next VPID of the CPU.
+//! The entries of the old VPID are never used again, and are evicted in time.
 //!
-//! Guest-physical mappings have no VPID. So the policy records when each tree of KVM was last
-//! changed, and when each CPU last dropped its mappings of the tree: if the change is later, an
-//! INVEPT of the context is due.
+//! Guest-physical mappings have no VPID.  So the policy records when each tree of KVM's last
+//! changed, and when each CPU last flushed the tree: if the change is later, an INVEPT of the
+//! tree's context is due.
 
 use super::{
     tables::{
@@ -40,7 +41,7 @@ use crate::{
     vpid::Vpid, //
 };
 
-/// A VPID, as a CPU gave it out.
+/// A VPID, with the CPU that allocated it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
     cpu: usize,
@@ -52,24 +53,24 @@ pub(crate) struct Tag {
 #[derive(Clone, Copy)]
 struct Counter {
     generation: u32,
-    /// The one that was given out last; 0 for none.
+    /// The last allocated VPID; 0 for none.
     last: u16,
 }
 
-/// What the policy knows.
+/// The state of the policy.
 #[derive(Clone, Copy)]
 pub(crate) struct Generations {
     cpus: [Counter; CPUS],
-    /// The time, in changes of trees.
+    /// The time: the number of changes of trees so far.
     clock: u32,
-    /// When each tree was last changed; a tree of a slot was made at 1 or later.
+    /// When each tree was last changed; a tree in use was made at time 1 or later.
     changed: [u32; TREES],
-    /// When each CPU last dropped what it had of each tree; 0 for never.
+    /// When each CPU last flushed each tree; 0 for never.
     dropped: [[u32; TREES]; CPUS],
 }
 
 impl Generations {
-    /// Knows that nothing is cached.
+    /// Makes the state of a machine with nothing cached.
     pub(crate) fn new() -> Self {
         Self {
             cpus: [Counter {
@@ -82,13 +83,13 @@ impl Generations {
         }
     }
 
-    /// Records that a tree was changed or made: a CPU's mappings of it may be stale.
+    /// Records that a tree was made or changed: entries that CPUs have of the tree may be stale.
     pub(crate) fn note_change(&mut self, tree: usize) {
         self.clock += 1;
         self.changed[tree] = self.clock;
     }
 
-    /// Records that a CPU was offline: its mappings may belong to any other hypervisor.
+    /// Records that a CPU was offline: its entries may be those of another hypervisor.
     pub(crate) fn note_offline(&mut self, cpu: usize) {
         self.dropped[cpu] = [0; TREES];
         let counter = &mut self.cpus[cpu];
@@ -96,12 +97,12 @@ impl Generations {
         counter.last = u16::MAX;
     }
 
-    /// Whether a tag is one of a CPU's generation.
+    /// Returns whether a tag belongs to the current generation of a CPU.
     fn is_valid(&self, cpu: usize, tag: Option<Tag>) -> bool {
         tag.is_some_and(|tag| tag.cpu == cpu && tag.generation == self.cpus[cpu].generation)
     }
 
-    /// Takes the next tag of a CPU; `None` if it has given out `max` of them.
+    /// Allocates the next tag of a CPU; `None` if the CPU has allocated `max` tags.
     fn take(&mut self, cpu: usize, max: u16) -> Option<Tag> {
         let Counter { generation, last } = &mut self.cpus[cpu];
         let vpid = Vpid::new(last.checked_add(1).filter(|&next| next <= max)?)?;
@@ -113,7 +114,7 @@ impl Generations {
         })
     }
 
-    /// Begins a generation.
+    /// Starts a new generation.
     fn begin(&mut self, cpu: usize) {
         let counter = &mut self.cpus[cpu];
         counter.generation += 1;
@@ -122,7 +123,7 @@ impl Generations {
 }
 
 impl Machine<'_> {
-    /// Sees to it, at VM entry, that a vCPU has VPIDs of the generation of its CPU.
+    /// Ensures at VM entry that a vCPU has VPIDs of the current generation of its CPU.
     pub(crate) fn tag(&mut self, id: usize) -> Result<(), Wrong> {
         let before = self.task.pin(true);
         let result = self.tag_here(id);
@@ -132,10 +133,11 @@ impl Machine<'_> {
 
     fn tag_here(&mut self, id: usize) -> Result<(), Wrong> {
         let cpu = self.task.cpu();
-        // A vCPU can need two.
+        // A vCPU can need two VPIDs.
         let max = self.config.vpids.max(2);
         let levels = if self.vcpus[id].vmxon { 2 } else { 1 };
-        // With the second one a generation can begin, which the first one is not of.
+        // The second VPID can start a new generation, which makes the first VPID invalid: check
+        // both twice.
         for level in (0..levels).chain(0..levels) {
             if self.generations.is_valid(cpu, self.vcpus[id].tags[level]) {
                 continue;
@@ -157,7 +159,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Answers a request.
+    /// Serves a request.
     pub(crate) fn renew(&mut self, id: usize, request: Request) -> Result<(), Wrong> {
         let before = self.task.pin(true);
         let result = self.renew_here(id, request);
@@ -171,7 +173,7 @@ impl Machine<'_> {
         let vcpu = &self.vcpus[id];
         let level = usize::from(matches!(vcpu.l2, Some(L2 { vpid12: 1.., .. })));
         match request {
-            // Of a vCPU that comes from elsewhere no tag is valid; INVEPT drops what has any.
+            // After a migration no tag of the vCPU is valid; INVEPT covers mappings without a VPID.
             Request::All if self.config.ept => {
                 let mut trees = [None; ROOTS];
                 for (slot, tree) in trees.iter_mut().zip(vcpu.trees()) {
@@ -188,7 +190,7 @@ impl Machine<'_> {
             Request::All if !kept => self.vcpus[id].tags = [None; 2],
             Request::Current if self.config.ept => {
                 if let Some(root) = vcpu.root() {
-                    // The other CPUs are to drop it too when the vCPU comes there.
+                    // The other CPUs have to flush the tree too, when the vCPU migrates there.
                     self.generations.note_change(root.tree.0.into());
                     self.drop_tree(cpu, root.tree)?;
                 }
@@ -205,7 +207,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Drops what a CPU has of a tree, on that CPU.
+    /// Flushes a tree on a CPU, which has to be the current CPU.
     fn drop_tree(&mut self, cpu: usize, id: TreeId) -> Result<(), Wrong> {
         if let Some(tree) = self.tree(id) {
             let eptp = tree.root.eptp(self.config.accessed_dirty);

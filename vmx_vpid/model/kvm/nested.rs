@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models KVM's core as far as it requests flushes when a hypervisor runs in a guest.
+//! This module models KVM's core as far as KVM requests flushes for a guest that is a hypervisor.
 
 use super::vcpu::{
     Ept12,
@@ -17,14 +17,14 @@ use crate::model::{
 };
 
 impl Machine<'_> {
-    /// L1 enters VMX operation: `enter_vmx_operation()`.
+    /// Enters VMX operation for L1: `enter_vmx_operation()`.
     pub(crate) fn vmx_on(&mut self, id: usize) {
         if !self.vcpus[id].vmxon {
             let vpid02 = self.take_vpid();
             let vcpu = &mut self.vcpus[id];
             vcpu.vmxon = true;
             vcpu.vpid02 = vpid02;
-            // Either is enough by itself.
+            // Either of the two resets is enough to have vpid02 flushed.
             if !self.bugs.has(Bug::NoFlushOnVmxon) {
                 vcpu.vmcs[1] = None;
                 vcpu.last_vpid12 = 0;
@@ -32,7 +32,7 @@ impl Machine<'_> {
         }
     }
 
-    /// L1 leaves VMX operation: `free_nested()`.
+    /// Leaves VMX operation for L1: `free_nested()`.
     pub(crate) fn vmx_off(&mut self, id: usize) -> Result<(), Wrong> {
         let vcpu = &mut self.vcpus[id];
         if vcpu.vmxon && vcpu.l2.is_none() {
@@ -46,7 +46,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Asks for what L1 may expect of a VM entry or exit: `nested_vmx_transition_tlb_flush()`.
+    /// Requests the flush that L1 may expect of a VM entry or exit:
+    /// `nested_vmx_transition_tlb_flush()`.
     fn transition(&mut self, id: usize, l2: L2, entry: bool) {
         let bugs = self.bugs;
         let vcpu = &mut self.vcpus[id];
@@ -60,7 +61,7 @@ impl Machine<'_> {
         } else if !self.config.ept && vcpu.vpid02.is_none() {
             vcpu.pending.current |= !bugs.has(Bug::NoFlushOnSharedVpid);
         }
-        // Without a VPID, a VM entry and a VM exit drop what L1 and L2 have cached.
+        // Without a VPID, a VM entry and a VM exit invalidate the translations of L1 and L2.
         if l2.vpid12 == 0 {
             let now = self.now;
             for reader in [0, 3] {
@@ -76,7 +77,7 @@ impl Machine<'_> {
             ..l2
         };
         let vcpu = &self.vcpus[id];
-        // Where there is no VPID for L1 nor for L2, KVM's entry of an L2 with one fails.
+        // If neither L1 nor L2 got a VPID, KVM refuses to enter an L2 with a vpid12.
         let impossible = l2.vpid12 != 0 && vcpu.vpid02.or(vcpu.vpid01).is_none();
         let without = !self.config.vpid && l2.vpid12 != 0;
         if !vcpu.vmxon || vcpu.l2.is_some() || without || impossible {
@@ -96,7 +97,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Notes of who runs for the first time that nothing can have been cached for it before.
+    /// Records that nothing is cached for a reader or an EPT that runs for the first time.
     fn begin(&mut self, id: usize) {
         let now = self.now;
         let vcpu = &mut self.vcpus[id];
@@ -113,9 +114,9 @@ impl Machine<'_> {
         }
     }
 
-    /// L2 turns to another EPT of L1's by VMFUNC: `nested_vmx_eptp_switching()`.
+    /// Switches L2 to another EPT of L1's by VMFUNC: `nested_vmx_eptp_switching()`.
     ///
-    /// To the one in use it turns by doing nothing, as KVM has it.
+    /// Like KVM, a switch to the EPT in use does nothing.
     pub(crate) fn switch_ept12(&mut self, id: usize, ept12: Ept12) {
         let vcpu = &mut self.vcpus[id];
         let Some(L2 {
@@ -134,7 +135,7 @@ impl Machine<'_> {
         });
         self.begin(id);
         self.new_root(id);
-        // What an L2 without a VPID has cached goes.
+        // The switch invalidates the translations of an L2 without a VPID.
         if vpid12 == 0 {
             let (now, flush) = (self.now, !self.bugs.has(Bug::NoFlushOnVmfunc));
             let vcpu = &mut self.vcpus[id];

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models the trees of tables that KVM runs guests on.
+//! KVM runs guests on the trees of tables in this module.
 //!
-//! Each tree belongs to a VM and has a role: what it translates, and what it is made from.  Entries
-//! have the form that the CPU reads, that of EPT or of page tables.  Several vCPUs may keep one
-//! tree.
+//! Each tree belongs to a VM, and has a role: the addresses that the tree translates, and the
+//! tables that the tree is made from.  Entries have the format that the CPU reads, that of EPT or
+//! that of page tables.  Several vCPUs may keep the same tree.
 
 use crate::{
     model::guest::{
@@ -25,39 +25,38 @@ use crate::{
     x86::addr::Hpa, //
 };
 
-/// Trees that there can be at once.
+/// The greatest number of trees at once.
 pub(crate) const TREES: usize = 32;
 
 /// The number of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TreeId(pub(crate) u8);
 
-/// What a tree translates; `union kvm_mmu_page_role`, as far as it matters here.
+/// The addresses that a tree translates: the relevant part of `union kvm_mmu_page_role`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// An EPT of guest-physical addresses.
+    /// An EPT that translates guest-physical addresses.
     Direct {
-        /// For system-management mode.
+        /// The tree is for system-management mode.
         smm: bool,
-        /// For an L2 without an EPT of its own.
+        /// The tree is for an L2 without an EPT of its own.
         l2: bool,
     },
-    /// Shadows of a guest's page tables, with EPT off.
+    /// Shadow tables of a guest's page tables, with EPT off.
     Shadow {
         /// The guest's root table.
         root: Gfn,
-        /// It is read as with CR4.PAE set.
+        /// The guest's tables are read as with CR4.PAE set.
         pae: bool,
-        /// They are of L2.
+        /// The tables are L2's.
         l2: bool,
     },
-    /// What a guest runs on that has paging off, with EPT off: page tables that map each address to
-    /// itself.
+    /// Page tables that map each address to itself, for a guest with paging off, with EPT off.
     Unpaged {
-        /// They are for L2.
+        /// The tree is for L2.
         l2: bool,
     },
-    /// Shadows of an EPT of L1's, for L2.
+    /// Shadow tables of an EPT of L1's, for L2.
     Nested {
         /// The root table of L1's EPT.
         root: Gfn,
@@ -67,12 +66,12 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// Whether the entries are those of an EPT.
+    /// Returns whether the entries have the format of EPT.
     pub(crate) fn is_ept(self) -> bool {
         !matches!(self, Self::Shadow { .. } | Self::Unpaged { .. })
     }
 
-    /// The root table of the guest's that it shadows, if it does.
+    /// Returns the guest's root table that the tree shadows; `None` if there is none.
     pub(crate) fn shadowed(self) -> Option<Gfn> {
         match self {
             Self::Direct { .. } | Self::Unpaged { .. } => None,
@@ -80,12 +79,12 @@ impl Role {
         }
     }
 
-    /// Whether KVM has its TDP MMU keep them, which frees what nobody uses and flushes nothing.
+    /// Returns whether KVM's TDP MMU has the tree, which frees unused trees without a flush.
     pub(crate) fn is_tdp(self) -> bool {
         matches!(self, Self::Direct { .. })
     }
 
-    /// The bit of an entry that is its dirty flag.
+    /// Returns the dirty flag of an entry.
     pub(crate) fn dirty_bit(self) -> u64 {
         if self.is_ept() {
             1 << 9
@@ -94,14 +93,14 @@ impl Role {
         }
     }
 
-    /// Where in a table of a level the entry for a page or a frame is.
+    /// Returns the index of the entry for a page or a frame, in a table of a level.
     pub(crate) fn index(self, level: u8, number: u16) -> usize {
         let bits = if self.is_ept() { 9 } else { 1 };
         let shifted = u32::from(number) >> (bits * (u32::from(level) - 1)).min(31);
         (shifted & ((1 << bits) - 1)) as usize
     }
 
-    /// How many entries of a table are ever used.
+    /// Returns how many entries of a table are ever used.
     pub(crate) fn used(self, level: u8) -> usize {
         match (self.is_ept(), level) {
             (true, 1) => FRAMES,
@@ -125,38 +124,38 @@ impl Role {
     }
 }
 
-/// A tree.
+/// A tree of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tree {
     /// The VM.
     pub(crate) vm: usize,
-    /// What it translates.
+    /// The role: the addresses that the tree translates.
     pub(crate) role: Role,
     /// The root table.
     pub(crate) root: Table,
-    /// It is not to be used any more.
+    /// No vCPU may use the tree any more.
     pub(crate) obsolete: bool,
 }
 
-/// Stands for a guest's table where there is none: below a large page of the guest's.
+/// Takes the place of a guest's table if there is none: below a large page of the guest's.
 pub(crate) const NO_TABLE: Gfn = Gfn(999);
 
-/// Whether an entry is there.
+/// Returns whether an entry is present.
 pub(crate) fn is_present(entry: u64) -> bool {
     entry & PRESENT != 0
 }
 
-/// Whether an entry of a level refers to a page.
+/// Returns whether an entry of a level refers to a page.
 pub(crate) fn is_leaf(entry: u64, level: u8) -> bool {
     level == 1 || entry & LARGE != 0
 }
 
-/// Returns the host's frame that an entry refers to.
+/// Returns the host frame that an entry refers to.
 pub(crate) fn frame_of(entry: u64) -> Hfn {
     Hfn::at(Hpa::new(entry & 0x000f_ffff_ffff_f000))
 }
 
-/// Where an entry is.
+/// The place of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The table.
@@ -167,12 +166,12 @@ pub(crate) struct Place {
     pub(crate) level: u8,
 }
 
-/// How far down a look-up got.
+/// The end of a look-up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     /// The place of the last entry.
     pub(crate) place: Place,
-    /// That entry: of a page, or not present.
+    /// The last entry: refers to a page, or is not present.
     pub(crate) entry: u64,
     /// The tables on the way by level, from `path[4]` down to `path[place.level]`.
     pub(crate) path: [Option<Table>; 5],
@@ -199,7 +198,7 @@ impl Tree {
         }
     }
 
-    /// Translates a page or a frame: the host's frame, and the entry it comes from.
+    /// Translates a page or a frame; returns the host frame and the look-up.
     pub(crate) fn translate(&self, tables: &Tables, number: u16) -> Option<(Hfn, Found)> {
         let found = self.find(tables, number);
         if !is_present(found.entry) {
@@ -210,23 +209,23 @@ impl Tree {
         Some((frame_of(found.entry).plus(offset), found))
     }
 
-    /// Returns how many pages or frames an entry of a level is for, as a power of 2; no more than
-    /// there are.
+    /// Returns how many pages or frames an entry of a level maps, as a power of 2; the result is
+    /// capped at the number of pages that exist.
     pub(crate) fn span(&self, level: u8) -> u8 {
         let bits = if self.role.is_ept() { 9 } else { 1 };
         ((level - 1) * bits).min(15)
     }
 
-    /// Calls a function for each entry that is present, tables before the entries below them.
+    /// Calls a function for each present entry; tables come before the tables below.
     ///
-    /// The function gets the place, the entry, and the frame of the guest's table that the entry's
-    /// own table shadows.
+    /// The arguments are the place and the frame of the guest's table that the entry's own table
+    /// shadows.
     pub(crate) fn each(&self, tables: &mut Tables, mut visit: impl FnMut(&mut Tables, Place, Gfn)) {
         let root = self.role.shadowed().unwrap_or(NO_TABLE);
         self.each_below(tables, self.root, 4, root, &mut visit);
     }
 
-    /// The same for one table and what is below it.
+    /// Does the same as [`Self::each`] for one table and the tables below.
     fn each_below(
         &self,
         tables: &mut Tables,
@@ -253,7 +252,7 @@ impl Tree {
         }
     }
 
-    /// Gives back a table, and all below it.
+    /// Frees a table and all tables below.
     pub(crate) fn free_table(&self, tables: &mut Tables, table: Table, level: u8) {
         for index in 0..self.role.used(level) {
             let entry = tables.read(table, index);
@@ -264,7 +263,7 @@ impl Tree {
         tables.free(table);
     }
 
-    /// Clears an entry, and gives back what is below it.
+    /// Clears an entry, and frees the tables below.
     pub(crate) fn clear(&self, tables: &mut Tables, place: Place) {
         let entry = tables.read(place.table, place.index);
         tables.write(place.table, place.index, 0);
@@ -273,11 +272,10 @@ impl Tree {
         }
     }
 
-    /// Makes the way down to a table of a level, where it is not there yet; a large page on the way
-    /// is split.
+    /// Adds the missing tables down to a level; splits a large page on the way.
     ///
-    /// `shadowed` gives the guest's table that the table of a level shadows.  Returns the place of
-    /// the entry, or `None` if no table is left.
+    /// `shadowed` returns the guest's table that the table of a level shadows.  Returns the place
+    /// of the entry, or `None` if no table is free.
     pub(crate) fn make_way(
         &self,
         tables: &mut Tables,
@@ -309,18 +307,18 @@ impl Tree {
         }
     }
 
-    /// Fills a table with what an entry for a large page says: the same translations.
+    /// Fills a table with the translations of an entry for a large page.
     fn fill_from_large(&self, tables: &mut Tables, table: Table, place: Place, entry: u64) {
         let level = place.level - 1;
         let span = self.span(level);
         let meta = tables.meta(place.table, place.index);
         for index in 0..self.role.used(level) {
-            // CAST: Small numbers.
+            // CAST: A table has few used entries.
             let offset = (index as u16) << span;
             let hfn = frame_of(entry).plus(offset);
             let flags = entry & self.role.dirty_bit();
             let leaf = self.role.leaf(level, hfn, entry & WRITABLE != 0);
-            // A new entry of page tables has its dirty flag set already.
+            // `leaf()` has already set the dirty flag of a page-table entry.
             let leaf = if self.role.is_ept() {
                 leaf | flags
             } else {

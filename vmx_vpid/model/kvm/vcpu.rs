@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module models KVM's vCPU as far as translations depend on it.
+//! This module has the state that KVM keeps of a vCPU, as far as the state affects translations.
 
 use super::{
     generations::Tag,
@@ -50,22 +50,22 @@ use crate::{
 pub(crate) struct Kept {
     /// The tree.
     pub(crate) tree: TreeId,
-    /// What the guest loaded to get there: CR3 with its PCID, or an EPT pointer of L1's.
+    /// The value that the guest loaded for this root: CR3 with the PCID, or an EPT pointer of L1's.
     pub(crate) pgd: u64,
 }
 
-/// The roots of one `struct kvm_mmu`: the current one, and the cached.
+/// The roots of one `struct kvm_mmu`: the current root, and the cached roots.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Roots(pub(crate) [Option<Kept>; Self::LEN]);
 
 impl Roots {
-    /// How many an MMU keeps.
+    /// The number of roots of an MMU.
     pub(crate) const LEN: usize = ROOTS / 2;
 
-    /// Makes another root the current one: a cached root that is wanted, or none, to be loaded.
+    /// Makes a matching cached root the current root; without a match there is no current root.
     ///
-    /// Equivalent of `fast_pgd_switch()`: the former current root is cached, and the oldest one is
-    /// freed when there is no room.
+    /// Equivalent of `fast_pgd_switch()`: the previous root is cached, and the oldest root is freed
+    /// when there is no room.
     pub(crate) fn switch(&mut self, wanted: impl Fn(Kept) -> bool) {
         match self.0.iter().position(|root| root.is_some_and(&wanted)) {
             Some(place) => self.0[..=place].rotate_right(1),
@@ -77,7 +77,7 @@ impl Roots {
         }
     }
 
-    /// Frees the roots that a predicate does not keep.
+    /// Frees the roots that do not match a predicate.
     pub(crate) fn keep(&mut self, keep: impl Fn(Kept) -> bool) {
         for root in &mut self.0 {
             *root = root.filter(|&root| keep(root));
@@ -85,38 +85,38 @@ impl Roots {
     }
 }
 
-/// L2 as L1 has set it up.
+/// The setup of L2 by L1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct L2 {
-    /// 0 if L1 gave it no VPID; else 1 or 2.
+    /// 1 or 2; 0 if L1 gives L2 no VPID.
     pub(crate) vpid12: u16,
-    /// The EPT that L1 gave it, if any.
+    /// The EPT that L1 gives L2, if any.
     pub(crate) ept12: Option<Ept12>,
 }
 
 /// An EPT pointer of L1's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ept12 {
-    /// Which of its two EPTs it is, 0 or 1.
+    /// The number of the EPT, 0 or 1.
     pub(crate) number: u8,
-    /// Whether it has accessed and dirty flags: that is no part of the tag.
+    /// The EPT has accessed and dirty flags; the flag is not part of the EP4TA.
     pub(crate) accessed_dirty: bool,
 }
 
 impl Ept12 {
-    /// Returns the frame of its root.
+    /// Returns the frame of the EPT's root.
     pub(crate) fn root(self) -> Gfn {
         frames::EPT_ROOT.plus(self.number.into())
     }
 
-    /// Returns it as L1 writes it.
+    /// Returns the EPT pointer that L1 writes.
     pub(crate) fn eptp(self) -> Eptp {
         let root = Hpa::new(self.root().address());
         Eptp::for_root(root, Levels::Four, self.accessed_dirty)
     }
 }
 
-/// What KVM was asked to do before the vCPU runs on.
+/// The requests that KVM has to serve before the vCPU runs again.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Pending {
     /// `KVM_REQ_MMU_SYNC`.
@@ -130,30 +130,31 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Whether anything is to be done.
+    /// Returns whether a request is pending.
     pub(crate) fn any(self) -> bool {
         self.sync || self.all || self.current || self.guest
     }
 }
 
-/// For whom translations are made: a life of a vCPU, and in it L1, or an L2 by its vpid12.
+/// Identifies the owner of translations: a life of a vCPU, and in that life L1, or L2 by its
+/// vpid12.
 pub(crate) type Reader = u32;
 
-/// Readers of one life: L1, the two VPIDs that it gives to L2, and L2 without a VPID.
+/// The number of readers of one life: L1, L2 with each of two VPIDs, and L2 without a VPID.
 pub(crate) const READERS: usize = 4;
 
 /// A vCPU.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Vcpu {
-    /// It was created and not destroyed.
+    /// The vCPU was created and not destroyed.
     pub(crate) alive: bool,
-    /// Which of all vCPUs that ever were it is.
+    /// The number of the vCPU among all vCPUs created so far.
     pub(crate) life: u32,
-    /// `None` if there was none left.
+    /// `None` if no VPID was left.
     pub(crate) vpid01: Option<Vpid>,
-    /// Left as it was outside VMX operation, as KVM does.
+    /// vpid02; outside VMX operation the old value stays, as in KVM.
     pub(crate) vpid02: Option<Vpid>,
-    /// Where these two are from, as long as they may be used: tags of a CPU's generation.
+    /// The tags that vpid01 and vpid02 come from, with generations of tags.
     pub(crate) tags: [Option<Tag>; 2],
     /// L1 is in VMX operation.
     pub(crate) vmxon: bool,
@@ -165,61 +166,61 @@ pub(crate) struct Vcpu {
     pub(crate) vmcs: [Option<usize>; 2],
     /// `root_mmu` and `guest_mmu`.
     pub(crate) mmus: [Roots; 2],
-    /// CR3 of L1, and that of L2.
+    /// CR3 of L1 and of L2.
     pub(crate) registers: [Registers; 2],
-    /// CR0 and CR4 likewise.
+    /// CR0 and CR4 of L1 and of L2.
     pub(crate) controls: [Controls; 2],
-    /// L1 is in system-management mode: a role of its own.
+    /// L1 is in system-management mode, which has a role of its own.
     pub(crate) smm: bool,
-    /// What is to be done before it runs on.
+    /// The pending requests.
     pub(crate) pending: Pending,
-    /// The invalidations of each reader.
+    /// The past invalidations of each reader.
     pub(crate) invalidated: [Invalidated; READERS],
-    /// When L1 last dropped what it cached of each of its EPTs.
+    /// When L1 last invalidated each of its EPTs.
     pub(crate) ept12_dropped: [u32; 2],
-    /// Which readers ever ran, and which EPTs L2 ever ran on, by bit: nothing can have been cached
-    /// for the others.
+    /// The readers that ever ran, and the EPTs that L2 ever ran on, by bit: for the others nothing
+    /// can be cached.
     pub(crate) ran: u8,
     pub(crate) ran_on: u8,
 }
 
 impl Vcpu {
-    /// Which VMCS is in use: 0 is vmcs01, 1 is vmcs02.
+    /// Returns the VMCS in use: 0 for vmcs01, 1 for vmcs02.
     pub(crate) fn level(&self) -> usize {
         self.l2.is_some().into()
     }
 
-    /// The EPT of L1's that L2 runs on.
+    /// Returns the EPT of L1's that L2 runs on.
     pub(crate) fn ept12(&self) -> Option<Ept12> {
         self.l2?.ept12
     }
 
-    /// Which MMU is in use: `guest_mmu` for an L2 that has an EPT.
+    /// Returns the MMU in use: 1 (`guest_mmu`) for an L2 with an EPT, else 0 (`root_mmu`).
     pub(crate) fn mmu(&self) -> usize {
         self.ept12().is_some().into()
     }
 
-    /// The root in use.
+    /// Returns the root in use.
     pub(crate) fn root(&self) -> Option<Kept> {
         self.mmus[self.mmu()].0[0]
     }
 
-    /// CR3 in use.
+    /// Returns CR3 in use.
     pub(crate) fn registers(&self) -> Registers {
         self.registers[self.level()]
     }
 
-    /// CR4 in use.
+    /// Returns CR4 in use.
     pub(crate) fn cr4(&self) -> Cr4 {
         self.controls[self.level()].cr4()
     }
 
-    /// The frame of the guest's root table; `None` with paging off.
+    /// Returns the frame of the guest's root table; `None` with paging off.
     pub(crate) fn table(&self) -> Option<Gfn> {
         self.controls[self.level()].table(self.registers())
     }
 
-    /// Which of the readers of its life it is.
+    /// Returns the index of the current reader among the readers of its life.
     pub(crate) fn reader_index(&self) -> usize {
         match self.l2 {
             None => 0,
@@ -228,13 +229,14 @@ impl Vcpu {
         }
     }
 
-    /// For whom translations are made as it stands.
+    /// Returns the current reader.
     pub(crate) fn reader(&self) -> Reader {
-        // CAST: There are four.
+        // CAST: `READERS` is 4.
         self.life * READERS as u32 + self.reader_index() as u32
     }
 
-    /// The tree that it has to run on as it stands, and what the guest loaded to get there.
+    /// Returns the role of the tree that the vCPU has to run on, and the value that the guest
+    /// loaded for it.
     pub(crate) fn wanted(&self, config: &Config) -> (Role, u64) {
         let l2 = self.l2.is_some();
         if let Some(ept12) = self.ept12() {
@@ -258,28 +260,28 @@ impl Vcpu {
         )
     }
 
-    /// The trees that it keeps.
+    /// Returns the trees that the vCPU keeps.
     pub(crate) fn trees(&self) -> impl Iterator<Item = TreeId> + '_ {
         let roots = self.mmus.iter().flat_map(|mmu| mmu.0).flatten();
         roots.map(|root| root.tree)
     }
 }
 
-/// A vCPU as a flush sees it.
+/// The tags of a vCPU as the flush code sees them.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen<'a> {
-    /// The vCPU as it is.
+    /// The actual vCPU.
     pub(crate) vcpu: &'a Vcpu,
-    /// How the machine is set up.
+    /// The setup of the machine.
     pub(crate) config: &'a Config,
-    /// The trees there are.
+    /// All trees.
     pub(crate) trees: &'a [Option<Tree>],
-    /// What is broken.
+    /// The injected bugs.
     pub(crate) bugs: Bugs,
 }
 
 impl Seen<'_> {
-    /// What the vCPU tells of a root.
+    /// Returns a root as the vCPU reports it.
     fn root_of(&self, root: Option<Kept>) -> Root {
         let Some(tree) = root.and_then(|root| self.trees[usize::from(root.tree.0)]) else {
             return Root::Invalid;
@@ -303,7 +305,7 @@ impl Seen<'_> {
         }
     }
 
-    /// The VPID that the vCPU enters the guest with, whatever is broken.
+    /// Returns the VPID that VM entry uses, unaffected by injected bugs.
     pub(crate) fn entered_with(&self) -> Option<Vpid> {
         match self.vcpu.l2 {
             Some(L2 { vpid12: 1.., .. }) => self.vcpu.vpid02.or(self.vcpu.vpid01),

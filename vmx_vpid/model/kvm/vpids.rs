@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module holds the VPIDs of the model: both allocators with the record of flushed CPUs, as in
-//! the kernel, on one CPU at a time.
+//! This module has the VPIDs of the model: the pool, KVM's bitmap and FlushedCpus, as in the
+//! kernel; one vCPU works at a time.
 
 use crate::{
     phase::Transfer,
@@ -22,33 +22,33 @@ use crate::{
 use core::cell::Cell;
 use kernel::prelude::*;
 
-/// VPIDs that are ever in use at once, at most: two for each vCPU.
+/// An upper bound of the VPIDs in use at once: two for each vCPU.
 const FEW: u16 = 16;
 
-/// Where VPIDs are taken from, and given back to.
+/// The VPIDs of a machine, and the CPUs on which each VPID was flushed.
 pub(crate) struct Vpids<'a> {
-    /// There whenever nobody works on it, as if it had a lock.
+    /// `None` while the lock is held.
     inside: Cell<Option<Inside>>,
     pub(crate) flushed: FlushedCpus<'a, Cell<u64>>,
     planes: &'a [Plane<Cell<u64>>],
-    /// How many VPIDs the pool may give out.
+    /// The number of VPIDs that the pool may allocate.
     max: Cell<u16>,
-    /// C has served, and kept no record.
+    /// C has served requests, and kept no record of its flushes.
     mixed: Cell<bool>,
 }
 
-/// What the lock of the kernel protects.
+/// The data that the kernel's lock protects.
 struct Inside {
     allocator: KVBox<VpidAllocator>,
     bitmap: KVBox<Words>,
 }
 
 impl<'a> Vpids<'a> {
-    /// Takes memory for the record, one plane of it.
+    /// Makes a set of VPIDs; `record` has the words of FlushedCpus, of at least one plane.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`]; [`EINVAL`] if there is too little memory.
+    /// [`ENOMEM`]; [`EINVAL`] if `record` is too short.
     pub(crate) fn new(record: &'a [Cell<u64>]) -> Result<Self> {
         let (first, rest) = record.as_chunks().0.split_first().ok_or(EINVAL)?;
         Ok(Self {
@@ -63,7 +63,7 @@ impl<'a> Vpids<'a> {
         })
     }
 
-    /// Works on what the lock protects, if nobody does.
+    /// Runs a function with the lock held; returns `None` if the lock is already held.
     fn with<R>(&self, work: impl FnOnce(&mut Inside) -> R) -> Option<R> {
         let mut inside = self.inside.take()?;
         let result = work(&mut inside);
@@ -71,12 +71,12 @@ impl<'a> Vpids<'a> {
         Some(result)
     }
 
-    /// The VPIDs that are ever in use, as the pool gives them out or C does.
+    /// Returns the VPIDs that are ever in use, by the pool or by C.
     fn all(&self) -> impl Iterator<Item = Vpid> {
         (1..=self.max.get().max(FEW)).filter_map(Vpid::new)
     }
 
-    /// Frees all VPIDs, makes the pool active, and limits it to `max`.
+    /// Frees all VPIDs, limits the pool to `max`, and makes the pool the active allocator.
     pub(crate) fn reset(&self, max: u16) {
         self.max.set(max);
         self.with(|inside| {
@@ -88,7 +88,7 @@ impl<'a> Vpids<'a> {
         self.mixed.set(false);
     }
 
-    /// Makes them what others are.
+    /// Copies the state of another set.
     pub(crate) fn assign(&self, other: &Self) {
         self.with(|inside| {
             other.with(|from| {
@@ -106,12 +106,12 @@ impl<'a> Vpids<'a> {
         }
     }
 
-    /// Has the VPIDs change allocators.
+    /// Moves the VPIDs to the other allocator.
     fn transfer(&self, transfer: Transfer) {
         self.locked(|mut allocators| allocators.transfer(transfer, self.max.get(), &self.flushed));
     }
 
-    /// Makes the pool or KVM's bitmap the active allocator, unless it is.
+    /// Makes the pool or KVM's bitmap the active allocator, unless it already is.
     pub(crate) fn hand_over(&self, pool: bool) {
         match (self.locked(|allocators| allocators.pool_active()), pool) {
             (false, true) => self.transfer(Transfer::Import),
@@ -121,17 +121,17 @@ impl<'a> Vpids<'a> {
         self.mixed.set(self.mixed.get() || !pool);
     }
 
-    /// Returns whether C may have flushed some of those in use, which the record does not show.
+    /// Returns whether C may have flushed VPIDs that are in use, without a record in FlushedCpus.
     pub(crate) fn is_mixed(&self) -> bool {
         self.mixed.get()
     }
 
-    /// Returns whether Rust alone serves.
+    /// Returns whether the pool is the active allocator, which means that Rust serves alone.
     pub(crate) fn is_rust(&self) -> bool {
         self.locked(|allocators| allocators.pool_active())
     }
 
-    /// Returns how many are in use.
+    /// Returns the number of VPIDs in use.
     pub(crate) fn in_use(&self) -> u32 {
         self.locked(|allocators| allocators.usage().0)
     }
@@ -149,7 +149,7 @@ impl VpidLock for Vpids<'_> {
         });
         match result {
             Some(result) => result,
-            // One who has the lock does not take it again.
+            // The holder of the lock does not take the lock again.
             None => panic!("the lock is taken twice"),
         }
     }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module changes KVM's trees: for the host, which moves and protects memory, and for KVM,
-//! when the guest's tables changed.
+//! This module changes KVM's trees: the host moves and protects memory, and KVM follows changes of
+//! the guest's tables.
 //!
-//! Each function names its equivalent in KVM, and requests a flush when that does.
+//! Each function names its equivalent in KVM, and requests a flush exactly when the equivalent
+//! does.
 
 use super::tables::{
     frame_of,
@@ -33,7 +34,7 @@ use crate::model::{
     machine::Machine, //
 };
 
-/// Where KVM's tables have an entry for a frame, in a tree.
+/// Visits the entries of a tree that map a frame.
 fn each_leaf_of(
     tree: Tree,
     tables: &mut Tables,
@@ -58,7 +59,7 @@ fn each_leaf_of(
 }
 
 impl Machine<'_> {
-    /// Has all vCPUs of a VM flush before they run on: `kvm_flush_remote_tlbs()`.
+    /// Requests a flush of all vCPUs of a VM: `kvm_flush_remote_tlbs()`.
     pub(crate) fn flush_remote(&mut self, vm: usize) {
         if self.bugs.has(Bug::NoRemoteFlush) {
             return;
@@ -79,7 +80,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Works on each tree of a VM.
+    /// Calls a function for each tree of a VM.
     fn each_tree(&mut self, vm: usize, mut work: impl FnMut(&mut Self, Tree)) {
         for number in 0..self.trees.len() {
             if let Some(tree) = self.trees[number].filter(|tree| tree.vm == vm) {
@@ -88,7 +89,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Moves a frame to another place: `kvm_unmap_gfn_range()`, and the move itself.
+    /// Moves a frame to its other place: `kvm_unmap_gfn_range()`, and the move itself.
     pub(crate) fn relocate(&mut self, vm: usize, gfn: u16) {
         let gfn = Gfn(gfn);
         let mut zapped = false;
@@ -104,7 +105,7 @@ impl Machine<'_> {
         self.memories[vm].relocate(gfn);
     }
 
-    /// Takes the right to write from a frame, so that the next write is noticed:
+    /// Write-protects a frame, so that the host notices the next write:
     /// `kvm_get_dirty_log_protect()`.
     pub(crate) fn protect(&mut self, vm: usize, gfn: u16) {
         let gfn = Gfn(gfn);
@@ -122,7 +123,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Clears the dirty flags of a frame, where the CPU keeps them:
+    /// Clears the dirty flags of a frame, if the CPU has dirty flags in EPTs:
     /// `kvm_clear_dirty_log_protect()` with a log that the CPU writes.
     pub(crate) fn clean(&mut self, vm: usize, gfn: u16) {
         let mut changed = false;
@@ -141,9 +142,9 @@ impl Machine<'_> {
         }
     }
 
-    /// Maps by smaller pages what large ones map: `kvm_mmu_try_split_huge_pages()`.
+    /// Splits large pages into small pages: `kvm_mmu_try_split_huge_pages()`.
     ///
-    /// It flushes nothing: both translate alike.
+    /// No flush is needed: the small pages translate like the large page.
     pub(crate) fn split(&mut self, vm: usize) {
         self.memories[vm].largest = 1;
         self.each_tree(vm, |this, tree| {
@@ -159,7 +160,7 @@ impl Machine<'_> {
         });
     }
 
-    /// Maps by a large page what small ones map: `kvm_tdp_mmu_try_recover_huge_pages()`.
+    /// Replaces small pages by a large page: `kvm_tdp_mmu_try_recover_huge_pages()`.
     pub(crate) fn merge(&mut self, vm: usize, level: u8) {
         self.memories[vm].largest = level;
         if self.memories[vm].level() < level || level < 2 {
@@ -194,20 +195,21 @@ impl Machine<'_> {
         }
     }
 
-    /// Frees all trees of a VM: `kvm_mmu_zap_all_fast()`.
+    /// Zaps all trees of a VM: `kvm_mmu_zap_all_fast()`.
     ///
-    /// Its vCPUs free them before they run on; nothing is flushed.
+    /// No flush is needed here: the vCPUs of the VM free these roots before they run again, and
+    /// loading a new root flushes.
     pub(crate) fn zap_all(&mut self, vm: usize) {
         for tree in self.trees.iter_mut().flatten() {
             tree.obsolete |= tree.vm == vm;
         }
     }
 
-    /// The guest writes an entry of one of its tables, or of an EPT of its own.
+    /// Writes an entry of a guest's own table, or of an EPT of L1's.
     ///
-    /// KVM notices only if it shadows the table and the table is no page table: `shadow_mmu_*`
-    /// lets those of the lowest level lag behind.  Then it drops what it made from the entry:
-    /// `kvm_mmu_track_write()`.
+    /// KVM notices the write only if KVM shadows the table and the level is above 1:
+    /// `mmu_try_to_unsync_pages()` lets page tables lag behind.  Then KVM drops the entries that
+    /// were made from the written entry: `kvm_mmu_track_write()`.
     pub(crate) fn guest_writes(&mut self, vm: usize, table: Gfn, index: usize, entry: u64) {
         self.memories[vm].write(table, index, entry);
         let level = match edit::kind(table) {
@@ -232,11 +234,11 @@ impl Machine<'_> {
         }
     }
 
-    /// Brings the entries of a tree up to date that were made from page tables of the guest:
-    /// `kvm_mmu_sync_roots()`, and with one page, `kvm_mmu_invalidate_addr()`.
+    /// Synchronises the entries of a tree that were made from page tables of the guest:
+    /// `kvm_mmu_sync_roots()`, or, for one page, `kvm_mmu_invalidate_addr()`.
     ///
-    /// Each is compared with the one entry of the guest's that it was made from.  What is above
-    /// that, KVM follows when it is written.
+    /// The function compares each entry with the entry of the guest's that it was made from.  Upper
+    /// levels need no comparison: KVM follows each write to the upper tables.
     pub(crate) fn synchronise(&mut self, tree: Tree, only: Option<u16>) {
         if self.bugs.has(Bug::NothingSynchronised) {
             return;
@@ -273,7 +275,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Frees the tables of a VM that no vCPU keeps: KVM's shrinker.
+    /// Frees the trees of a VM that no vCPU keeps: KVM's shrinker.
     pub(crate) fn shrink(&mut self, vm: usize) {
         for number in 0..self.trees.len() {
             if self.trees[number].is_some_and(|tree| tree.vm == vm) && !self.is_kept(number) {

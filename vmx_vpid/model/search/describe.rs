@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module describes steps and bugs as sentences.
+//! This module describes steps and errors in sentences, for counterexamples.
 
 use crate::model::{
     cpu::tlb_entry::{
@@ -69,7 +69,7 @@ impl fmt::Display for Op {
             Self::VmxOff => write!(f, "executes VMXOFF"),
             Self::EnterL2(l2) | Self::BounceL2(l2) => {
                 let back = if let Self::BounceL2(_) = self {
-                    " and comes back before it ran,"
+                    " and exits before L2 runs,"
                 } else {
                     ""
                 };
@@ -106,7 +106,7 @@ impl fmt::Display for Op {
                 "executes INVEPT of EPT {}{}",
                 ept12.number,
                 if ept12.accessed_dirty {
-                    ", named with accessed and dirty flags"
+                    ", by a pointer with accessed and dirty flags"
                 } else {
                     ""
                 }
@@ -128,7 +128,7 @@ impl fmt::Display for Step {
             } => {
                 write!(f, "vCPU {vcpu} on CPU {cpu} {op}")?;
                 if patience != 0 {
-                    write!(f, "; its task is moved after {patience} accesses of KVM's")?;
+                    write!(f, "; its task migrates after {patience} preemption points")?;
                 }
                 Ok(())
             }
@@ -146,12 +146,12 @@ impl fmt::Display for Step {
             Self::Merge { vm, level } => {
                 write!(f, "the host maps VM {vm} by pages of level {level}")
             }
-            Self::ZapAll(vm) => write!(f, "the host gives up all tables of VM {vm}"),
+            Self::ZapAll(vm) => write!(f, "the host zaps all tables of VM {vm}"),
             Self::Shrink(vm) => write!(f, "the host frees tables of VM {vm} that are not in use"),
-            Self::Forget { cpu, .. } => write!(f, "CPU {cpu} forgets some entries"),
+            Self::Forget { cpu, .. } => write!(f, "CPU {cpu} drops some entries"),
             Self::Replug(cpu) => write!(
                 f,
-                "CPU {cpu} goes offline, runs something else, and is back"
+                "CPU {cpu} goes offline, runs another hypervisor, and goes online"
             ),
             Self::Transition => write!(f, "an attach or detach begins: C and Rust serve"),
             Self::Attached => write!(f, "Rust serves"),
@@ -223,19 +223,19 @@ impl fmt::Display for Wrong {
             Self::Dirty(vpid) => {
                 write!(
                     f,
-                    "VPID {} was not flushed since it was taken",
+                    "VPID {} was not flushed since the allocation",
                     vpid.into_raw()
                 )
             }
             Self::Record(vpid) => write!(
                 f,
-                "VPID {} is recorded as clean where an earlier holder left something",
+                "VPID {} is recorded as flushed where an earlier holder left an entry",
                 vpid.into_raw()
             ),
             Self::Double(vpid) => write!(f, "two vCPUs have VPID {}", vpid.into_raw()),
             Self::FlushFailed => write!(f, "every form of an invalidation failed"),
-            Self::NotAllocated => write!(f, "a VPID was given back that nobody held"),
-            Self::Leaked => write!(f, "a VPID is in use that nobody holds"),
+            Self::NotAllocated => write!(f, "a VPID was freed that was not allocated"),
+            Self::Leaked => write!(f, "a VPID is in use that no vCPU holds"),
             Self::WalksDiffer => write!(f, "the two walks through a guest's tables differ"),
             Self::Stuck => write!(f, "a vCPU does not come to run"),
             Self::Memory => write!(f, "the model has no memory left"),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module defines the step sets of the bounded exhaustive search.
+//! This module has the step sets of the exhaustive searches.
 //!
-//! Every sequence of [`LENGTH`] steps is tried after a fixed prefix that fills the TLB with
-//! translations that the steps could leave behind.
+//! A search tries every sequence of [`LENGTH`] steps of a set.  Each sequence follows the same
+//! first steps, which get entries cached that the sequence could leave stale.
 
 use crate::model::{
     bug::Bug,
@@ -28,31 +28,31 @@ use crate::model::{
     }, //
 };
 
-/// What an exhaustive search is about.
+/// The subject of an exhaustive search, which selects the step set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
-    /// Guests that run nobody, while C and Rust take turns.
+    /// Guests without nested guests, while C and Rust serve in turn.
     Guests,
     /// Guests of two VMs with two pages each, on two CPUs.
     Pages,
-    /// A guest that goes from one mode to another.
+    /// A guest that changes its paging mode.
     Modes,
-    /// A hypervisor with an L2 that has something cached.
+    /// A hypervisor with an L2 that has entries cached.
     Hypervisors,
     /// Two vCPUs of a hypervisor that changes the EPT of their L2s.
     Epts,
-    /// An L2 without a VPID that turns from EPT to EPT.
+    /// An L2 without a VPID that switches between EPTs.
     Functions,
-    /// VPIDs that are given back and taken again, vpid02 among them.
+    /// VPIDs, vpid02 included, that are freed and allocated again.
     Lives,
 }
 
-/// The usual number of steps of a sequence, without the prefix: enough to leave L2, change a table,
-/// invalidate and enter L2 again.
+/// The usual number of steps of a sequence, without the first steps: enough to leave L2, change a
+/// table, invalidate, and enter L2 again.
 pub(crate) const LENGTH: usize = 4;
 
 impl Who {
-    /// All of them.
+    /// All subjects.
     pub(crate) const ALL: [Self; 7] = [
         Self::Guests,
         Self::Pages,
@@ -63,7 +63,7 @@ impl Who {
         Self::Lives,
     ];
 
-    /// Calls a function for each of the first steps, which all sequences begin with.
+    /// Calls a function for each of the first steps.
     pub(crate) fn each_first(self, ept: bool, visit: impl FnMut(Step)) {
         let l2 = enter(ept, 1);
         match self {
@@ -94,7 +94,7 @@ impl Who {
             ]
             .into_iter()
             .for_each(visit),
-            // VM 1 has the VPID that was vpid02, where there are two.
+            // If there are two VPIDs, VM 1 gets the VPID that was vpid02.
             Self::Lives => [
                 CREATE,
                 guest(0, 0, Op::VmxOn),
@@ -110,7 +110,7 @@ impl Who {
         }
     }
 
-    /// Calls a function for each letter.
+    /// Calls a function for each step of the set.
     pub(crate) fn each_step(self, ept: bool, mut visit: impl FnMut(Step)) {
         ALWAYS.into_iter().for_each(&mut visit);
         match self {
@@ -124,8 +124,8 @@ impl Who {
         }
     }
 
-    /// Bugs that the search has to find, each with the name of the machine: a search that was
-    /// never seen to find anything proves nothing.
+    /// Returns bugs that the search has to find, each with the name of a machine: a search that
+    /// never found anything would prove nothing.
     pub(crate) fn finds(self) -> &'static [(Bug, &'static str)] {
         match self {
             Self::Guests => &[(Bug::NoFlushOnProtect, "ept,context")],
@@ -157,7 +157,7 @@ impl Who {
     }
 }
 
-/// What a vCPU does on a CPU, whose task stays there.
+/// Returns an action of a vCPU on a CPU; the task does not migrate.
 const fn guest(vcpu: u8, cpu: u8, op: Op) -> Step {
     let patience = 0;
     Step::Guest {
@@ -168,12 +168,12 @@ const fn guest(vcpu: u8, cpu: u8, op: Op) -> Step {
     }
 }
 
-/// Writes a page.
+/// Returns a write to a page.
 const fn touch(page: u16) -> Op {
     Op::Access { page, write: true }
 }
 
-/// Writes an entry of a table, by choice.
+/// Returns a write of an entry of a table, by choice.
 fn edit(table: Gfn, index: usize, choice: u8) -> Op {
     Op::Edit {
         table,
@@ -182,13 +182,13 @@ fn edit(table: Gfn, index: usize, choice: u8) -> Op {
     }
 }
 
-/// Loads CR3 with one of the root tables and PCID 0.
+/// Returns a load of CR3 with one of the root tables and PCID 0.
 fn mov_cr3(root: u8, keep: bool) -> Op {
     let registers = Registers { root, pcid: 0 };
     Op::MovCr3 { registers, keep }
 }
 
-/// INVVPID of vpid12 1.
+/// Returns an INVVPID of vpid12 1.
 fn invvpid(kind: u8) -> Op {
     Op::Invvpid {
         kind,
@@ -197,13 +197,13 @@ fn invvpid(kind: u8) -> Op {
     }
 }
 
-/// The first vCPU is created.
+/// Creates the first vCPU.
 const CREATE: Step = Step::Create(0);
 
-/// It writes its first page.
+/// Writes page 0 on the first vCPU.
 const TOUCH: Step = guest(0, 0, touch(0));
 
-/// What every search has.
+/// The steps that every set has.
 const ALWAYS: [Step; 6] = [
     CREATE,
     Step::Destroy(0),
@@ -213,7 +213,7 @@ const ALWAYS: [Step; 6] = [
     Step::ZapAll(0),
 ];
 
-/// The steps of guests that run nobody.
+/// Returns the steps of [`Who::Guests`].
 fn guests() -> [Step; 10] {
     [
         Step::Create(2),
@@ -229,7 +229,7 @@ fn guests() -> [Step; 10] {
     ]
 }
 
-/// Those of two pages.
+/// Returns the steps of [`Who::Pages`].
 fn pages() -> [Step; 13] {
     [
         Step::Create(2),
@@ -240,7 +240,7 @@ fn pages() -> [Step; 13] {
         guest(2, 1, touch(1)),
         guest(0, 0, edit(frames::PT, 0, 2)),
         guest(0, 1, edit(frames::PT, 1, 3)),
-        // A large page, which both are parts of.
+        // A large page that contains both pages.
         guest(0, 0, edit(frames::PD, 0, 3)),
         guest(0, 1, Op::Invlpg(0)),
         guest(0, 0, Op::Invlpg(1)),
@@ -249,7 +249,7 @@ fn pages() -> [Step; 13] {
     ]
 }
 
-/// Those of a guest that goes from one mode to another.
+/// Returns the steps of [`Who::Modes`].
 fn modes() -> [Step; 11] {
     [
         Step::Create(2),
@@ -266,24 +266,24 @@ fn modes() -> [Step; 11] {
     ]
 }
 
-/// An EPT of L1's, the first, as a pointer without accessed and dirty flags names it.
+/// A pointer to the first EPT of L1's, without accessed and dirty flags.
 const EPT12: Ept12 = Ept12 {
     number: 0,
     accessed_dirty: false,
 };
 
-/// VM entry into an L2, on an EPT where there is EPT.
+/// Returns a VM entry into an L2, on an EPT if the machine has EPT.
 fn enter(ept: bool, vpid12: u16) -> Op {
     let ept12 = ept.then_some(EPT12);
     Op::EnterL2(L2 { vpid12, ept12 })
 }
 
-/// VMFUNC to one of two EPTs.
+/// Returns a VMFUNC to one of two EPTs.
 fn vmfunc(number: u8) -> Op {
     Op::Vmfunc(Ept12 { number, ..EPT12 })
 }
 
-/// Those of hypervisors.
+/// Returns the steps of [`Who::Hypervisors`].
 fn hypervisors(ept: bool) -> [Step; 11] {
     [
         guest(0, 0, Op::VmxOn),
@@ -300,7 +300,7 @@ fn hypervisors(ept: bool) -> [Step; 11] {
     ]
 }
 
-/// Those of two vCPUs of a hypervisor.
+/// Returns the steps of [`Who::Epts`].
 fn epts(ept: bool) -> [Step; 13] {
     let invept = |all| Op::Invept { all, ept12: EPT12 };
     [
@@ -320,7 +320,7 @@ fn epts(ept: bool) -> [Step; 13] {
     ]
 }
 
-/// Those of an L2 that turns from EPT to EPT.
+/// Returns the steps of [`Who::Functions`].
 fn functions(ept: bool) -> [Step; 6] {
     [
         guest(0, 0, vmfunc(1)),
@@ -332,7 +332,7 @@ fn functions(ept: bool) -> [Step; 6] {
     ]
 }
 
-/// Those of VPIDs that go round.
+/// Returns the steps of [`Who::Lives`].
 fn lives(ept: bool) -> [Step; 6] {
     [
         guest(0, 0, Op::VmxOn),

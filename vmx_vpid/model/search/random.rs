@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module chooses the random steps of a run.
+//! This module chooses random steps.
 
 use crate::model::{
     guest::{
@@ -31,7 +31,7 @@ use crate::model::{
     }, //
 };
 
-/// What a guest can do, for a run to leave some of it out.
+/// The kinds of guest actions that a part of a run can leave out, with their weights.
 const OPS: [(Kind, u32); 17] = [
     (Kind::Access, 16),
     (Kind::Edit, 8),
@@ -74,57 +74,57 @@ enum Kind {
     Invept,
 }
 
-/// Chooses what happens.
+/// Chooses random steps for one part of a run.
 ///
-/// Each course leaves out some of what could happen, and uses some pages only: what takes many
-/// steps of few kinds to go wrong would hardly ever be met otherwise.
+/// Each part leaves out some kinds of steps and uses only some pages: otherwise random steps would
+/// hardly ever find an error that takes many steps of few kinds.
 #[derive(Clone)]
 pub(crate) struct RandomSteps {
-    /// The vCPU of the last time, where it was.
+    /// The vCPU of the last step, and the last CPU of each vCPU.
     vcpu: u8,
     cpus: [u8; VCPUS],
-    /// The kinds of what guests do that are left out, by bit, and those of what hosts do.
+    /// The kinds of guest actions, and of host actions, that are left out, by bit.
     without: u32,
     without_host: u32,
-    /// How many pages are used, and which tables are edited.
+    /// The number of pages in use, and the tables that guests edit.
     pages: u32,
     edits: Edits,
-    /// One time in so many another vCPU is taken, or another CPU.
+    /// A step changes the vCPU with probability 1/`other_vcpu`, the CPU with 1/`other_cpu`.
     other_vcpu: u32,
     other_cpu: u32,
-    /// L1 gives L2 the same VPID and EPT each time.
+    /// L1 always gives L2 the same VPID and EPT.
     same_l2: bool,
-    /// The one type of INVVPID that L1 executes.
+    /// The only type of INVVPID that L1 executes; `None` for all types.
     invvpid: Option<u8>,
 }
 
-/// Which tables are edited.
+/// The tables that guests edit.
 #[derive(Clone, Copy)]
 enum Edits {
-    /// Any.
+    /// All tables.
     All,
     /// One entry of a page table.
     OnePage,
-    /// Those of EPTs.
+    /// The tables of EPTs.
     Epts,
     /// One entry of a page table of one EPT.
     OneEpt,
 }
 
 impl RandomSteps {
-    /// Chooses a course.
+    /// Chooses the kinds of steps for a part of a run.
     pub(crate) fn new(choice: &mut impl Choice) -> Self {
-        // CAST: There are few of each.
+        // CAST: There are few of each kind.
         let needed = 1 << Kind::Access as u32 | 1 << Kind::Edit as u32;
         let nested = [Kind::VmxOn, Kind::EnterL2, Kind::LeaveL2];
         let nested = nested.iter().fold(0, |mask, &kind| mask | 1 << kind as u32);
         let without = choice.below(1 << OPS.len() as u32) & !needed;
-        // Some are of a hypervisor that does little else but to run L2 and to invalidate.
+        // Some parts have a hypervisor that mostly runs L2 and invalidates.
         let few = [Kind::BounceL2, Kind::Vmfunc, Kind::Invvpid, Kind::Invept];
         let few = few
             .iter()
             .fold(nested | needed, |mask, &kind| mask | 1 << kind as u32);
-        // Others are of a guest that goes from one mode to another; most do without.
+        // Other parts have a guest that changes its paging mode; most parts have no such guest.
         let modes = 1 << Kind::Toggle as u32 | 1 << Kind::Init as u32;
         let kept = if choice.below(4) == 0 { 0 } else { modes };
         let about = choice.below(8);
@@ -167,7 +167,7 @@ impl RandomSteps {
 
     /// Chooses the next step.
     pub(crate) fn next(&mut self, choice: &mut impl Choice) -> Step {
-        // CAST: There are few of each.
+        // CAST: There are few of each kind.
         if choice.below(self.other_vcpu) == 0 {
             self.vcpu = choice.below(VCPUS as u32) as u8;
         }
@@ -177,7 +177,7 @@ impl RandomSteps {
             *cpu = choice.below(CPUS as u32) as u8;
         }
         let cpu = *cpu;
-        // Most often the VM of that vCPU.
+        // Usually the VM of that vCPU.
         let vm = if choice.below(4) == 0 {
             choice.below(VMS as u32) as u8
         } else {
@@ -234,7 +234,7 @@ impl RandomSteps {
         }
     }
 
-    /// Chooses what a guest does.
+    /// Chooses a guest action.
     fn op(&self, choice: &mut impl Choice) -> Op {
         let with = |kind: Kind| self.without >> kind as u32 & 1 == 0;
         let all = OPS.iter().filter(|(kind, _)| with(*kind));
@@ -249,7 +249,7 @@ impl RandomSteps {
                 }
             })
             .map_or(Kind::Access, |(kind, _)| *kind);
-        // CAST: There are few of each.
+        // CAST: There are few of each kind.
         let page = choice.below(self.pages) as u16;
         let pcid = choice.below(PCIDS as u32) as u8;
         let flag = choice.below(2) == 0;

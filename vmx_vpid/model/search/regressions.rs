@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module replays sequences that went wrong in other systems, step by step.
+//! Each regression is a sequence of steps that went wrong in another system.
 //!
-//! Documentation/regressions.rst names the systems.  Each sequence has to pass, and to fail with
-//! the bug that it was about: a random run would hardly ever meet some of these.
+//! Documentation/regressions.rst names the systems.  A sequence has to pass, and has to fail with
+//! the bug that the sequence is about: random steps would hardly ever find some of these.
 
 mod modes;
 
@@ -35,21 +35,21 @@ use crate::{
     }, //
 };
 
-/// A sequence, and what it is about.
+/// A sequence of steps, and its bugs.
 pub(crate) struct Regression {
-    /// Its name.
+    /// The name.
     pub(crate) name: &'static str,
-    /// With what it goes wrong: all of these together, where each alone is made up for.
+    /// The bugs that make the sequence fail together, where each bug alone has no effect.
     pub(crate) bugs: &'static [Bug],
     /// The machine.
     pub(crate) config: Config,
-    /// The sequence.
+    /// Executes the sequence.
     pub(crate) tell: fn(&mut Machine<'_>) -> Result<(), Wrong>,
 }
 
 impl Regression {
-    /// Each combination of its faults, and whether the sequence has to go wrong with it: with all
-    /// of them, and with no fewer.
+    /// Returns each combination of the bugs, and whether the sequence has to fail with it: only the
+    /// combination of all bugs has to.
     pub(crate) fn combinations(&self) -> impl Iterator<Item = (Bugs, bool)> + '_ {
         let all = (1u32 << self.bugs.len()) - 1;
         (0..=all).map(move |mask| {
@@ -64,7 +64,7 @@ impl Regression {
     }
 }
 
-/// What a vCPU does on a CPU.
+/// Executes an action of a vCPU on a CPU.
 fn guest(machine: &mut Machine<'_>, vcpu: u8, cpu: u8, op: Op) -> Result<(), Wrong> {
     machine.step(Step::Guest {
         vcpu,
@@ -80,7 +80,7 @@ const READ: Op = Op::Access {
     write: false,
 };
 
-/// Writes the entry that maps page 0, by choice.
+/// Returns a write of the entry that maps page 0, by choice.
 fn remap(choice: u8) -> Op {
     let (table, index) = (frames::PT, 0);
     let entry = edit::entry(table, index, choice);
@@ -91,7 +91,7 @@ fn remap(choice: u8) -> Op {
     }
 }
 
-/// Writes the entry of an EPT of L1's that maps frame 0, by choice.
+/// Returns a write of the entry of an EPT of L1's that maps frame 0, by choice.
 fn remap_ept12(choice: u8) -> Op {
     let (table, index) = (frames::EPT_PT, 0);
     let entry = edit::entry(table, index, choice);
@@ -102,7 +102,8 @@ fn remap_ept12(choice: u8) -> Op {
     }
 }
 
-/// An L2 with a VPID and the first EPT, with accessed and dirty flags or without.
+/// Returns a VM entry into an L2 with a VPID and the first EPT, with or without accessed and dirty
+/// flags.
 fn l2(vpid12: u16, accessed_dirty: bool) -> Op {
     let ept12 = Some(Ept12 {
         number: 0,
@@ -111,7 +112,7 @@ fn l2(vpid12: u16, accessed_dirty: bool) -> Op {
     Op::EnterL2(L2 { vpid12, ept12 })
 }
 
-/// An L2 with a VPID and one of two EPTs.
+/// Returns a VM entry into an L2 with a VPID and one of two EPTs.
 fn l2_on(vpid12: u16, number: u8) -> Op {
     let ept12 = Some(Ept12 {
         number,
@@ -120,7 +121,7 @@ fn l2_on(vpid12: u16, number: u8) -> Op {
     Op::EnterL2(L2 { vpid12, ept12 })
 }
 
-/// VMFUNC to one of two EPTs.
+/// Returns a VMFUNC to one of two EPTs.
 fn vmfunc(number: u8) -> Op {
     Op::Vmfunc(Ept12 {
         number,
@@ -128,7 +129,7 @@ fn vmfunc(number: u8) -> Op {
     })
 }
 
-/// MOV to CR3 that keeps translations.
+/// Returns a MOV to CR3 that keeps translations.
 fn keep(root: u8, pcid: u8) -> Op {
     Op::MovCr3 {
         registers: Registers { root, pcid },
@@ -136,9 +137,9 @@ fn keep(root: u8, pcid: u8) -> Op {
     }
 }
 
-/// A VPID is reused, as vpid02, after its holder left mappings (KVM, 2026; OpenBSD).
+/// A VPID is reused as vpid02, after the previous holder left mappings (KVM, 2026; OpenBSD).
 fn vpid02_is_reused(machine: &mut Machine<'_>) -> Result<(), Wrong> {
-    // With three VPIDs the second life of the hypervisor gets the vpid02 of the first.
+    // With two VPIDs, the second VMXON allocates the vpid02 of the first.
     machine.step(Step::Create(0))?;
     for choice in [1, 2] {
         guest(machine, 0, 0, Op::VmxOn)?;
@@ -147,7 +148,7 @@ fn vpid02_is_reused(machine: &mut Machine<'_>) -> Result<(), Wrong> {
         guest(machine, 0, 0, READ)?;
         guest(machine, 0, 0, Op::LeaveL2)?;
         guest(machine, 0, 0, Op::VmxOff)?;
-        // Another vCPU has that VPID now, on the same CPU.
+        // In between, another VM has this VPID, on the same CPU.
         machine.step(Step::Create(2))?;
         guest(machine, 2, 0, READ)?;
         machine.step(Step::Destroy(2))?;
@@ -163,27 +164,28 @@ fn root_is_reused(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 2, 0, READ)?;
     guest(machine, 0, 0, READ)?;
     machine.step(Step::ZapAll(0))?;
-    // This vCPU frees its root on a CPU where the root was never loaded.
+    // VM 0 frees its root on a CPU where the root was never loaded.
     guest(machine, 0, 1, READ)?;
-    // That one was here all the time: only its new root is flushed.
+    // VM 1 stays on CPU 0: only the load of its new root flushes.
     machine.step(Step::ZapAll(1))?;
     guest(machine, 2, 0, READ)
 }
 
-/// A tree is freed of which a vCPU has something cached that it may still use: it changed to
+/// A tree is freed while a vCPU may still use cached entries of the tree: the vCPU switched to
 /// another root and kept its translations (Xen, XSA-480).
 fn tree_is_freed(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, Op::VmxOn)?;
-    // The first entry of L2 flushes everything, and so comes first.
+    // The first entry of L2 flushes everything, so the sequence begins with it.
     guest(machine, 0, 0, l2(1, false))?;
     guest(machine, 0, 0, Op::LeaveL2)?;
-    // Two roots are cached; that of table 0 is left last, with mappings that stay.
+    // Two roots are cached; the guest leaves the root of table 0 last, and its mappings stay
+    // cached.
     guest(machine, 0, 0, keep(1, 0))?;
     guest(machine, 0, 0, keep(0, 0))?;
     guest(machine, 0, 0, READ)?;
     guest(machine, 0, 0, keep(1, 0))?;
-    // L2 uses other roots, until that of table 0 has no place any more.
+    // L2 uses other roots, until the root of table 0 is evicted.
     guest(machine, 0, 0, l2(1, false))?;
     guest(machine, 0, 0, keep(0, 1))?;
     guest(machine, 0, 0, keep(1, 1))?;
@@ -192,8 +194,8 @@ fn tree_is_freed(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, READ)
 }
 
-/// An EPT pointer of L1's differs from the one that it invalidates by flags that are no part of the
-/// tag (KVM).
+/// L1 invalidates by an EPT pointer that differs from the pointer in use by flags that are not part
+/// of the EP4TA (KVM).
 fn pointers_differ_in_flags(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, Op::VmxOn)?;
@@ -210,7 +212,7 @@ fn pointers_differ_in_flags(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, READ)
 }
 
-/// L1 invalidates on another CPU than the one where L2 ran, and comes back (KVM 7.3).
+/// L1 invalidates on another CPU than the CPU where L2 ran, and migrates back (KVM 7.3).
 fn l1_moves_and_comes_back(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 1, Op::VmxOn)?;
@@ -225,7 +227,7 @@ fn l1_moves_and_comes_back(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 1, READ)
 }
 
-/// A flush of L2 is requested, and L2 is left before that was served (KVM).
+/// L1 leaves L2 while a flush of L2 is pending (KVM).
 fn request_outlives_l2(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, Op::VmxOn)?;
@@ -240,7 +242,7 @@ fn request_outlives_l2(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, l2(2, false))
 }
 
-/// L1 moves L2 to another VPID, on shadow paging, after L2 changed its tables (KVM).
+/// L1 gives L2 another VPID, with shadow paging, after L2 changed its tables (KVM).
 fn vpid12_changes_on_shadow_paging(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, Op::VmxOn)?;
@@ -260,8 +262,8 @@ fn invlpg_is_emulated(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, Op::EmulatedInvlpg(0))
 }
 
-/// A VM takes the place of another that was destroyed, and the page of its root: one vCPU has
-/// filled the tables again when another one moves to the CPU where the old VM ran (Xen, XSA-480).
+/// A VM gets the place of a destroyed VM, and the page of its root: one vCPU has filled the tables
+/// when another vCPU comes to the CPU where the old VM ran (Xen, XSA-480).
 fn vm_has_a_successor(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, READ)?;
@@ -272,7 +274,7 @@ fn vm_has_a_successor(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 1, 0, READ)
 }
 
-/// A large page is split, and then one of the small ones moves (Xen, XSA-304 and XSA-321).
+/// A large page is split, and then one of the small pages moves (Xen, XSA-304 and XSA-321).
 fn split_page_moves(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, READ)?;
@@ -281,7 +283,7 @@ fn split_page_moves(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, READ)
 }
 
-/// The task moves between the first flush of a VPID and the note of it.
+/// The task migrates between the first flush of a VPID and the update of FlushedCpus.
 fn record_is_of_another_cpu(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     for patience in 1..12 {
         machine.step(Step::Create(0))?;
@@ -300,7 +302,7 @@ fn record_is_of_another_cpu(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Makes a regression of its parts.
+/// Makes a regression.
 fn regression(
     name: &'static str,
     bugs: &'static [Bug],
@@ -315,7 +317,7 @@ fn regression(
     }
 }
 
-/// Returns all of them.
+/// Returns all regressions.
 pub(crate) fn all() -> impl Iterator<Item = Regression> {
     let usual = Config::usual;
     let with_vpids = |ept, vpids| Config {
@@ -356,7 +358,8 @@ pub(crate) fn all() -> impl Iterator<Item = Regression> {
         ),
         regression(
             "L1 moves and comes back",
-            // Either the handler or the flush of all that follows would do.
+            // Either the handler or the flush of all contexts that follows is enough, so both have
+            // a bug.
             &[Bug::HiddenL2Root, Bug::Vpid12NotForgotten],
             by_context(true),
             l1_moves_and_comes_back,
@@ -412,7 +415,7 @@ mod tests {
     use kernel::prelude::*;
 
     #[test]
-    fn each_regression_needs_all_its_bugs() -> Result {
+    fn each_regression_fails_with_all_its_bugs_and_passes_with_fewer() -> Result {
         let record = run::record()?;
         for regression in all() {
             let vpids = Vpids::new(&record)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module runs steps one after the other, until the oracle finds something.
+//! A run executes steps one after the other, until the model finds an error.
 
 use super::random::RandomSteps;
 use crate::{
@@ -29,11 +29,10 @@ use crate::{
 use core::cell::Cell;
 use kernel::prelude::*;
 
-/// The number of steps after which a run starts again, with no VM, so that a counterexample stays
-/// short.
+/// The number of steps after which a run restarts without VMs, which keeps counterexamples short.
 pub(crate) const LENGTH: u64 = 200;
 
-/// Memory for the record of a machine.
+/// Allocates the words of a machine's FlushedCpus.
 pub(crate) fn record() -> Result<KVVec<Cell<u64>>> {
     let record = KVVec::from_elem(Cell::new(0), Vpid::COUNT, GFP_KERNEL)?;
     for (place, word) in record.iter().enumerate() {
@@ -42,22 +41,22 @@ pub(crate) fn record() -> Result<KVVec<Cell<u64>>> {
     Ok(record)
 }
 
-/// Something that went wrong in a run.
+/// An error that a run found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
-    /// The seed of the part of the run in which it was.
+    /// The seed of the part of the run that has the error.
     pub(crate) seed: u64,
-    /// In which step of that part.
+    /// The number of the failing step in that part.
     pub(crate) step: u64,
-    /// In which step of the whole run.
+    /// The number of the failing step in the whole run.
     pub(crate) total: u64,
-    /// What went wrong.
+    /// The error.
     pub(crate) wrong: Wrong,
 }
 
-/// Goes so many steps at random; returns what went wrong, if anything did.
+/// Executes random steps; returns the first error.
 ///
-/// Each [`LENGTH`] steps are a part with a seed of its own, by which it can be repeated alone.
+/// Each [`LENGTH`] steps are a part with a seed of its own, which repeats the part alone.
 pub(crate) fn at_random(machine: &mut Machine<'_>, seed: u64, steps: u64) -> Option<Found> {
     let mut total = 0;
     let mut part = seed;
@@ -81,7 +80,8 @@ pub(crate) fn at_random(machine: &mut Machine<'_>, seed: u64, steps: u64) -> Opt
     None
 }
 
-/// Goes certain steps from the beginning; returns in which of them something went wrong, and what.
+/// Executes given steps on a restarted machine; returns the number of the failing step, and the
+/// error.
 pub(crate) fn replay(
     machine: &mut Machine<'_>,
     steps: impl IntoIterator<Item = Step>,
@@ -93,7 +93,7 @@ pub(crate) fn replay(
     })
 }
 
-/// Returns the machines on which a fault does harm.
+/// Returns the machines on which a bug does harm.
 pub(crate) fn machines_for(bug: Bug) -> impl Iterator<Item = Config> {
     let by_context = Switches {
         flush_context: true,
@@ -129,7 +129,7 @@ pub(crate) fn machines_for(bug: Bug) -> impl Iterator<Item = Config> {
     [Some(first), second].into_iter().flatten()
 }
 
-/// Goes so many steps with something broken; returns what was found.
+/// Executes random steps with an injected bug; returns the first error.
 ///
 /// # Errors
 ///

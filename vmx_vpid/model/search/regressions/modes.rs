@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module has the regressions in which a guest writes CR0 or CR4, or switches to another EPT.
+//! In these regressions a guest writes CR0 or CR4, or switches to another EPT.
 //!
-//! KVM has to drop what the CPU would have dropped.  Where KVM requests no flush, it frees roots,
-//! and loading them again flushes.
+//! KVM has to flush the translations that such an action invalidates.  Where KVM requests no flush,
+//! KVM frees roots, and loading the roots again flushes.
 
 use super::{
     guest,
@@ -32,7 +32,7 @@ use crate::model::{
     }, //
 };
 
-/// What was cached with paging off is used with paging on.
+/// Entries cached with paging off are used with paging on.
 fn paging_is_turned_on(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, remap(2))?;
@@ -42,8 +42,8 @@ fn paging_is_turned_on(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, Op::Toggle(Bit::Paging))
 }
 
-/// A root is left with PCIDs off, which drops what was cached of it, and taken again with PCIDs on,
-/// which drops nothing.
+/// A guest leaves a root with PCIDs off, which invalidates the root's translations, and returns to
+/// the root with PCIDs on, which invalidates nothing.
 fn root_outlives_its_pcid(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, Op::Toggle(Bit::Pcide))?;
@@ -64,8 +64,8 @@ fn root_outlives_its_pcid(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, keep(0, 0))
 }
 
-/// CR4.SMEP is set by an L2 that has mappings cached of two EPTs: a flush of the root in use leaves
-/// those of the other.
+/// An L2 that has mappings of two EPTs cached sets CR4.SMEP: a flush of the current root leaves the
+/// mappings of the other EPT.
 fn smep_is_set_on_another_ept(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, Op::VmxOn)?;
@@ -79,7 +79,7 @@ fn smep_is_set_on_another_ept(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, l2_on(1, 0))
 }
 
-/// CR4.SMEP is set by a guest that has a global page cached.
+/// A guest that has a global page cached sets CR4.SMEP.
 fn smep_is_set_with_globals(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, remap(6))?;
@@ -88,7 +88,8 @@ fn smep_is_set_with_globals(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, Op::Toggle(Bit::Smep))
 }
 
-/// An L2 without a VPID turns to another EPT and back, which drops what it had cached of the first.
+/// An L2 without a VPID switches to another EPT and back, which invalidates the translations of the
+/// first EPT.
 fn l2_turns_to_another_ept(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     machine.step(Step::Create(0))?;
     guest(machine, 0, 0, Op::VmxOn)?;
@@ -99,7 +100,7 @@ fn l2_turns_to_another_ept(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     guest(machine, 0, 0, vmfunc(0))
 }
 
-/// Returns all of these.
+/// Returns all regressions of this file.
 pub(super) fn all() -> impl Iterator<Item = Regression> {
     [
         regression(
