@@ -2,9 +2,9 @@
 
 //! This module defines what a backend provides, and registers it.
 //!
-//! A backend takes the place of kvm_intel's functions for one layer: it allocates VPIDs, and
-//! decides which instruction serves which flush.  It is a type that implements [`Backend`].  The
-//! table of function pointers that KVM calls is made from the type, in the manner of `kvm_x86_ops`.
+//! A backend takes the place of kvm_intel's functions for one layer: it allocates VPIDs, decides
+//! which instruction serves which flush, and handles exits.  A backend is a type that implements
+//! [`Backend`].  `kvm/ops.rs` makes a table of function pointers from the type, like `kvm_x86_ops`.
 
 use crate::{
     exits::ExitResult,
@@ -25,10 +25,10 @@ use kernel::{
 
 /// The operations of a backend, each named after the function of kvm_intel that it replaces.
 ///
-/// KVM guarantees, and every operation may rely on it: a flush runs on the CPU that has the vCPU
-/// loaded (if the task moves in the middle, loading the vCPU on the other CPU requests a flush of
-/// its own); the VPID operations run in process context; a handler runs in process context, in the
-/// handling of an exit for that very instruction.
+/// Every operation may rely on three guarantees of KVM.  A flush runs on the CPU that has the vCPU
+/// loaded; if the task moves in the middle, loading the vCPU on the other CPU requests another
+/// flush.  The operations on VPIDs run in process context.  A handler runs in process context,
+/// while KVM handles an exit of the handler's kind.
 #[vtable]
 pub(crate) trait Backend {
     /// The vCPU as the backend sees it.
@@ -37,8 +37,8 @@ pub(crate) trait Backend {
     /// The name under which the backend is reported.
     const LABEL: &'static str;
 
-    /// Allocates a VPID for a vCPU; returns `None` when all are in use: the vCPU runs untagged
-    /// then.
+    /// Allocates a VPID for a vCPU; returns `None` if all VPIDs are in use, and the vCPU then runs
+    /// without a VPID.
     fn allocate_vpid() -> Option<Vpid> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -58,12 +58,12 @@ pub(crate) trait Backend {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Drops one linear address of the guest's from this CPU.
+    /// Drops one linear address of the guest from this CPU.
     fn flush_tlb_gva(_vcpu: &Self::Vcpu, _gva: CanonicalGva) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Drops what the guest itself may have cached from this CPU.
+    /// Drops the mappings that the guest itself may have cached from this CPU.
     fn flush_tlb_guest(_vcpu: &Self::Vcpu) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -101,8 +101,8 @@ pub(crate) trait Backend {
 
 /// Returns the name of a mandatory operation that a backend leaves empty, if there is one.
 ///
-/// All are mandatory: KVM has no default for any of them, and half a layer in C and half in Rust
-/// would not agree on who owns which VPID.
+/// All operations are mandatory: KVM has no default for any of them, and a layer that is half C and
+/// half Rust would not agree on the holder of a VPID.
 fn missing<B: Backend>() -> Option<&'static str> {
     [
         (B::HAS_ALLOCATE_VPID, "allocate_vpid"),
@@ -122,7 +122,7 @@ fn missing<B: Backend>() -> Option<&'static str> {
     .find_map(|(present, name)| (!present).then_some(name))
 }
 
-/// The place for one backend, and whether it serves.
+/// The registered backend, if there is one, and whether it serves.
 ///
 /// # Invariants
 ///
@@ -133,9 +133,9 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Creates the place, empty.
+    /// Creates a registry without a backend.
     pub(crate) const fn new() -> Self {
-        // INVARIANT: Nothing serves.
+        // INVARIANT: `serving` is false, so `label` may be `None`.
         Self {
             label: None,
             serving: false,
@@ -146,8 +146,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`EEXIST`] when one is registered, [`EINVAL`] when an operation is missing; the log names
-    /// which.
+    /// [`EEXIST`] if a backend is registered already, [`EINVAL`] if an operation is missing; the
+    /// log names the registered backend, or the operation.
     pub(crate) fn register<B: Backend>(&mut self) -> Result {
         if let Some(label) = self.label {
             pr_err!("backend {}: {} is registered already\n", B::LABEL, label);
@@ -165,20 +165,21 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] while it serves, [`EINVAL`] when none is registered.
+    /// [`EBUSY`] while the backend serves, [`EINVAL`] if no backend is registered.
     pub(crate) fn unregister(&mut self) -> Result {
         let label = self.label.ok_or(EINVAL)?;
         if self.serving {
             pr_err!("backend {}: still serves guests: detach it first\n", label);
             return Err(EBUSY);
         }
+        // INVARIANT: `serving` is false, so `label` may be `None`.
         self.label = None;
         Ok(())
     }
 
-    /// Notes whether the backend may be called from now on.
+    /// Records whether KVM may call the backend from now on.
     pub(crate) fn set_serving(&mut self, serving: bool) {
-        // INVARIANT: Without a backend nothing serves.
+        // INVARIANT: `serving` becomes true only if `label` is set.
         self.serving = serving && self.label.is_some();
     }
 

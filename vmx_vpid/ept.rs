@@ -203,7 +203,7 @@ impl Extent {
 /// # Errors
 ///
 /// [`InsnError::VmFail`] when the CPU lacks the type or VM entry would refuse the pointer,
-/// [`InsnError::Fault`] outside VMX operation.  Nothing was invalidated then.
+/// [`InsnError::Exception`] outside VMX operation.  Nothing was invalidated then.
 #[inline]
 pub(crate) fn invept(extent: Extent) -> Result<(), InsnError> {
     match extent {
@@ -329,8 +329,8 @@ mod tests {
     #[test]
     fn each_bit_of_a_guests_ept_pointer_is_checked() {
         let width = MaxPhyAddr::new(40);
-        // KVM offers these to L1, on a CPU with walks of four levels only; `full` has all others,
-        // such as shadow stacks.
+        // KVM offers these to L1, on a CPU with walks of four levels only; `full` has all
+        // capabilities, such as shadow stacks.
         let caps = EptVpidCap::zeroed()
             .with_walk_4(true)
             .with_write_back(true)
@@ -377,9 +377,10 @@ mod tests {
         assert!(check(Kind::Context, [0x501e, u64::MAX], full, width).is_ok());
     }
 
-    // If VMX is on, a refused pointer ends in VM-fail; if VMX is off, every INVEPT faults.
+    // If VMX is on, a refused pointer ends in VM-fail; if VMX is off, every INVEPT raises an
+    // exception.
     #[test]
-    fn a_failed_invept_returns_vm_fail_or_fault() {
+    fn a_failed_invept_returns_vm_fail_or_exception() {
         let good = Eptp::for_root(Hpa::new(0x5000), Levels::Four, false);
         let bad = Eptp::from(0x5000 | 0b111_111);
         match invept(Extent::All) {
@@ -388,8 +389,8 @@ mod tests {
                 assert_eq!(invept(Extent::Context(bad)), Err(InsnError::VmFail));
             }
             outcome => {
-                assert_eq!(outcome, Err(InsnError::Fault));
-                assert_eq!(invept(Extent::Context(bad)), Err(InsnError::Fault));
+                assert_eq!(outcome, Err(InsnError::Exception));
+                assert_eq!(invept(Extent::Context(bad)), Err(InsnError::Exception));
             }
         }
     }

@@ -89,8 +89,8 @@ pub(crate) enum ExitResult {
     Raw(i32),
 }
 
-/// A set of the roots that KVM keeps for a vCPU: the current one, and those cached for a return to
-/// them.
+/// A set of the roots that KVM keeps for a vCPU: the current root, and cached roots to which the
+/// vCPU may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Roots(u8);
 
@@ -149,7 +149,7 @@ pub(crate) trait Vcpu: GuestRegs + Memory {
     fn linear_width(&self) -> LinearWidth;
     /// Increments a counter.
     fn count(&mut self, what: Counter);
-    /// Resumes the guest behind the instruction.
+    /// Resumes the guest after the instruction.
     fn skip(&mut self) -> ExitResult;
     /// Raises an exception at the instruction.
     fn raise(&mut self, fault: Exception);
@@ -174,11 +174,11 @@ pub(crate) trait Translations: Vcpu {
     fn count_in_kvm(&mut self);
     /// Requests that the current root is synchronised and flushed before the guest runs.
     fn request_sync(&mut self);
-    /// Frees cached roots.  When the guest returns to one, `kvm_mmu_load()` synchronises and
-    /// flushes it.
+    /// Frees cached roots; `kvm_mmu_load()` synchronises and flushes such a root when the guest
+    /// returns to it.
     fn free_roots(&mut self, roots: Roots);
-    /// Requests that everything that the guest may have cached is flushed before it runs, and that
-    /// its roots are synchronised.
+    /// Requests a flush of everything that the guest may have cached, and a synchronisation of its
+    /// roots; KVM serves the request before the guest runs.
     fn request_flush(&mut self);
 }
 
@@ -210,7 +210,7 @@ pub(crate) trait Nested: Vcpu {
     fn with_preemption_disabled(&mut self, function: impl FnOnce(&mut Self));
     /// Returns whether L2 last ran on this CPU.
     fn vmcs02_is_here(&self) -> bool;
-    /// Forgets the vpid12 that L2 ran with: KVM takes the vpid12 of the next VM entry for a new
+    /// Forgets the vpid12 that L2 ran with: KVM treats the vpid12 of the next VM entry as a new
     /// one, and flushes.
     fn forget_vpid12(&mut self);
     /// Frees the shadow roots of L2, whichever vpid12 they were made for.
@@ -253,19 +253,19 @@ pub(crate) trait GuestPhysical: Copy {
     /// Notifies a device of a write, if a device at the address needs nothing but the notification;
     /// returns whether there is one.
     fn tell_device(self, address: Gpa) -> bool;
-    /// Resumes the guest behind the instruction.
+    /// Resumes the guest after the instruction.
     fn skip(self) -> ExitResult;
     /// Has KVM's MMU make the access possible, or carry it out.
     fn resolve(self, address: Gpa, code: ErrorCode) -> ExitResult;
     /// Has KVM emulate the instruction.
     fn emulate(self) -> ExitResult;
-    /// Ends an instruction that must not be emulated in its place.
+    /// Ends an instruction that must not be emulated, instead of emulating it.
     fn refuse_emulation(self);
 }
 
 /// Checks that the guest runs at CPL 0.
 ///
-/// A CPU raises the exception itself before it exits.  The emulated CPU of the testbed does not for
+/// A CPU checks the privilege before the exit; the emulated CPU of the testbed does not for
 /// INVPCID.
 ///
 /// # Errors
@@ -294,13 +294,14 @@ fn check_vmx_permission(vcpu: &impl Nested, mode: Mode) -> Result<(), Exception>
 
 /// Reads the operand in memory: two quadwords.
 ///
-/// The CPU reads it even for a type that does not need it, so this may raise an exception.
+/// The CPU reads the operand even for a type that does not need it, so the read may raise an
+/// exception.
 #[inline]
 fn read_operand(vcpu: &mut impl Vcpu, mode: Mode, info: InsnInfo) -> Result<[u64; 2], Stop> {
     const LEN: u32 = 16;
     let place = info.locate(mode, vcpu.exit_qualification(), LEN, vcpu)?;
     let paging = vcpu.paging();
-    // The privilege is checked already: this is an access of the supervisor.
+    // `check_cpl()` has passed, so the access is a supervisor access.
     let access = Access {
         kind: AccessKind::Read,
         user: false,
@@ -308,7 +309,7 @@ fn read_operand(vcpu: &mut impl Vcpu, mode: Mode, info: InsnInfo) -> Result<[u64
     let bytes: [u8; LEN as usize] =
         walk::read(&paging, vcpu, place.address, access, place.is_64_bit)?;
     let both = u128::from_le_bytes(bytes);
-    // CAST: The two halves.
+    // CAST: Each cast keeps one half of `both`.
     Ok([both as u64, (both >> u64::BITS) as u64])
 }
 
@@ -339,7 +340,7 @@ fn execute_vmx<V: Nested, K>(
     Ok(execute(vcpu, kind, operand))
 }
 
-/// Ends an instruction.
+/// Ends an instruction: skips the instruction, or calls [`interrupt()`].
 #[inline]
 fn end(vcpu: &mut impl Vcpu, result: Result<(), Stop>) -> ExitResult {
     match result {

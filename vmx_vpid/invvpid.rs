@@ -82,7 +82,7 @@ impl Extent {
     #[inline]
     const fn encode(self) -> (u64, Descriptor) {
         let (kind, vpid, gva) = self.numbers();
-        // CAST: u64 is wider than either.
+        // CAST: u64 is wider than u8 and u16.
         let vpid = vpid as u64;
         (kind as u64, Descriptor { vpid, gva })
     }
@@ -95,8 +95,8 @@ impl Extent {
 ///
 /// # Errors
 ///
-/// [`InsnError::VmFail`] when the CPU lacks the type, [`InsnError::Fault`] outside VMX operation.
-/// Nothing was invalidated then.
+/// [`InsnError::VmFail`] when the CPU lacks the type, [`InsnError::Exception`] outside VMX
+/// operation.  Nothing was invalidated then.
 #[inline]
 pub(crate) fn invvpid(extent: Extent) -> Result<(), InsnError> {
     match extent {
@@ -311,9 +311,9 @@ mod tests {
     }
 
     // If KVM has turned VMX on, a refused operand ends in VM-fail; if VMX is off, every INVVPID
-    // faults.  Either has to become an error, and the fault has to be handled at the label.
+    // raises an exception.  Each has to become an error, the exception by the exception table.
     #[test]
-    fn a_failed_invvpid_returns_vm_fail_or_fault() -> Result<(), kernel::error::Error> {
+    fn a_failed_invvpid_returns_vm_fail_or_exception() -> Result<(), kernel::error::Error> {
         let vpid = Vpid::new(1).ok_or(kernel::error::code::EINVAL)?;
         // `Extent` cannot express VPID 0, which the CPU refuses.
         let refused = || {
@@ -331,8 +331,8 @@ mod tests {
             }
             outcome => {
                 kernel::pr_info!("instructions: VMX is off\n");
-                assert_eq!(outcome, Err(InsnError::Fault));
-                assert_eq!(refused(), Err(InsnError::Fault));
+                assert_eq!(outcome, Err(InsnError::Exception));
+                assert_eq!(refused(), Err(InsnError::Exception));
                 assert_eq!(crate::vmx::insn::vm_instruction_error(), None);
             }
         }

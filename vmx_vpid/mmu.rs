@@ -2,9 +2,9 @@
 
 //! This module derives which MMU of KVM translates a guest's addresses, and compares it with KVM.
 //!
-//! There are four kinds, and the kind follows from the setup of kvm_intel and of the vCPU:
-//! [`Choice::of()`].  [`Seen`] is what KVM set up for a vCPU, read from its pointers and from the
-//! role of its root, independently of the choice.  Both have to agree.
+//! The setup of kvm_intel and of the vCPU determines which of four kinds KVM has to use: see
+//! [`Choice::of()`].  [`Seen`] is the MMU that KVM uses for a vCPU, read from KVM's pointers and
+//! from the role of the root, independently of the choice.  The two have to agree.
 //!
 //! | EPT on | runs | L1 gave an EPT | translated by        | set of roots | role        |
 //! |--------|------|----------------|----------------------|--------------|-------------|
@@ -14,8 +14,8 @@
 //! | no     | L1   |                | [`Mmu::Shadow`]      | `root_mmu`   |             |
 //! | no     | L2   | never          | [`Mmu::NestedShadow`] | `root_mmu`  | L2          |
 //!
-//! With EPT off and the guest's paging off there is nothing to shadow: the tables are direct then,
-//! and have three levels, as for each guest that does not page with four or more.
+//! With EPT off and the guest's paging off there is nothing to shadow: the tables are direct, and
+//! have three levels, as for each guest whose paging has fewer than four levels.
 //!
 //! Source: `kvm_init_mmu()` and what it calls in `mmu/mmu.c`; `nested_ept_init_mmu_context()` in
 //! `vmx/nested.c`.
@@ -23,8 +23,8 @@
 /// The MMU that translates a guest's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mmu {
-    /// The guest's page tables, and an EPT that KVM builds for the VM's memory: two-dimensional
-    /// paging.
+    /// By the guest's page tables, and by an EPT that KVM builds for the VM's memory:
+    /// two-dimensional paging.
     Tdp,
     /// By L2's page tables, and by KVM's shadow of the EPT that L1 gave it.
     NestedTdp,
@@ -35,7 +35,7 @@ pub(crate) enum Mmu {
 }
 
 impl Mmu {
-    /// Returns its name in debugfs.
+    /// Returns the name of the MMU in debugfs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tdp => "tdp",
@@ -45,7 +45,7 @@ impl Mmu {
         }
     }
 
-    /// Returns whether each of its roots is made for one CR3 of the guest.
+    /// Returns whether each root of the MMU is made for one CR3 of the guest.
     pub(crate) fn is_shadow(self) -> bool {
         matches!(self, Self::Shadow | Self::NestedShadow)
     }
@@ -58,9 +58,9 @@ pub(crate) struct Setup {
     pub(crate) ept: bool,
     /// The vCPU runs L2.
     pub(crate) l2: bool,
-    /// L1 gave that L2 an EPT; without EPT of its own KVM does not offer one to L1.
+    /// L1 gave L2 an EPT; with EPT off, KVM does not offer EPT to L1.
     pub(crate) ept12: bool,
-    /// The levels of the paging of the guest that runs, 2 to 5; 0 while it is off.
+    /// The number of levels of the running guest's paging, 2 to 5; 0 if the guest's paging is off.
     pub(crate) levels: u8,
 }
 
@@ -73,13 +73,13 @@ pub(crate) struct Choice {
     pub(crate) guest_mode: bool,
     /// Whether the tables are made from the VM's memory alone.
     pub(crate) direct: bool,
-    /// The levels below a root and with it; `None` where an EPT decides: four or five.
+    /// The number of levels of tables, with the root; `None` for an EPT, which has four or five.
     pub(crate) level: Option<u8>,
 }
 
 impl Choice {
-    /// The levels of tables that a CPU in 64-bit mode with EPT off walks for a guest that does not
-    /// page with as many: those of PAE.
+    /// The smallest number of levels of shadow tables: for a guest with fewer levels, KVM uses the
+    /// three levels of PAE paging.
     const LEAST: u8 = 3;
 
     /// Returns the MMU that KVM has to use with a setup.
@@ -108,11 +108,11 @@ impl Choice {
 /// The MMU that KVM uses for a vCPU: its pointers, and the role of its root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The set of roots in use is `guest_mmu`, else `root_mmu`.
+    /// Whether the set of roots in use is `guest_mmu`; otherwise it is `root_mmu`.
     pub(crate) guest_mmu: bool,
-    /// Whether the walk is one of L1's EPT; otherwise it is one of the guest's page tables.
+    /// Whether the MMU walks L1's EPT; otherwise the MMU walks the guest's page tables.
     pub(crate) ngpa_walk: bool,
-    /// The role says that tables are direct.
+    /// Whether the role says that the tables are direct.
     pub(crate) direct: bool,
     /// Whether the role says that the tables are for L2.
     pub(crate) guest_mode: bool,
@@ -121,12 +121,12 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Returns the MMU that KVM's pointers and role stand for; `None` if these contradict each
-    /// other, as they may while L2 is entered or left.
+    /// Returns the MMU that KVM's pointers and role stand for; `None` if they contradict each
+    /// other, as they may while KVM enters or leaves L2.
     pub(crate) fn mmu(self) -> Option<Mmu> {
         match (self.guest_mmu, self.ngpa_walk, self.direct) {
             (true, true, false) if self.guest_mode => Some(Mmu::NestedTdp),
-            // No EPT has as few.
+            // An EPT has at least four levels.
             (false, false, true) if self.level > Choice::LEAST => Some(Mmu::Tdp),
             (false, false, _) if self.guest_mode => Some(Mmu::NestedShadow),
             (false, false, _) => Some(Mmu::Shadow),
@@ -199,7 +199,7 @@ mod tests {
         })
     }
 
-    /// The state of KVM where everything is right.
+    /// Returns the state of KVM that agrees with a choice.
     fn seen(choice: Choice) -> Seen {
         let nested = choice.mmu == Mmu::NestedTdp;
         Seen {
@@ -234,9 +234,9 @@ mod tests {
         }
     }
 
-    /// A choice agrees with what KVM has for it and with nothing else.
+    /// Tries every state: if the choice leaves the level to an EPT, levels 4 and 5 both agree.
     #[test]
-    fn no_other_state_agrees() {
+    fn no_other_state_of_kvm_agrees_with_a_choice() {
         for (choice, _) in choices() {
             for bits in 0..16u8 {
                 let bit = |number: u8| bits >> number & 1 != 0;

@@ -2,8 +2,8 @@
 
 //! This module describes how a guest's paging is set up.
 //!
-//! It keeps a snapshot of the registers that paging depends on.  The root of a walk, the format of
-//! entries and their rights follow from it.
+//! [`Paging`] is a snapshot of the registers that paging depends on.  The snapshot determines the
+//! root of a walk, the format of entries, and the rights that entries permit.
 //! Source: the manual's chapter on paging, "Paging Modes and Control Bits".
 
 pub(crate) mod entry;
@@ -57,7 +57,7 @@ pub(crate) struct Features {
 /// The modes of paging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// None: linear addresses are physical ones.
+    /// No paging: linear addresses are physical addresses.
     Off,
     /// 32-bit paging: two levels, entries of 4 bytes.
     TwoLevel,
@@ -72,11 +72,11 @@ pub(crate) enum Mode {
 /// The root of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Root {
-    /// Nowhere: this is the physical address already.
+    /// No table: paging is off, and this is the physical address.
     Physical(Gpa),
-    /// With an entry of the CPU's own, by its number of 0 to 3.
+    /// The PDPTE with this number, 0 to 3, which the CPU holds.
     Pdpte(usize),
-    /// With a table.
+    /// The top table.
     Table(Table),
 }
 
@@ -87,14 +87,14 @@ pub(crate) struct Paging {
     mode: Mode,
     /// CR3.
     cr3: Cr3,
-    /// The format of entries.
+    /// The rules for the format of entries.
     rules: Rules,
-    /// The rights of entries.
+    /// The registers that decide what entries permit.
     control: Control,
 }
 
 impl Paging {
-    /// Takes a snapshot.
+    /// Takes a snapshot of registers.
     #[inline]
     pub(crate) fn new(cr0: Cr0, cr3: Cr3, cr4: Cr4, efer: Efer, features: Features) -> Self {
         let mode = if !cr0.paging() {
@@ -127,15 +127,15 @@ impl Paging {
         }
     }
 
-    /// Returns where the walk for an address begins.
+    /// Returns the root of the walk for an address.
     #[inline]
     pub(crate) const fn root(&self, gva: Gva) -> Root {
         let address = gva.into_raw();
         let level = match self.mode {
             Mode::Off => return Root::Physical(Gpa::new(address & 0xffff_ffff)),
-            // CAST: Two bits are left.
+            // CAST: The mask leaves two bits.
             Mode::Pae => return Root::Pdpte((address >> 30 & 3) as usize),
-            // CR3 keeps what long mode left in its upper half; 32-bit paging does not look at it.
+            // The upper half of CR3 may hold bits from long mode; 32-bit paging ignores it.
             Mode::TwoLevel => {
                 return Root::Table(Table::new(Level::PD32, self.cr3.into_raw() & 0xffff_ffff))
             }
@@ -145,10 +145,10 @@ impl Paging {
         Root::Table(Table::new(level, self.cr3.into_raw()))
     }
 
-    /// Returns the table that an entry of the CPU's own refers to, if it is present.
+    /// Returns the table that a PDPTE in the CPU refers to; `None` if the PDPTE is not present.
     ///
-    /// It permits everything and has no accessed flag, and the CPU checked its reserved bits when
-    /// it loaded it.
+    /// A PDPTE permits every access and has no accessed flag, and the CPU checked its reserved bits
+    /// when the CPU loaded it.
     #[inline]
     pub(crate) fn directory(&self, pdpte: u64) -> Option<Table> {
         Entry::from_raw(pdpte)
@@ -156,13 +156,13 @@ impl Paging {
             .then(|| Table::new(Level::PD, pdpte))
     }
 
-    /// Returns what decides what an entry says.
+    /// Returns the rules that give entries their meaning.
     #[inline]
     pub(crate) const fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// Returns what decides what entries permit.
+    /// Returns the registers that decide what entries permit.
     #[inline]
     pub(crate) const fn control(&self) -> &Control {
         &self.control
@@ -183,7 +183,7 @@ mod tests {
     const NXE: u64 = 1 << 11;
     const CR3: u64 = 0x6543_21ff_f000 | 0xabc;
 
-    /// A guest's paging by raw registers.
+    /// Returns a guest's paging, from raw registers.
     fn paging(cr0: u64, cr4: u64, efer: u64, gigabyte_pages: bool, pse36: bool) -> Paging {
         let features = Features {
             max_phy_addr: MaxPhyAddr::new(36),
@@ -194,8 +194,8 @@ mod tests {
     }
 
     #[test]
-    fn modes_by_control_bits() {
-        // Every combination: CR0.PG, then EFER.LMA, then CR4.
+    fn control_bits_determine_the_paging_mode() {
+        // Each `n` is one combination of CR0.PG, CR4.PAE, CR4.LA57, CR4.PSE and EFER.LMA.
         for n in 0..32 {
             let bit = |number: u32, value| if n >> number & 1 != 0 { value } else { 0 };
             let cr4 = bit(1, PAE) | bit(2, LA57) | bit(3, PSE);
@@ -240,7 +240,7 @@ mod tests {
     fn pae_reads_the_pdptes_that_the_cpu_holds() {
         let paging = paging(PG, PAE, 0, true, true);
         assert_eq!(paging.directory(!1), None);
-        // Whatever else is set: the CPU checked it when it loaded the entry.
+        // Other bits have no effect: the CPU checked them when it loaded the PDPTE.
         let table = Table::new(Level::PD, 0xf_ffff_ffff_f000);
         assert_eq!(paging.directory(u64::MAX), Some(table));
         for (index, gva) in [(0, 0), (1, 1 << 30), (2, 1 << 31), (3, u64::MAX)] {

@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module is the protocol of attach and detach: the phases, and what each callback does.
+//! This module implements the protocol of attach and detach: phases, and the action for each
+//! callback.
 //!
 //! Livepatch reports each step by a callback.  A transition may be reversed in the middle, and
-//! kvm_intel may be loaded or unloaded at any time.  Every step is idempotent.  The callbacks, in
-//! their order:
+//! kvm_intel may be loaded or unloaded at any time.  Every step is idempotent.  These are the
+//! callbacks, in their order:
 //!
 //! | event | callbacks |
 //! |---|---|
 //! | attach | pre_patch, post_patch |
-//! | attach, turned round | pre_patch, post_unpatch |
+//! | attach, reversed | pre_patch, post_unpatch |
 //! | detach | pre_unpatch, post_unpatch |
-//! | detach, turned round | pre_unpatch, post_patch |
+//! | detach, reversed | pre_unpatch, post_patch |
 //! | kvm_intel loads while attached | pre_patch, post_patch, then its own initialisation |
 //! | kvm_intel loads in mid-transition | pre_patch; the rest at the transition's end |
 //! | kvm_intel unloads in mid-transition | post_unpatch |
 //! | kvm_intel unloads while attached | its own exit, then pre_unpatch, post_unpatch |
 
-/// A phase of the handover.
+/// A phase of attach and detach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// C serves, or kvm_intel is not there.  Nothing of kvm_intel may be touched.
+    /// C serves, or kvm_intel is not loaded.  The module may not access data of kvm_intel.
     Detached,
     /// Some tasks run C, some Rust, on the way to Rust.
     Attaching,
@@ -33,20 +34,20 @@ pub(crate) enum Phase {
 /// A callback of livepatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Callback {
-    /// The functions are about to be replaced, for the tasks that reach a safe point.
+    /// Livepatch is about to replace the functions, for each task that reaches a safe point.
     PrePatch,
     /// No task runs the replaced functions any more.
     PostPatch,
-    /// The functions are about to be put back.
+    /// Livepatch is about to restore the functions.
     PreUnpatch,
     /// No task runs the Rust functions any more.
     PostUnpatch,
 }
 
-/// The direction in which the set of VPIDs in use is copied, under KVM's lock.
+/// The direction in which the VPIDs in use are copied, under KVM's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transfer {
-    /// It stays where it is.
+    /// No copy: the active allocator stays the same.
     None,
     /// From KVM's bitmap to the pool.
     Import,
@@ -55,10 +56,10 @@ pub(crate) enum Transfer {
 }
 
 impl Phase {
-    /// Handles a callback: returns the next phase, and which allocator takes over.
+    /// Handles a callback: returns the next phase, and the direction in which VPIDs are copied.
     ///
     /// KVM's bitmap is the active allocator in every phase but [`Phase::Attached`], so C and Rust
-    /// may serve at once in the others.
+    /// may serve at once in the other phases.
     pub(crate) fn on(self, callback: Callback) -> (Self, Transfer) {
         match (self, callback) {
             (Self::Attached, Callback::PrePatch | Callback::PostPatch) => {
@@ -69,8 +70,8 @@ impl Phase {
             (Self::Attached, Callback::PreUnpatch) => (Self::Detaching, Transfer::Export),
             (Self::Detached, Callback::PreUnpatch) => (Self::Detached, Transfer::None),
             (_, Callback::PreUnpatch) => (Self::Detaching, Transfer::None),
-            // Livepatch always tells of pre_unpatch first when it leaves the patched state; should
-            // it not, the set still goes back.
+            // Livepatch calls pre_unpatch first whenever it leaves the patched state.  Without that
+            // call, this arm exports the VPIDs.
             (Self::Attached, Callback::PostUnpatch) => (Self::Detached, Transfer::Export),
             (_, Callback::PostUnpatch) => (Self::Detached, Transfer::None),
         }
@@ -104,7 +105,7 @@ mod tests {
         for &callback in callbacks {
             let (next, transfer) = phase.on(callback);
             pool_active = match (transfer, pool_active) {
-                (Transfer::None, truth) => truth,
+                (Transfer::None, active) => active,
                 (Transfer::Import, false) => true,
                 (Transfer::Export, true) => false,
                 _ => return None,
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_of_the_table() {
+    fn each_event_ends_in_its_phase() {
         let rows: [(Phase, &[Callback], Phase); 8] = [
             (Detached, &[PrePatch, PostPatch], Attached),
             (Detached, &[PrePatch, PostUnpatch], Detached),
@@ -138,7 +139,7 @@ mod tests {
     #[test]
     fn any_sequence_keeps_one_allocator_active() {
         let all = [PrePatch, PostPatch, PreUnpatch, PostUnpatch];
-        // All sequences of six callbacks, sensible or not: base-4 digits of a counter.
+        // Tries every sequence of six callbacks, possible or not: the base-4 digits of a counter.
         for code in 0..4096usize {
             let sequence: [Callback; 6] = core::array::from_fn(|i| all[code >> (2 * i) & 3]);
             let end = run(Detached, &sequence);

@@ -2,13 +2,13 @@
 
 //! This module lists the backend's counters, under the names that debugfs shows.
 //!
-//! The names are an interface that scripts read: new ones may be added, and none changes.  The
-//! counters count the work of the *backend*; Documentation/flush.rst lists the flushes that KVM's C
-//! code issues on its own.
+//! Scripts read the names: new names may be added, and no name changes.  The counters count the
+//! work of the *backend*; Documentation/flush.rst lists the flushes that KVM's C code issues on its
+//! own.
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// A counter; the value is its place in the per-CPU array.
+        /// A counter; the value is its index in the per-CPU array.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         pub(crate) enum Counter {
@@ -16,7 +16,7 @@ macro_rules! counters {
         }
 
         impl Counter {
-            /// Every counter, in the order in which they are shown.
+            /// Every counter, in the order in which debugfs shows them.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// Returns the counter's stable name.
@@ -50,24 +50,24 @@ counters! {
     InveptAll = "invept_all",
     /// Instructions that ended in VM-fail.
     InsnVmFail = "insn_vmfail",
-    /// Instructions that raised a fault.
+    /// Instructions that raised an exception.
     InsnFault = "insn_fault",
-    /// Flushes of which even the widest form failed.
+    /// Flushes whose widest instruction failed too.
     FlushLost = "flush_lost",
-    /// Requests answered by no instruction, since nothing can have been cached.
+    /// Requests that needed no instruction, since no translation can be cached.
     FlushSkipped = "flush_skipped",
-    /// Requests answered by an instruction that covers more than they are about, and instructions
-    /// that failed and were answered by wider ones.
+    /// Requests served by an instruction that covers more than the request, and failed instructions
+    /// that a wider one replaced.
     FlushWidened = "flush_widened",
-    /// VPIDs given out.
+    /// VPIDs allocated.
     VpidAcquired = "vpid_acquired",
-    /// VPIDs taken back.
+    /// VPIDs freed.
     VpidReleased = "vpid_released",
-    /// Requests for a VPID when all were in use.
+    /// Allocations that failed, since all VPIDs were in use.
     VpidExhausted = "vpid_exhausted",
-    /// Requests for a VPID when kvm_intel runs without.
+    /// Allocations that failed, since kvm_intel runs without VPIDs.
     VpidOff = "vpid_off",
-    /// Releases of a VPID that was not in use, or of a number that is none.
+    /// Frees of a VPID that was not in use, or of a number that is no VPID.
     VpidNotHeld = "vpid_not_held",
     /// Exits for INVLPG.
     ExitInvlpg = "exit_invlpg",
@@ -77,27 +77,27 @@ counters! {
     ExitInvvpid = "exit_invvpid",
     /// Exits for INVEPT.
     ExitInvept = "exit_invept",
-    /// INVPCID of type 0 carried out for a guest.
+    /// INVPCID of type 0 executed for a guest.
     GuestInvpcidAddress = "guest_invpcid_address",
-    /// INVPCID of type 1 carried out for a guest.
+    /// INVPCID of type 1 executed for a guest.
     GuestInvpcidContext = "guest_invpcid_context",
-    /// INVPCID of type 2 carried out for a guest.
+    /// INVPCID of type 2 executed for a guest.
     GuestInvpcidAllAndGlobals = "guest_invpcid_all_and_globals",
-    /// INVPCID of type 3 carried out for a guest.
+    /// INVPCID of type 3 executed for a guest.
     GuestInvpcidAll = "guest_invpcid_all",
-    /// INVVPID of type 0 carried out for a guest.
+    /// INVVPID of type 0 executed for a guest.
     GuestInvvpidAddress = "guest_invvpid_address",
-    /// INVVPID of type 1 carried out for a guest.
+    /// INVVPID of type 1 executed for a guest.
     GuestInvvpidContext = "guest_invvpid_context",
-    /// INVVPID of type 2 carried out for a guest.
+    /// INVVPID of type 2 executed for a guest.
     GuestInvvpidAll = "guest_invvpid_all",
-    /// INVVPID of type 3 carried out for a guest.
+    /// INVVPID of type 3 executed for a guest.
     GuestInvvpidRetainGlobals = "guest_invvpid_retain_globals",
-    /// INVEPT of type 1 carried out for a guest.
+    /// INVEPT of type 1 executed for a guest.
     GuestInveptContext = "guest_invept_context",
-    /// INVEPT of type 2 carried out for a guest.
+    /// INVEPT of type 2 executed for a guest.
     GuestInveptAll = "guest_invept_all",
-    /// Instructions of a guest's that ended in VM-fail.
+    /// Instructions of a guest that ended in VM-fail.
     GuestVmFail = "guest_vmfail",
     /// #UD raised in a guest.
     FaultInvalidOpcode = "fault_ud",
@@ -107,32 +107,32 @@ counters! {
     FaultStack = "fault_ss",
     /// #PF raised in a guest.
     FaultPage = "fault_pf",
-    /// Instructions that the guest was made to execute again, since its page tables kept changing.
+    /// Instructions that the guest executes again, since its page tables kept changing.
     ExitRetry = "exit_retry",
-    /// Instructions that ended in an error for user space, which took away the memory of the
+    /// Instructions that ended in an error for user space, since the host could not read the
     /// operand.
     ExitHostFailure = "exit_host_failure",
-    /// EPT violations of reads, where an entry was not present.
+    /// EPT violations of reads, with an entry that was not present.
     ViolationReadNotPresent = "violation_read_not_present",
     /// EPT violations of reads that the entries do not permit.
     ViolationReadPermission = "violation_read_permission",
-    /// EPT violations of writes, where an entry was not present.
+    /// EPT violations of writes, with an entry that was not present.
     ViolationWriteNotPresent = "violation_write_not_present",
     /// EPT violations of writes that the entries do not permit.
     ViolationWritePermission = "violation_write_permission",
-    /// EPT violations of fetches, where an entry was not present.
+    /// EPT violations of fetches, with an entry that was not present.
     ViolationFetchNotPresent = "violation_fetch_not_present",
     /// EPT violations of fetches that the entries do not permit.
     ViolationFetchPermission = "violation_fetch_permission",
-    /// EPT violations on the walk through the guest's page tables, where an entry was not present.
+    /// EPT violations of the walk of the guest's page tables, with an entry that was not present.
     ViolationWalkNotPresent = "violation_walk_not_present",
-    /// EPT violations on the walk through the guest's page tables, where entries do not permit it.
+    /// EPT violations of the walk of the guest's page tables that the entries do not permit.
     ViolationWalkPermission = "violation_walk_permission",
-    /// EPT misconfigurations that were writes to a device that only needs a notification.
+    /// EPT misconfigurations for a write to a device that only needs a notification.
     MmioFast = "mmio_fast",
     /// EPT misconfigurations that KVM's fault handler served.
     MmioSlow = "mmio_slow",
-    /// EPT misconfigurations of an instruction that cannot be emulated where it is.
+    /// EPT misconfigurations for an instruction that must not be emulated.
     MmioRefused = "mmio_refused",
 }
 
@@ -141,8 +141,8 @@ impl Counter {
     pub(crate) const COUNT: usize = Self::ALL.len();
 }
 
-/// The counters of EPT violations: for a read, a write, a fetch and an access to the guest's page
-/// tables, where an entry was not present, and where they were.
+/// The counters of EPT violations, for a read, a write, a fetch and the walk of the guest's page
+/// tables; each with an entry that was not present, and with all entries present.
 pub(crate) const VIOLATIONS: [Counter; 8] = [
     Counter::ViolationReadNotPresent,
     Counter::ViolationReadPermission,
@@ -154,7 +154,8 @@ pub(crate) const VIOLATIONS: [Counter; 8] = [
     Counter::ViolationWalkPermission,
 ];
 
-/// Sums of counters that debugfs shows beside them, so that a sum needs no counter of its own.
+/// Sums of counters that debugfs shows beside the counters, so that a sum needs no counter of its
+/// own.
 pub(crate) const SUMS: &[(&str, &[Counter])] = &[
     // Calls of `allocate_vpid`.
     (
@@ -165,7 +166,7 @@ pub(crate) const SUMS: &[(&str, &[Counter])] = &[
             Counter::VpidOff,
         ],
     ),
-    // Calls of `free_vpid`, those with VPID 0 aside.
+    // Calls of `free_vpid`, except with VPID 0.
     (
         "op_free_vpid",
         &[Counter::VpidReleased, Counter::VpidNotHeld],
@@ -177,7 +178,7 @@ pub(crate) const SUMS: &[(&str, &[Counter])] = &[
         "exit_ept_misconfig",
         &[Counter::MmioFast, Counter::MmioSlow, Counter::MmioRefused],
     ),
-    // Invalidations of all contexts, each of which empties what other VMs have cached on its CPU.
+    // Invalidations of all contexts, each of which drops what other VMs have cached on the CPU.
     (
         "flush_collateral",
         &[Counter::InvvpidAll, Counter::InveptAll],

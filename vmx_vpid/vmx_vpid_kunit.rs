@@ -2,10 +2,10 @@
 
 //! This crate holds the unit tests of vmx_vpid, as a module of its own.
 //!
-//! A suite runs when its module goes live, which for vmx_vpid itself would be after it attached.
-//! This crate builds the same files without kvm/ and debugfs/.
+//! KUnit runs a suite when the suite's module goes live; in vmx_vpid itself that would be after the
+//! attach.  This crate builds the same files without kvm/ and debugfs/.
 
-// Each file is built whole, but what only `kvm` calls has no caller here.
+// Functions that only `kvm` calls have no caller in this crate.
 #![allow(dead_code)]
 
 mod asid;

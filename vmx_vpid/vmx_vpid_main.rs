@@ -2,12 +2,13 @@
 
 //! vmx_vpid takes over KVM's layer of tagged translations on Intel, in Rust.
 //!
-//! The module replaces the functions of kvm_intel that allocate VPIDs and decide which instruction
-//! invalidates what.  It attaches by livepatch, to running guests too, and returns the functions to
-//! the C code when it is disabled.  This file only loads and unloads it.
+//! The module replaces the functions of kvm_intel that allocate VPIDs, decide which instruction
+//! serves a TLB flush request, and handle six kinds of exit.  The module attaches by livepatch, to
+//! running guests too, and returns the functions to the C code when the module is disabled.  This
+//! file only loads and unloads the module.
 //!
-//! Documentation/overview.rst explains the words used throughout ("Glossary"), and which file may
-//! import which ("Layers").
+//! Documentation/overview.rst explains the terms ("Glossary"), and says which file may import which
+//! ("Layers").
 
 mod asid;
 mod backend;
@@ -46,27 +47,27 @@ module! {
     params: {
         force_flush: bool {
             default: false,
-            description: "Answer every request with the widest flush (to find a missing one)",
+            description: "Serve every request by the widest flush (to find a missing flush)",
         },
         flush_context: bool {
             default: false,
-            description: "Answer flush_tlb_all by the contexts that the vCPU can use",
+            description: "Serve flush_tlb_all by a flush of the contexts that the vCPU can use",
         },
         caps_mask: u64 {
             default: 0,
-            description: "Bits of IA32_VMX_EPT_VPID_CAP to take for missing (25, 40, 41, 42)",
+            description: "Bits of IA32_VMX_EPT_VPID_CAP to treat as clear (25, 40, 41, 42)",
         },
         max_vpids: u16 {
             default: 65535,
-            description: "VPIDs that may be given out, 1 to 65535 (for tests)",
+            description: "VPIDs that the pool may allocate, 1 to 65535 (for tests)",
         },
     },
 }
 
 /// The loaded module.
 ///
-/// Fields are dropped in the order of their declaration: first nobody reads any more, then the
-/// host's ASIDs are not followed any more, then the backend is taken out.
+/// Rust drops the fields in the order of their declaration: first the files in debugfs disappear,
+/// then the module stops following the host's ASIDs, then the attachment unregisters the backend.
 #[pin_data]
 struct Module {
     files: Files,
@@ -75,14 +76,13 @@ struct Module {
 }
 
 impl Module {
-    /// Checks that the CPU is one that this module has something to do on, and takes the
+    /// Checks that the module was post-linked and that the CPU can flush by VPID, and applies the
     /// parameters.
     ///
     /// # Errors
     ///
-    /// [`ENODEV`] without VMX, [`EOPNOTSUPP`] without VPIDs that can be invalidated, [`ENOEXEC`]
-    /// when the module lacks its livepatch relocations, [`EINVAL`] for a parameter that makes no
-    /// sense.
+    /// [`ENODEV`] without VMX, [`EOPNOTSUPP`] without VPIDs that can be invalidated, [`ENOEXEC`] if
+    /// the module lacks its livepatch relocations, [`EINVAL`] for an invalid parameter.
     fn probe() -> Result {
         if !kvm::post_linked() {
             pr_err!("not post-linked: build with 'make modules', or run 'objtool klp post-link'\n");

@@ -39,7 +39,7 @@ pub(crate) enum Slot {
 ///
 /// The misconfiguration of an entry that is not a marker.
 pub(crate) fn check(rules: Rules, level: Level, entry: Entry) -> Result<Slot, Misconfig> {
-    // Bits 2:0 tell a marker: the hypervisor is free to use the other bits of one.
+    // Bits 2:0 identify a marker: the hypervisor is free to use the other bits.
     let is_marker = rules.rights(entry).with_execute_user(false) == MMIO;
     match rules.meaning(level, entry) {
         Meaning::NotPresent => Ok(Slot::Empty),

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_any_size_show_the_same() -> Result {
+    fn pieces_of_any_size_show_the_same_entries() -> Result {
         let (ept, mut arena) = mixed()?;
         let mut whole = KVVec::new();
         let show = |level, gpa: Gpa, entry, slot| {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_those_of_all_entries_of_a_walk() -> Result {
+    fn shown_rights_are_common_to_all_entries_of_a_walk() -> Result {
         let (ept, mut arena) = mixed()?;
         let at = locate(ept, &mut arena, Level::Pdpt, 0);
         let entry = Tables::read(&mut arena, at);

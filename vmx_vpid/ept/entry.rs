@@ -207,7 +207,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// Returns the rules of a CPU with these capabilities and this physical-address width; `mbec`
-    /// tells whether mode-based execute control is on.
+    /// says whether mode-based execute control is on.
     #[inline]
     pub(crate) fn new(caps: EptVpidCap, width: MaxPhyAddr, mbec: bool) -> Self {
         Self {

@@ -79,7 +79,7 @@ impl Level {
     /// Returns whether a root table of this level has an entry for an address.
     #[inline]
     pub(crate) const fn covers(self, gpa: Gpa) -> bool {
-        // CAST: `ENTRIES` is 512.
+        // CAST: `ENTRIES` is 512, and fits in u64.
         gpa.into_raw() >> self.page_bits() < ENTRIES as u64
     }
 
@@ -93,7 +93,7 @@ impl Level {
     /// Returns the address of the entry that an address selects in a table of this level.
     #[inline]
     pub(crate) const fn locate(self, table: Hpa, gpa: Gpa) -> Hpa {
-        // CAST: The index is below 512.
+        // CAST: The index is below 512, and fits in u64.
         let place = self.index(gpa) as u64 * 8;
         Hpa::new(table.into_raw() & FRAME_MASK | place)
     }

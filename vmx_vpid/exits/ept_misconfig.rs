@@ -2,9 +2,9 @@
 
 //! This module handles an EPT misconfiguration: a guest accesses a device register.
 //!
-//! KVM misconfigures the entries of such pages on purpose.  Every access then exits, with a reason
-//! that differs from the one for missing memory.  Some devices only need a notification of a write;
-//! the instruction is not decoded then.
+//! KVM misconfigures the entries of such pages on purpose.  Every access then exits, with another
+//! exit reason than an access to missing memory.  Some devices only need a notification of a write;
+//! KVM does not decode the instruction then.
 //! Source: the manual's chapter on the extended page-table mechanism, "EPT Misconfigurations".
 //! Equivalent of `handle_ept_misconfig()`.
 
@@ -24,7 +24,7 @@ pub(crate) fn handle(exit: impl GuestPhysical) -> ExitResult {
         return refuse(exit);
     }
     let address = exit.address();
-    // Devices are at addresses of L1, so an address of L2 is none of a device.
+    // Devices have addresses of L1, so no device has an address of L2.
     if !exit.runs_l2() && exit.tell_device(address) {
         exit.count(Counter::MmioFast);
         exit.trace_told(address);
@@ -34,8 +34,8 @@ pub(crate) fn handle(exit: impl GuestPhysical) -> ExitResult {
     exit.resolve(address, ErrorCode::MISCONFIGURATION)
 }
 
-/// Ends an instruction that must not be emulated: in an enclave KVM cannot read it, and during the
-/// delivery of an event it does not make the access.
+/// Ends an instruction that must not be emulated: KVM cannot read an instruction in an enclave, and
+/// during the delivery of an event no instruction makes the access.
 #[cold]
 fn refuse(exit: impl GuestPhysical) -> ExitResult {
     exit.count(Counter::MmioRefused);

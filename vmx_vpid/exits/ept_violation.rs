@@ -3,9 +3,9 @@
 //! This module handles an EPT violation: a guest accesses memory in a way that the EPT does not
 //! permit, most often because the host maps memory on first use.
 //!
-//! It translates the exit qualification into the error code of KVM's fault handler.  That handler
-//! maps the page, makes it writable again after a write to a write-protected page, or has the
-//! access emulated.
+//! The handler translates the exit qualification into an error code for KVM's fault handler.  KVM's
+//! fault handler maps the page, makes the page writable again after a write to a write-protected
+//! page, or has the access emulated.
 //! Source: the manual's chapter on VM exits, the exit qualification for EPT violations.  Equivalent
 //! of `handle_ept_violation()`.
 
@@ -54,9 +54,9 @@ fn end_iret(exit: impl GuestPhysical) {
 
 /// Ends an access to an address that the guest's CPU does not have.
 ///
-/// The guest's CPU raises a page fault for a reserved bit in an entry, if KVM emulates that for the
-/// guest.  The exit does not say which access of the instruction it was, so KVM's emulator has to
-/// find out.
+/// If KVM allows guests with fewer address bits than the host, the guest gets the page fault that
+/// its CPU would raise for a reserved bit in an entry.  The exit does not say which access of the
+/// instruction failed, so KVM's emulator has to find out.
 #[cold]
 fn beyond(exit: impl GuestPhysical, address: Gpa, code: ErrorCode) -> ExitResult {
     if exit.allows_narrow_guests() {
@@ -74,11 +74,11 @@ fn cause(found: Qualification, code: ErrorCode) -> Counter {
     } else {
         cause_beside(found)
     };
-    // The remainder is a bound that the compiler can prove: nothing is beyond it.
+    // The remainder does not change the index, and lets the compiler omit the bounds check.
     VIOLATIONS[(access * 2 + usize::from(code.present())) % VIOLATIONS.len()]
 }
 
-/// Returns the counter of an access that was no translation of a linear address.
+/// Returns the kind of an access that was not to the translation of a linear address.
 #[cold]
 fn cause_beside(found: Qualification) -> usize {
     if found.linear_valid() {
@@ -100,7 +100,7 @@ mod tests {
         Fake, //
     };
 
-    /// A vCPU that exited with a qualification, for address 0x1234_5678.
+    /// Returns a vCPU that exited with a qualification, for address 0x1234_5678.
     fn exited(qualification: u64) -> Fake {
         let mut exit = Fake::new(0x1234_5678);
         exit.qualification = qualification;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_iret_that_unblocked_nmis_is_undone() {
+    fn nmis_are_blocked_again_for_a_repeated_iret() {
         for (qualification, delivering, blocks) in [
             (WRITE, false, false),
             (WRITE, true, false),
@@ -157,19 +157,19 @@ mod tests {
             let events = exit.events();
             let blocked = events[0] == Some(BlockedNmis);
             assert_eq!(blocked, blocks);
-            // Everything else is equal.
+            // The address and the error code are the same in each case.
             assert!(events.contains(&Some(Resolved(0x1234_5678, CODE))));
         }
     }
 
     #[test]
-    fn an_address_that_the_guests_cpu_does_not_have_is_emulated() {
+    fn an_access_beyond_the_guests_address_width_is_emulated() {
         let mut exit = exited(WRITE);
         exit.is_beyond_guest = true;
         assert_eq!(handle(&exit), ExitResult::Raw(1));
         let traced = Traced(0x1234_5678, WRITE);
         assert_eq!(exit.events(), done([traced, Resolved(0x1234_5678, CODE)]));
-        // Only if KVM emulates narrow guests.
+        // KVM's emulator is called only if KVM allows guests with fewer address bits.
         let mut exit = exited(WRITE);
         exit.is_beyond_guest = true;
         exit.allows_narrow_guests = true;

@@ -3,9 +3,10 @@
 //! This module executes INVEPT of a guest hypervisor (L1).
 //!
 //! L1 invalidates what its own guests (L2) may have cached under an EPT pointer of L1's.  KVM runs
-//! L2 on tables that it builds from L1's, so it frees the roots that were built for that pointer,
-//! the current one and the cached ones.  KVM flushes a root that it builds again when it loads it.
-//! Source: the manual's chapter on VMX instructions, INVEPT. Equivalent of `handle_invept()`.
+//! L2 on tables that KVM builds from L1's tables, so the handler frees the roots that KVM built for
+//! that pointer, the current root and cached ones.  KVM flushes a root that it builds again when it
+//! loads the root.
+//! Source: the manual's chapter on VMX instructions, INVEPT.  Equivalent of `handle_invept()`.
 
 use super::{
     end_vmx,
@@ -74,12 +75,12 @@ mod tests {
         }, //
     };
 
-    /// A pointer to a root of L1's.
+    /// Returns L1's EPT pointer to a root.
     fn pointer(root: u64, levels: Levels, accessed_dirty: bool) -> Eptp {
         Eptp::for_root(Hpa::new(root), levels, accessed_dirty)
     }
 
-    /// An L1 whose L2 ran on 0x5000 with and without accessed flags, and on 0x6000.
+    /// Returns an L1 whose L2 ran on 0x5000 with and without accessed flags, and on 0x6000.
     fn fake(kind: u64, eptp: u64) -> Fake {
         let mut vcpu = Fake::new();
         vcpu.kind = kind;
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_come_in_the_order_of_the_cpu() {
+    fn exceptions_come_in_the_order_of_the_cpus_checks() {
         for hidden in 0..3 {
             let mut vcpu = fake(0, 0);
             vcpu.cpl = 3;

@@ -6,7 +6,7 @@
 //! no memory, so neither a segment's limit nor a missing page raises an exception, and an address
 //! that is not canonical has no effect.  The CPU checks the privilege before the exit: #GP(0) comes
 //! first.
-//! Source: the manual's instruction reference, INVLPG. Equivalent of `handle_invlpg()`.
+//! Source: the manual's instruction reference, INVLPG.  Equivalent of `handle_invlpg()`.
 
 use super::{
     ExitResult,
@@ -24,9 +24,9 @@ pub(crate) fn handle(vcpu: &mut impl Translations) -> ExitResult {
     vcpu.count(Counter::ExitInvlpg);
     let address = Gva::new(vcpu.exit_qualification());
     if let Some(address) = address.canonical(vcpu.linear_width()) {
-        // INVLPG drops global pages of every PCID, and KVM does not know which entries are global:
-        // so all roots.  `kvm_mmu_load()` synchronises and flushes a root that is not cached when
-        // the guest uses it.
+        // INVLPG drops global pages of every PCID, and KVM does not know which entries are global,
+        // so the handler invalidates the address in all roots.  A root that KVM does not keep needs
+        // nothing: `kvm_mmu_load()` synchronises and flushes it when the guest uses it.
         vcpu.invalidate(address, Roots::ALL);
     }
     vcpu.count_in_kvm();

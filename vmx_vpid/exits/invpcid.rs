@@ -2,12 +2,12 @@
 
 //! This module executes INVPCID of a guest on shadow paging.
 //!
-//! KVM runs the guest on shadow pages.  It keeps the current root and a few earlier ones; each
-//! belongs to one CR3 of the guest, and so to one PCID. To invalidate a PCID, the handler
+//! KVM runs the guest on shadow pages, and keeps the current root and a few earlier ones.  Each
+//! root belongs to one CR3 of the guest, and so to one PCID.  To invalidate a PCID, the handler
 //! synchronises those roots with the guest's tables, or frees them, and flushes the CPU: INVVPID
-//! covers every PCID. A root that is not cached needs nothing: `kvm_mmu_load()` synchronises and
+//! covers every PCID.  A root that is not cached needs nothing: `kvm_mmu_load()` synchronises and
 //! flushes it before the guest uses it again.
-//! Source: the manual's instruction reference, INVPCID. Equivalent of `handle_invpcid()` and
+//! Source: the manual's instruction reference, INVPCID.  Equivalent of `handle_invpcid()` and
 //! `kvm_handle_invpcid()`.
 
 use super::{
@@ -70,7 +70,7 @@ fn execute(vcpu: &mut impl Translations) -> Result<(), Stop> {
 #[inline]
 fn invalidate(vcpu: &mut impl Translations, request: Request) {
     if !vcpu.is_shadowed() {
-        // With EPT on INVPCID does not exit.  Should it exit nevertheless, the widest flush is
+        // With EPT on INVPCID does not exit.  If INVPCID exits nevertheless, the widest flush is
         // right for every type.
         return vcpu.request_flush();
     }
@@ -82,8 +82,8 @@ fn invalidate(vcpu: &mut impl Translations, request: Request) {
             }
             vcpu.count_in_kvm();
         }
-        // With CR4.PCIDE clear the only PCID is 0, that of the current root.  Every MOV to CR3
-        // flushes then and so synchronises cached roots: they may stay.
+        // With CR4.PCIDE clear, the only PCID is 0, and every MOV to CR3 flushes and synchronises
+        // the root that it loads.  So cached roots may stay.
         Request::Context(_) if !vcpu.cr4().pcide() => vcpu.request_sync(),
         Request::Context(pcid) => {
             let roots = Roots::matching(vcpu.pcids(), |other| other == pcid);
@@ -119,7 +119,7 @@ mod tests {
         }, //
     };
 
-    /// A guest on shadow paging that runs with PCID 5 and has roots for PCIDs 6, 5 and 7.
+    /// Returns a guest on shadow paging that runs with PCID 5 and has roots for PCIDs 6, 5 and 7.
     fn fake(kind: u64, pcid: u64) -> Fake {
         let mut vcpu = Fake::new();
         vcpu.ept = false;
@@ -130,7 +130,7 @@ mod tests {
         vcpu
     }
 
-    /// The events of one INVPCID.
+    /// Returns the events of one INVPCID.
     fn events(mut vcpu: Fake) -> [Option<Event>; 4] {
         handle(&mut vcpu);
         vcpu.events
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn with_ept_every_type_is_a_request() {
+    fn with_ept_every_type_requests_a_flush() {
         for kind in 0..4 {
             let mut vcpu = fake(kind, 5);
             vcpu.ept = true;
@@ -201,8 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn faults_come_in_the_order_of_the_cpu() {
-        // Every check fails at first; then one condition after the other is mended.
+    fn exceptions_come_in_the_order_of_the_cpus_checks() {
+        // Every check fails at first; then one cause after the other is removed.
         let mut wrong = fake(4, 1 << 12);
         wrong.has_invpcid = false;
         wrong.cpl = 3;
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn types_and_faults_are_counted() {
+    fn types_and_exceptions_are_counted() {
         let counters = [
             Counter::GuestInvpcidAddress,
             Counter::GuestInvpcidContext,

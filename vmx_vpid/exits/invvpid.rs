@@ -5,7 +5,7 @@
 //! L1 invalidates what its own guests (L2) may have cached under a VPID of L1's numbering.  KVM
 //! runs every L2 of a vCPU with one VPID, vpid02, whatever vpid12 L1 uses, and flushes vpid02 when
 //! vpid12 changes.  So an INVVPID of any vpid12 flushes all of vpid02.
-//! Source: the manual's chapter on VMX instructions, INVVPID. Equivalent of `handle_invvpid()`.
+//! Source: the manual's chapter on VMX instructions, INVVPID.  Equivalent of `handle_invvpid()`.
 
 use super::{
     end_vmx,
@@ -54,7 +54,7 @@ fn execute(vcpu: &mut impl Nested, request: Request) {
             // them; the next VM entry of L2 flushes on its own CPU.
             vcpu.forget_vpid12();
         } else if let Some(vpid) = effective_vpid02(vcpu.tags()) {
-            // Without any VPID, VM entry and exit flush.
+            // A vCPU without any VPID needs no instruction: VM entry and VM exit flush VPID 0.
             let address = match request {
                 Request::Address(_, address) => Some(address),
                 _ => None,
@@ -70,7 +70,7 @@ fn execute(vcpu: &mut impl Nested, request: Request) {
     }
 }
 
-/// Returns the VPID that L2 runs with: vpid01 if there was none left for vpid02.
+/// Returns the VPID that L2 runs with: vpid01 if the vCPU has no vpid02.
 ///
 /// Equivalent of `nested_get_vpid02()`.
 fn effective_vpid02(tags: &impl Tags) -> Option<Vpid> {
@@ -103,7 +103,7 @@ mod tests {
     };
     use kernel::prelude::*;
 
-    /// An L1 that invalidates VPID 7 of its numbering.
+    /// Returns an L1 that invalidates VPID 7 of its numbering.
     fn fake(kind: u64) -> Fake {
         let mut vcpu = Fake::new();
         vcpu.kind = kind;
@@ -116,7 +116,7 @@ mod tests {
         vcpu.events
     }
 
-    /// An INVVPID of a whole VPID.
+    /// Returns the event of an INVVPID of a whole VPID.
     fn context(vpid: u16) -> Result<Event> {
         let vpid = Vpid::new(vpid).ok_or(EINVAL)?;
         Ok(Issued(Invalidation::Invvpid(Extent::Context(vpid))))
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_come_in_the_order_of_the_cpu() {
+    fn exceptions_come_in_the_order_of_the_cpus_checks() {
         let undefined = done([Raised(Exception::InvalidOpcode)]);
         for hidden in 0..4 {
             // At CPL 3, with a bad type at a bad address: #UD comes first nevertheless.

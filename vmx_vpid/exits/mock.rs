@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This vCPU mocks KVM's for the unit tests of the handlers: it returns what a test sets, and
-//! records the actions.
+//! This module has a mock of KVM's vCPU for the unit tests of the handlers.  The mock returns what
+//! a test sets, and records the actions of a handler.
 
 use super::{
     ExitResult,
@@ -78,34 +78,34 @@ use kernel::prelude::*;
 /// An action of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Let the guest go on behind the instruction.
+    /// Resumed the guest after the instruction.
     Skipped,
     /// Raised an exception.
     Raised(Exception),
-    /// Reported to user space that memory cannot be read.
+    /// Reported to user space that the instruction could not be executed.
     GaveUp,
     /// Invalidated an address in some roots.
     Invalidated(u64, Roots),
-    /// Asked for the current root to be brought up to date.
+    /// Requested that the current root is synchronised.
     SyncRequested,
-    /// Dropped cached roots.
+    /// Freed cached roots.
     Freed(Roots),
-    /// Asked for a flush of all.
+    /// Requested a flush of everything that the guest may have cached.
     FlushRequested,
     /// Issued an instruction.
     Issued(Invalidation),
-    /// Forgot the VPID that L2 last ran with.
+    /// Forgot the vpid12 that L2 ran with.
     ForgotVpid12,
-    /// Dropped the shadow tables of L2.
+    /// Freed the shadow roots of L2.
     FreedL2,
-    /// Dropped roots of L2 on EPT.
+    /// Freed roots of L2, with EPT on.
     FreedEpt12(Roots),
 }
 
-/// A place in the memory of [`Fake`] that has none behind it.
+/// An address at which [`Fake`] has no memory.
 pub(super) const NO_MEMORY: u64 = 0xf000;
 
-/// A place whose memory the host cannot read.
+/// An address whose memory the host cannot read.
 pub(super) const BROKEN_MEMORY: u64 = 0xe000;
 
 /// A vCPU without paging, with two quadwords of memory at every address.
@@ -144,7 +144,7 @@ pub(super) struct Fake {
 pub(super) const FLAGS: u64 = 0x8d7;
 
 impl Fake {
-    /// An L1 in 64-bit mode, with EPT and VPIDs.
+    /// Returns an L1 in 64-bit mode, with EPT and VPIDs.
     pub(super) fn new() -> Self {
         Self {
             mode: Mode::Bits64,
@@ -179,13 +179,13 @@ impl Fake {
         }
     }
 
-    /// Returns whether something was counted.
+    /// Returns whether a counter was incremented.
     pub(super) fn has_counted(&self, what: Counter) -> bool {
         self.counted & 1 << what as usize != 0
     }
 }
 
-/// Returns what was done, the rest being nothing.
+/// Returns a list of actions, filled up with `None`.
 pub(super) fn done<const N: usize>(events: [Event; N]) -> [Option<Event>; 4] {
     let mut all = events.into_iter();
     core::array::from_fn(|_| all.next())
@@ -252,7 +252,7 @@ impl Vcpu for Fake {
             gigabyte_pages: true,
             pse36: true,
         };
-        // Off.
+        // CR0 is 0, so paging is off.
         Paging::new(
             Cr0::zeroed(),
             self.cr3(),
@@ -405,7 +405,7 @@ impl Nested for Fake {
     }
 }
 
-/// Returns an address that INVLPG and its like take.
+/// Returns the operand of an invalidation; `None` if the address is not canonical.
 pub(super) fn canonical(address: u64) -> Option<CanonicalGva> {
     Gva::new(address).canonical(LinearWidth::Bits48)
 }

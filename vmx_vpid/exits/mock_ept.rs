@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This exit mocks one for a guest-physical address, for the unit tests of its handlers: it returns
-//! what a test sets, and records the actions.
+//! This module has a mock of an exit for a guest-physical address, for the unit tests of the
+//! handlers.  The mock returns what a test sets, and records the actions of a handler.
 
 use super::{
     ExitResult, //
@@ -20,21 +20,21 @@ use core::cell::Cell;
 /// An action of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Had NMIs blocked.
+    /// Blocked NMIs in the guest.
     BlockedNmis,
     /// Traced a violation: address and qualification.
     Traced(u64, u64),
-    /// Asked for a device that needs a notification, and notified it if there is one.
+    /// Looked for a device that only needs a notification, and notified the device, if any.
     ToldDevice(u64),
     /// Traced the notification.
     TracedTold(u64),
-    /// Let the guest go on behind the instruction.
+    /// Resumed the guest after the instruction.
     Skipped,
-    /// Had KVM's MMU take care of it: address and error code.
+    /// Called KVM's MMU: address and error code.
     Resolved(u64, u64),
-    /// Had the instruction emulated.
+    /// Called KVM's emulator.
     Emulated,
-    /// Ended an instruction that may not be emulated.
+    /// Ended an instruction that must not be emulated.
     Refused,
 }
 
@@ -50,16 +50,16 @@ pub(super) struct Fake {
     pub(super) allows_narrow_guests: bool,
     /// Whether there is a device that only needs a notification of a write.
     pub(super) has_device: bool,
-    /// The result of KVM's MMU.
+    /// The result of KVM's MMU, and of KVM's emulator.
     pub(super) next: ExitResult,
     /// The actions, in their order.
     events: [Cell<Option<Event>>; 4],
-    /// The counter that was incremented last.
+    /// The counter that was incremented; `None` after a second increment.
     counted: Cell<Option<Counter>>,
 }
 
 impl Fake {
-    /// An exit with nothing special to it.
+    /// Returns an exit for an address, to which no special condition applies.
     pub(super) fn new(address: u64) -> Self {
         Self {
             address,
@@ -83,18 +83,18 @@ impl Fake {
         }
     }
 
-    /// Returns what was done.
+    /// Returns the actions, in their order.
     pub(super) fn events(&self) -> [Option<Event>; 4] {
         self.events.each_ref().map(Cell::get)
     }
 
-    /// Returns what was counted, if it was one thing.
+    /// Returns the counter that was incremented, if there was one increment.
     pub(super) fn counted(&self) -> Option<Counter> {
         self.counted.get()
     }
 }
 
-/// Returns what was done, the rest being nothing.
+/// Returns a list of actions, filled up with `None`.
 pub(super) fn done<const N: usize>(events: [Event; N]) -> [Option<Event>; 4] {
     let mut all = events.into_iter();
     core::array::from_fn(|_| all.next())
@@ -126,7 +126,7 @@ impl GuestPhysical for &Fake {
         self.allows_narrow_guests
     }
     fn count(self, what: Counter) {
-        // Twice is as wrong as never.
+        // A second increment is as wrong as none.
         let before = self.counted.replace(Some(what));
         if before.is_some() {
             self.counted.set(None);

@@ -43,7 +43,7 @@ impl Plan {
     /// The largest number of instructions in a plan.
     pub(crate) const MAX: usize = 8;
 
-    /// Makes a plan of those of a few instructions that are not `None`.
+    /// Makes a plan of the instructions that are not `None`.
     #[cold]
     pub(crate) fn several<const N: usize>(few: [Option<Invalidation>; N]) -> Self {
         const { assert!(N <= Self::MAX) };

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn by_context_names_each_context_of_the_vcpu() {
+    fn a_flush_by_context_names_each_context_of_the_vcpu() {
         let by_context = |mask| less(mask).with_by_context(true);
         let mut vcpu = vcpu(true);
         vcpu.others[2] = root(0x8000);

@@ -59,7 +59,7 @@ impl Moving {
         if self.works {
             Ok(())
         } else {
-            Err(InsnError::Fault)
+            Err(InsnError::Exception)
         }
     }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A policy says which instructions a flush may use: those that the CPU has, less those that a user
-//! masks, and with what a user forces.
+//! A policy says which instructions a flush may use, and which switches a user has set.
 //!
-//! The [`Switches`] help to find a missing flush, and to try another policy.  By default all are
-//! off, and the instructions are as narrow as the CPU allows.
+//! A flush may use the types that the CPU has, except those that the user masks.  The [`Switches`]
+//! help to find a missing flush, and to try another policy.  By default all switches are off, and
+//! the instructions are as narrow as the CPU allows.
 
 use crate::vmx::caps::EptVpidCap;
 use kernel::{

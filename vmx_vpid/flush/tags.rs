@@ -19,11 +19,11 @@ pub(crate) enum Root {
     Unknown,
     /// A root of which KVM knows all parts of the EPT pointer.
     Known {
-        /// Address of the root table.
+        /// The address of the root table.
         table: Hpa,
-        /// Number of its levels.
+        /// The number of levels of tables.
         levels: Levels,
-        /// Whether the CPU keeps accessed and dirty flags in it.
+        /// Whether the CPU sets accessed and dirty flags in the tables.
         accessed_dirty: bool,
     },
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 use kernel::bitfield;
 
-/// Bits 62:52 of an entry, which PAE paging reserves and others leave to software.
+/// Bits 62:52 of an entry, which PAE paging reserves and other modes leave to software.
 const ABOVE_ADDRESS: u64 = 0x7ff0_0000_0000_0000;
 
 /// 2 MiB.
@@ -36,13 +36,13 @@ const ONE_GIB: u64 = 1 << 30;
 /// Bits 12:0 of an entry for a large page: flags, whatever the size of the page.
 const LARGE_FLAGS: u64 = 0x1fff;
 
-/// Bit 21 of an entry for a page of 4 MiB, the lowest of those that are no flag; always reserved.
+/// Bit 21 of an entry for a page of 4 MiB, which is always reserved.
 const PSE36_ALWAYS_RESERVED: u64 = 1 << 21;
 
 bitfield! {
-    /// An entry of a table; one of 4 bytes has no bits above 31.
+    /// An entry of a table; an entry of 4 bytes has no bits above 31.
     pub(crate) struct Entry(u64) {
-        /// `P`: the entry is in use; if not, its other bits mean nothing.
+        /// `P`: the entry is present; otherwise the CPU ignores its other bits.
         0:0     present => bool;
         /// `R/W`: writes are permitted.
         1:1     writable => bool;
@@ -52,7 +52,7 @@ bitfield! {
         5:5     accessed => bool;
         /// `D`: the CPU has written to the page; in the entry of a page only.
         6:6     dirty => bool;
-        /// `PS`: the entry refers to a page; has another meaning in a page table.
+        /// `PS`: the entry refers to a page; in a page table, bit 7 is `PAT`.
         7:7     page_size => bool;
         /// Bits 39:32 of a physical address, in the entry of a page of 4 MiB.
         20:13   pse36_address;
@@ -63,17 +63,17 @@ bitfield! {
     }
 }
 
-/// A page, of whatever size.
+/// A page of any size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Page {
     /// The address of the page; a multiple of its size.
     address: u64,
-    /// Its size, less one.
+    /// The size of the page, less one.
     offset: u64,
 }
 
 impl Page {
-    /// Returns the physical address that a linear one in this page stands for.
+    /// Returns the physical address of a linear address in this page.
     #[inline]
     pub(crate) const fn physical(self, gva: Gva) -> Gpa {
         Gpa::new(self.address | gva.into_raw() & self.offset)
@@ -83,13 +83,13 @@ impl Page {
 /// The meaning of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// It is not present.
+    /// The entry is not present.
     NotPresent,
-    /// It has a reserved bit set.
+    /// The entry has a reserved bit set.
     Reserved,
-    /// It refers to a table.
+    /// The entry refers to a table.
     Table(Table),
-    /// It refers to a page.
+    /// The entry refers to a page.
     Page(Page),
 }
 
@@ -105,11 +105,11 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// The rules of 32-bit paging: with CR4.PSE or without, with PSE-36 or without.
+    /// Returns the rules of 32-bit paging, with or without CR4.PSE, with or without PSE-36.
     #[inline]
     pub(crate) const fn two_level(max_phy_addr: MaxPhyAddr, pse: bool, pse36: bool) -> Self {
-        // Address bits above 31 are held in bits 20:13, and those that the guest does not have are
-        // reserved there.  Bits 31:0 alone, without PSE-36.
+        // Bits 20:13 of the entry are address bits 39:32; bits that the guest's CPU does not have
+        // are reserved.  Without PSE-36, bits 20:13 are all reserved.
         let address = if pse36 {
             max_phy_addr.reserved() >> 32 << Entry::PSE36_ADDRESS_SHIFT
         } else {
@@ -126,7 +126,7 @@ impl Rules {
         }
     }
 
-    /// The rules of PAE paging: with EFER.NXE or without.
+    /// Returns the rules of PAE paging, with or without EFER.NXE.
     #[inline]
     pub(crate) const fn pae(max_phy_addr: MaxPhyAddr, no_execute: bool) -> Self {
         let mut rules = Self::long(max_phy_addr, no_execute, false);
@@ -134,7 +134,8 @@ impl Rules {
         rules
     }
 
-    /// The rules of four and five levels: with EFER.NXE or without, with pages of 1 GiB or without.
+    /// Returns the rules of paging of four and five levels, with or without EFER.NXE, with or
+    /// without pages of 1 GiB.
     #[inline]
     pub(crate) const fn long(
         max_phy_addr: MaxPhyAddr,
@@ -153,11 +154,11 @@ impl Rules {
         }
     }
 
-    /// Returns what an entry of a table says.
+    /// Returns the meaning of an entry in a table.
     #[inline]
     pub(crate) fn meaning(&self, table: Table, entry: Entry) -> Meaning {
         let raw = entry.into_raw();
-        // In this order: an entry that is not present has no reserved bits.
+        // The test for presence comes first: an entry that is not present has no reserved bits.
         if !entry.present() {
             Meaning::NotPresent
         } else if raw & self.reserved != 0 {
@@ -174,7 +175,7 @@ impl Rules {
         }
     }
 
-    /// Returns what an entry with bit 7 says, in a table that is no page table.
+    /// Returns the meaning of an entry with bit 7 set, in a table above page tables.
     #[inline]
     fn large(&self, table: Table, entry: Entry) -> Meaning {
         let (size, reserved) = match (table.level(), self.four_mib_reserved) {
@@ -208,7 +209,7 @@ mod tests {
     const P: u64 = 1;
     const PS: u64 = 1 << 7;
 
-    /// The bits `high` to `low`; none if there is none between them.
+    /// Returns a mask of the bits `high` to `low`; 0 if `high` is below `low`.
     fn bits(high: u32, low: u32) -> u64 {
         (0..64)
             .filter(|&bit| low <= bit && bit <= high)
@@ -220,7 +221,7 @@ mod tests {
         MaxPhyAddr::new(bits)
     }
 
-    /// The bits that make a present entry a reserved one, each tried alone.
+    /// Returns the bits that make a present entry reserved when set alone.
     fn reserved(rules: &Rules, level: Level, entry: u64) -> u64 {
         let table = Table::new(level, 0);
         (0..level.width() as u32 * 8)
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_bits_of_8_byte_entries() {
+    fn every_reserved_bit_of_8_byte_entries_is_found() {
         for width in [32, 36, 39, 46, 51, 52] {
             for no_execute in [false, true] {
                 let xd = if no_execute { 0 } else { 1 << 63 };
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_bits_of_two_levels() {
+    fn every_reserved_bit_of_4_byte_entries_is_found() {
         for (width, low) in [(32, 13), (33, 14), (36, 17), (39, 20), (40, 21), (52, 21)] {
             let rules = Rules::two_level(max(width), true, true);
             assert_eq!(reserved(&rules, Level::PD32, P), 0);
@@ -267,7 +268,7 @@ mod tests {
             assert_eq!(reserved(&rules, Level::PT32, P | PS), 0);
             let rules = Rules::two_level(max(width), true, false);
             assert_eq!(reserved(&rules, Level::PD32, P | PS), bits(21, 13));
-            // Without CR4.PSE bit 7 is ignored, and so are those that it makes reserved.
+            // Without CR4.PSE the CPU ignores bit 7, and no bit is reserved.
             let rules = Rules::two_level(max(width), false, true);
             assert_eq!(reserved(&rules, Level::PD32, P | PS), 0);
         }
@@ -296,7 +297,7 @@ mod tests {
             let offset = (1 << shift) - 1;
             Meaning::Page(Page { address, offset })
         };
-        // As many bits set as may be.
+        // The rows of four and five levels set every bit that is not reserved.
         let (all, low) = (bits(51, 12), bits(31, 12));
         let (mib, gib) = (bits(51, 21), bits(51, 30));
         for (rules, level, entry, meaning) in [

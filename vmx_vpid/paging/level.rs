@@ -24,10 +24,10 @@ pub(crate) enum EntryWidth {
 
 /// The level of a table.
 ///
-/// Entries fill a table of 4096 bytes: 512 of them, or 1024 in 32-bit paging.  So 9 bits of an
-/// address select an entry, or 10, and an index times the size of an entry takes up 12 bits in
-/// either case.  The value of a level is the number of bits to shift an address right so that these
-/// 12 bits come out lowest: 9 bits, or 10, for a page table, and as many more for each level above.
+/// A table of 4096 bytes has 512 entries, or 1024 in 32-bit paging, so 9 or 10 bits of an address
+/// select an entry.  The index times the size of an entry has 12 bits in either case.  The number
+/// of a level is the number of bits to shift an address right so that these 12 bits are the lowest:
+/// 9 or 10 for a page table, and 9 or 10 more for each level above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Level(u32);
@@ -43,7 +43,7 @@ impl Level {
     pub(crate) const PD: Self = Self(18);
     /// Page-directory-pointer table: 1 GiB an entry.
     ///
-    /// That of PAE paging is none: the CPU reads it when CR3 is loaded, and walks begin below it.
+    /// With PAE paging no walk reads this table: the CPU loads the four PDPTEs with CR3.
     pub(crate) const PDPT: Self = Self(27);
     /// Page-map level 4: 512 GiB an entry.
     pub(crate) const PML4: Self = Self(36);
@@ -56,7 +56,7 @@ impl Level {
         matches!(self, Self::PT32 | Self::PD32)
     }
 
-    /// Returns the lowest level of the same paging.
+    /// Returns the level of page tables in the same paging mode.
     #[inline]
     pub(crate) const fn lowest(self) -> Self {
         if self.is_32_bit() {
@@ -66,7 +66,7 @@ impl Level {
         }
     }
 
-    /// Returns how many levels there can be above.
+    /// Returns how many levels can be above this one.
     #[inline]
     pub(crate) const fn slot(self) -> usize {
         match self {
@@ -108,28 +108,28 @@ impl Table {
         }
     }
 
-    /// Returns what kind of table it is.
+    /// Returns the level of the table.
     #[inline]
     pub(crate) const fn level(self) -> Level {
         self.level
     }
 
-    /// Returns where it is.
+    /// Returns the address of the table.
     #[inline]
     pub(crate) const fn address(self) -> u64 {
         self.address
     }
 
-    /// Returns where the entry of an address is.
+    /// Returns the address of the entry that a linear address selects.
     #[inline]
     pub(crate) const fn locate(self, gva: Gva) -> Gpa {
-        // CAST: A small number.
+        // CAST: The discriminant is 4 or 8.
         let whole_entries = 0x1000u64.wrapping_sub(self.level.width() as u64);
         let place = gva.into_raw().wrapping_shr(self.level.0) & whole_entries;
         Gpa::new(self.address | place)
     }
 
-    /// Returns the table that an entry of this one refers to.
+    /// Returns the table that an entry of this table refers to.
     #[inline]
     pub(crate) const fn below(self, entry: u64) -> Self {
         let level = Level(self.level.0.wrapping_sub(self.level.lowest().0));
@@ -142,14 +142,14 @@ impl Table {
 mod tests {
     use super::*;
 
-    /// The bits `high` to `low`.
+    /// Returns a mask of the bits `high` to `low`.
     fn bits(high: u32, low: u32) -> u64 {
         (2 << high) - (1 << low)
     }
 
     #[test]
     fn each_level_locates_its_entry() {
-        // One bit alone in each index, lowest and highest.
+        // The lowest and the highest bit of the index at each level.
         for (level, lowest, highest, last) in [
             (Level::PML5, 48, 56, 0xff8),
             (Level::PML4, 39, 47, 0xff8),

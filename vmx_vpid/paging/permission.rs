@@ -2,9 +2,10 @@
 
 //! This module decides what the entries of a walk permit.
 //!
-//! The decision comes at the end of the walk.  It uses the common rights of all entries, control
-//! registers, and two registers that are read only where they matter: RFLAGS.AC and PKRU.
-//! Source: the manual's chapter on paging, "Access Rights" and "Page-Exception Exceptions".
+//! The decision comes at the end of the walk.  The decision depends on the common rights of all
+//! entries, on control registers, and on two registers that are read only where they matter:
+//! RFLAGS.AC and PKRU.
+//! Source: the manual's chapter on paging, "Access Rights" and "Page-Fault Exceptions".
 
 use crate::{
     paging::entry::Entry,
@@ -34,30 +35,30 @@ pub(crate) enum AccessKind {
     Fetch,
 }
 
-/// An access to memory, as far as paging tells one from another.
+/// An access to memory, with the properties that permissions depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
     /// The kind.
     pub(crate) kind: AccessKind,
-    /// Whether it is an access of user mode, by CPL.
+    /// Whether the access is in user mode, by CPL.
     ///
-    /// An access of the supervisor counts as explicit, in the sense of SMAP: the CPU's own accesses
-    /// to its tables do not come here.
+    /// A supervisor access is explicit, in the sense of SMAP: this type does not describe the CPU's
+    /// implicit accesses to its tables.
     pub(crate) user: bool,
 }
 
 bitfield! {
     /// The common rights of the entries of a walk.
     ///
-    /// Each bit has its place in an [`Entry`].
+    /// Each bit is at the same place as in an [`Entry`].
     pub(crate) struct Rights(u64) {
-        /// Each permits writes.
+        /// Each entry permits writes.
         1:1     writable => bool;
-        /// Each permits accesses of user mode: the page is the user's.
+        /// Each entry permits user-mode accesses: the page is a user page.
         2:2     user => bool;
-        /// Each has its accessed flag set.
+        /// Each entry has its accessed flag set.
         5:5     accessed => bool;
-        /// Each permits fetches; an entry has this bit the other way round.
+        /// Each entry permits fetches; the bit is the inverse of `XD`.
         63:63   executable => bool;
     }
 }
@@ -66,7 +67,7 @@ impl Rights {
     /// The rights before the first entry.
     pub(crate) const ALL: Self = Self::from_raw(u64::MAX);
 
-    /// Returns the rights that remain behind one more entry.
+    /// Returns the rights that remain after one more entry.
     #[inline]
     pub(crate) const fn through(self, entry: Entry) -> Self {
         Self::from_raw(self.into_raw() & (entry.into_raw() ^ Entry::NO_EXECUTE_MASK))
@@ -82,7 +83,7 @@ pub(crate) enum Cause {
     Reserved,
     /// The access is not permitted.
     Forbidden {
-        /// Whether the protection key forbids it, whatever else does.
+        /// Whether the protection key forbids the access, with or without other reasons.
         key: bool,
     },
 }
@@ -99,13 +100,13 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Returns whether RFLAGS.AC decides: a supervisor's access to data of the user, under SMAP.
+    /// Returns whether RFLAGS.AC matters: for a supervisor's data access to a user page, with SMAP.
     #[inline]
     pub(crate) fn asks_ac(&self, rights: Rights, access: Access) -> bool {
         rights.user() && !access.user && access.kind != AccessKind::Fetch && self.cr4.smap()
     }
 
-    /// Returns whether PKRU has a say: an access to data of the user, in long mode.
+    /// Returns whether PKRU matters: for a data access to a user page, in long mode with CR4.PKE.
     #[inline]
     pub(crate) fn asks_pkru(&self, rights: Rights, access: Access) -> bool {
         rights.user()
@@ -116,9 +117,9 @@ impl Control {
 
     /// Decides on an access to a page.
     ///
-    /// `ac` and `pkru` are looked at only where [`Self::asks_ac()`] and [`Self::asks_pkru()`] say
-    /// so.  That a page has its XD bit set without EFER.NXE is not thought of: the bit is reserved
-    /// then, and the walk did not get here.
+    /// The result depends on `ac` and `pkru` only if [`Self::asks_ac()`] and [`Self::asks_pkru()`]
+    /// return true.  This function does not test EFER.NXE: with EFER.NXE clear, XD is a reserved
+    /// bit, and a walk that finds it set ends before this check.
     #[inline]
     pub(crate) fn check(
         &self,
@@ -128,7 +129,8 @@ impl Control {
         ac: bool,
         pkru: u32,
     ) -> Result<(), Cause> {
-        // A supervisor may write to read-only pages, and past a key's WD, unless CR0.WP is set.
+        // If CR0.WP is clear, a supervisor may write to read-only pages, and WD of a key has no
+        // effect.
         let obeys_read_only = access.user || self.cr0.write_protect();
         let permitted = (rights.user() || !access.user)
             && match access.kind {
@@ -139,7 +141,7 @@ impl Control {
                 }
             }
             && (ac || !self.asks_ac(rights, access));
-        // Two bits each: AD forbids every access to data, WD writes.
+        // PKRU has two bits for each key: AD forbids every data access, WD forbids writes.
         let key_forbids = self.asks_pkru(rights, access) && {
             let disabled = u64::from(pkru) >> (key << 1 & 0x1e);
             disabled & 1 != 0
@@ -155,7 +157,7 @@ impl Control {
     /// Builds the page fault of an access that has no translation.
     #[cold]
     pub(crate) fn fault(&self, address: Gva, access: Access, cause: Cause) -> Exception {
-        // Where a fetch is no reason for a fault, the error code reports a read.
+        // If the CPU cannot forbid fetches, the error code reports a fetch as a read.
         let tells_fetch =
             self.cr4.smep() || self.efer.no_execute() && self.cr4.physical_address_extension();
         let code = match cause {
@@ -185,8 +187,7 @@ mod tests {
         *, //
     };
 
-    /// One row of the table of truth values: everything that permissions depend on except
-    /// protection keys.
+    /// One combination of all that permissions depend on, except protection keys.
     #[derive(Clone, Copy)]
     struct Row {
         kind: AccessKind,
@@ -201,7 +202,7 @@ mod tests {
     }
 
     impl Row {
-        /// All rows.
+        /// Returns all rows.
         fn all() -> impl Iterator<Item = Self> {
             (0..3 << 8).map(|n: u32| Self {
                 kind: match n >> 8 {
@@ -234,7 +235,7 @@ mod tests {
                 .with_executable(self.executable)
         }
 
-        /// The registers, in long mode with protection keys or in neither.
+        /// Returns the control registers; with `keys`, in long mode with protection keys.
         fn control(self, keys: bool) -> Control {
             Control {
                 cr0: Cr0::from(0).with_write_protect(self.write_protect),
@@ -246,7 +247,7 @@ mod tests {
             }
         }
 
-        /// The list of the manual, access by access.
+        /// Returns whether the access is permitted, by the manual's list.
         fn permitted(self) -> bool {
             if self.user {
                 return match self.kind {
@@ -268,7 +269,7 @@ mod tests {
         }
     }
 
-    /// Returns whether the manual closes a page with a certain key.
+    /// Returns whether a protection key forbids the access, by the manual's list.
     fn key_forbids(row: Row, key: u64, pkru: u32) -> bool {
         let (ad, wd) = (pkru >> (2 * key) & 1 != 0, pkru >> (2 * key + 1) & 1 != 0);
         match row.kind {
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_of_the_table_without_protection_keys() {
+    fn permissions_follow_the_manual_without_protection_keys() {
         for row in Row::all() {
             let found = row
                 .control(false)
@@ -296,9 +297,9 @@ mod tests {
     }
 
     #[test]
-    fn every_row_of_the_table_with_every_protection_key() {
+    fn permissions_follow_the_manual_with_every_protection_key() {
         for key in 0..16 {
-            // No bit, either, both; and the same with all other keys closed.
+            // `bits` is AD and WD of the key; all other keys forbid nothing, and then everything.
             for bits in 0..4 {
                 for others in [0, !(3u32 << (2 * key))] {
                     let pkru = bits << (2 * key) | others;
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_need_both_switches() {
+    fn protection_keys_need_cr4_pke_and_long_mode() {
         for row in Row::all() {
             let control = row.control(true);
             for control in [
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn registers_are_read_only_where_they_matter() {
+    fn ac_and_pkru_have_no_effect_unless_asked_for() {
         for row in Row::all() {
             let (control, rights, access) = (row.control(true), row.rights(), row.access());
             let with = |ac, pkru| control.check(rights, 3, access, ac, pkru);
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn error_codes_of_page_faults() {
+    fn page_faults_have_the_error_codes_of_the_manual() {
         let address = Gva::new(0x1234_5678);
         let none = Control {
             cr0: Cr0::from(0),

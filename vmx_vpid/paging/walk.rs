@@ -2,10 +2,10 @@
 
 //! This module walks a guest's page tables, and reads the guest's memory by linear address.
 //!
-//! It walks as the CPU does for the guest's own accesses: entries from the top down, exceptions in
-//! the order of the architecture, accessed and dirty flags set where they are clear.  No guest can
-//! keep a walk going for ever: a walk takes at most five levels, and restarts at most [`ATTEMPTS`]
-//! times.
+//! A walk reads entries from the top down, raises exceptions in the order of the architecture, and
+//! sets accessed and dirty flags where they are clear, as the CPU does for the guest's own
+//! accesses.  No guest can keep a walk running for ever: a walk has at most five levels, and is
+//! tried at most [`ATTEMPTS`] times.
 
 use crate::{
     paging::{
@@ -37,28 +37,28 @@ use crate::{
     }, //
 };
 
-/// The most levels that a walk takes.
+/// The largest number of levels of a walk.
 const MAX_LEVELS: usize = 5;
 
-/// The entries of a walk, each in the place of its level: the lowest comes last.
+/// The entries of a walk, each at the index [`Level::slot()`] of its level; the lowest is last.
 type Path = [Entry; MAX_LEVELS];
 
 /// The number of walks before the guest has to execute its instruction again.
 const ATTEMPTS: usize = 16;
 
-/// The size of the smallest page: what a read of physical memory must not cross.
+/// The size of the smallest page; no read of physical memory crosses a page boundary.
 const PAGE_SIZE: usize = 4096;
 
 /// The result of an attempt to replace an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exchange {
-    /// It was replaced.
+    /// The entry was replaced.
     Done,
-    /// It had another value and has it still.
+    /// The entry has another value than `old`, and was not replaced.
     Changed,
-    /// It cannot be replaced: ROM.
+    /// The entry is in ROM, and cannot be replaced.
     ReadOnly,
-    /// There is no memory.
+    /// The guest has no memory at the address.
     NoMemory,
 }
 
@@ -67,13 +67,13 @@ pub(crate) enum Exchange {
 pub(crate) enum Answer {
     /// The bytes were read.
     Bytes,
-    /// The guest has no memory there.
+    /// The guest has no memory at the address.
     NoMemory,
-    /// It has, but the host cannot read it.
+    /// The guest has memory at the address, but the host cannot read it.
     HostFailure,
 }
 
-/// The guest that a walk is made for: its memory, and what the walk asks of its registers.
+/// A guest whose tables are walked: its memory, and the registers that a walk reads.
 pub(crate) trait Memory {
     /// Reads a naturally aligned entry of a table; `None` where the guest has no memory.
     fn read_entry(&mut self, address: Gpa, width: EntryWidth) -> Option<u64>;
@@ -83,28 +83,28 @@ pub(crate) trait Memory {
     fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> Answer;
     /// Returns one of the four entries (0 to 3) that the CPU loaded with CR3 for PAE paging.
     fn pdpte(&mut self, index: usize) -> u64;
-    /// Returns RFLAGS.AC.  Asked only where SMAP makes it matter.
+    /// Returns RFLAGS.AC; a walk calls this function only if SMAP makes the flag matter.
     fn alignment_check(&mut self) -> bool;
-    /// Returns PKRU.  Asked only where a protection key matters.
+    /// Returns PKRU; a walk calls this function only if a protection key matters.
     fn pkru(&mut self) -> u32;
 }
 
-/// Why there is no result.
+/// The reason why a walk or a read has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The guest gets this exception.
+    /// The access raises this exception in the guest.
     Exception(Exception),
-    /// Entries changed again and again between being read and being marked as accessed.
+    /// Entries kept changing between the walk and the exchange that marks them as accessed.
     ///
-    /// The guest is to be resumed where it is: it executes its instruction once more, which it
-    /// cannot tell from having been interrupted before it.  Both other ends would be wrong: a fault
-    /// that no entry accounts for, or an access that left no trace in the tables.
+    /// The handler resumes the guest at the instruction, which the guest then executes again, as
+    /// after an interrupt.  An exception would be wrong, since no entry causes one; a read would be
+    /// wrong, since entries that it used are not marked.
     Retry,
-    /// The guest's memory cannot be read, for a reason of the host's.
+    /// The host cannot read the guest's memory.
     HostFailure,
 }
 
-/// Returns the linear address of a number: outside 64-bit mode, addresses start over at 4 GiB.
+/// Returns the linear address of a number: outside 64-bit mode, addresses wrap to 0 at 4 GiB.
 #[inline]
 const fn linear(address: u64, is_64_bit: bool) -> Gva {
     if is_64_bit {
@@ -116,7 +116,8 @@ const fn linear(address: u64, is_64_bit: bool) -> Gva {
 
 /// Translates a linear address.
 ///
-/// What comes before paging is the caller's: segments, canonicality, and the bits that LAM masks.
+/// The caller handles all that comes before paging: segments, canonicality, and the bits that LAM
+/// masks.
 #[inline]
 pub(crate) fn translate(
     paging: &Paging,
@@ -130,7 +131,7 @@ pub(crate) fn translate(
     }
 }
 
-/// Walks again, as often as attempts are left, after an entry changed during the first walk.
+/// Walks again, up to [`ATTEMPTS`] times in all, after an entry changed during the first walk.
 #[cold]
 fn try_again(
     paging: &Paging,
@@ -147,7 +148,7 @@ fn try_again(
     Err(Stop::Retry)
 }
 
-/// A walk on its way down.
+/// The state of a walk.
 struct Walk<'a, M> {
     paging: &'a Paging,
     memory: &'a mut M,
@@ -163,8 +164,8 @@ type Arrival = Result<(Entry, Page), Cause>;
 
 /// Defines the step through one level, from its table to the table below or to a page.
 ///
-/// Each level is a function of its own, so that everything that depends on the level is a constant:
-/// inlined into each other, they are straight code.
+/// Each level has a function of its own, so that everything that depends on the level is a
+/// constant.  The compiler inlines these functions into each other, and the walk has no loop.
 macro_rules! level {
     ($name:ident, $level:ident, $below:ident) => {
         #[inline(always)]
@@ -188,13 +189,13 @@ impl<M: Memory> Walk<'_, M> {
     level!(through_pd32, PD32, through_pt32);
     level!(through_pt32, PT32, no_further);
 
-    /// Ends a walk below the lowest level, where none gets.
+    /// Ends a walk below the lowest level, which no walk reaches.
     #[cold]
     fn no_further(&mut self, _: u64) -> Arrival {
         Err(Cause::NotPresent)
     }
 
-    /// Reads the entry of a table, and tells what it says.
+    /// Reads the entry of a table; returns the entry and its meaning.
     #[inline(always)]
     fn step<const SLOT: usize>(&mut self, table: Table) -> Result<(Entry, Meaning), Cause> {
         const { assert!(SLOT < MAX_LEVELS) };
@@ -209,7 +210,7 @@ impl<M: Memory> Walk<'_, M> {
     }
 }
 
-/// Walks once; [`Stop::Retry`] if an entry changed before it was marked.
+/// Walks once; returns [`Stop::Retry`] if an entry changed before it was marked.
 #[inline]
 fn attempt(
     paging: &Paging,
@@ -267,7 +268,7 @@ fn attempt(
 ///
 /// # Errors
 ///
-/// Why there is no translation after all, or `None` if an entry changed since it was read.
+/// The reason why there is no translation, or `None` if an entry changed since the walk read it.
 #[cold]
 fn mark(
     paging: &Paging,
@@ -289,7 +290,7 @@ fn mark(
                 entry.into_raw(),
                 marked.into_raw(),
             ) {
-                // No write would change ROM: the guest's own accesses leave no trace there either.
+                // ROM does not change: the guest's own accesses do not set flags in ROM either.
                 Exchange::Done | Exchange::ReadOnly => {}
                 Exchange::Changed => return Err(None),
                 Exchange::NoMemory => return Err(Some(Cause::NotPresent)),
@@ -305,9 +306,10 @@ fn mark(
 
 /// Reads an operand, which may lie on two pages.
 ///
-/// Both are translated before any byte is read, and a fault on the second one tells the address of
-/// its first byte.  Outside 64-bit mode, the byte behind the last one of 4 GiB is that at 0.  Where
-/// the guest has no memory, all bits are set, as in a read that no one on the bus answers.
+/// This function translates both pages before it reads any byte; a fault on the second page reports
+/// the address of the first byte on that page.  Outside 64-bit mode, address 0 follows the last
+/// byte of 4 GiB.  Where the guest has no memory, all bits are set, as in a read to which no device
+/// responds.
 #[inline]
 pub(crate) fn read<const N: usize>(
     paging: &Paging,
@@ -320,7 +322,7 @@ pub(crate) fn read<const N: usize>(
     let gva = linear(gva.into_raw(), is_64_bit);
     let first = translate(paging, memory, gva, access)?;
     let mut bytes = [0; N];
-    // CAST: Twelve bits are left.
+    // CAST: usize has 64 bits; the mask leaves 12 of them.
     let room = PAGE_SIZE - (gva.into_raw() as usize & (PAGE_SIZE - 1));
     match bytes.split_at_mut_checked(room) {
         Some((head, tail)) if !tail.is_empty() => {
@@ -334,7 +336,7 @@ pub(crate) fn read<const N: usize>(
     Ok(bytes)
 }
 
-/// Reads bytes that do not cross a page, or all ones where there is no memory.
+/// Reads bytes that do not cross a page; all bits are set where the guest has no memory.
 #[inline]
 fn fill(memory: &mut impl Memory, address: Gpa, bytes: &mut [u8]) -> Result<(), Stop> {
     match memory.read(address, bytes) {
@@ -343,7 +345,7 @@ fn fill(memory: &mut impl Memory, address: Gpa, bytes: &mut [u8]) -> Result<(), 
     }
 }
 
-/// Ends a read that gave no bytes.
+/// Ends a read for which [`Memory::read()`] read no bytes.
 #[cold]
 fn unanswered(answer: Answer, bytes: &mut [u8]) -> Result<(), Stop> {
     if answer == Answer::HostFailure {

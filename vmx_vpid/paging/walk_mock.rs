@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This guest serves the tests of [`crate::paging::walk`].
+//! This module has a mock of a guest for the tests of [`crate::paging::walk`].
 //!
-//! It has a few entries of page tables and two pages of data, and records the accesses.
+//! The mock has a few entries of page tables and two pages of data, and records accesses.
 
 use crate::{
     paging::{
@@ -30,7 +30,7 @@ pub(crate) const A: u64 = 1 << 5;
 pub(crate) const D: u64 = 1 << 6;
 pub(crate) const PS: u64 = 1 << 7;
 pub(crate) const XD: u64 = 1 << 63;
-/// An entry that permits everything and has been used.
+/// The flags of an entry that permits everything and has its accessed flag set.
 pub(crate) const ALL: u64 = P | W | U | A;
 
 pub(crate) const WP: u64 = 1 << 16;
@@ -51,20 +51,20 @@ pub(crate) const WRITE: Access = Access {
     ..READ
 };
 
-/// A guest: a few entries of tables, two pages of data, and what was done to it.
+/// A guest: a few entries of tables, two pages of data, and a record of accesses.
 #[derive(Clone, Copy)]
 pub(crate) struct Guest {
     pub(crate) entries: [(u64, u64); 8],
-    /// Frames that have memory; the byte at an address is its frame plus its place in it.
+    /// The frames that have memory; each byte is its frame number plus its offset, modulo 256.
     pub(crate) data: [u64; 2],
     pub(crate) width: EntryWidth,
     pub(crate) pdptes: [u64; 4],
     pub(crate) ac: bool,
     pub(crate) pkru: u32,
-    /// The result of exchanges, and their number; later ones succeed.
+    /// The result of the first `outcomes` exchanges; later exchanges work as in memory.
     pub(crate) outcome: Exchange,
     pub(crate) outcomes: usize,
-    /// The value that another CPU writes to the entry at the time of a `Changed`.
+    /// The value that another CPU writes to the entry when an exchange returns `Changed`.
     pub(crate) other: u64,
     pub(crate) entry_reads: usize,
     pub(crate) data_reads: usize,
@@ -152,7 +152,7 @@ impl Guest {
         }
     }
 
-    /// A guest of `LEVELS` with the page 0x60 at `GVA` and 0x61 behind it.
+    /// Returns a guest of five levels with frame 0x60 at `GVA`, and frame 0x61 at the next page.
     pub(crate) fn mapped() -> Self {
         Self::new([
             (0x1008, 0x2000 | ALL),
@@ -175,13 +175,13 @@ impl Guest {
     }
 }
 
-/// No entry: 1 is the address of none.
+/// A slot without an entry: no entry is at address 1.
 pub(crate) const NONE: (u64, u64) = (1, 0);
 
-/// An address with the indexes 1, 2, 3, 4, 5 and, on the page, 0x678.
+/// An address with the indexes 1, 2, 3, 4 and 5, and the offset 0x678.
 pub(crate) const GVA: Gva = Gva::new(1 << 48 | 2 << 39 | 3 << 30 | 4 << 21 | 5 << 12 | 0x678);
 
-/// Paging by raw registers, its root at 0x1000.
+/// Returns paging by raw registers, with the root table at 0x1000.
 pub(crate) fn paging(cr0: u64, cr4: u64, efer: u64) -> Paging {
     let features = Features {
         max_phy_addr: MaxPhyAddr::new(46),
@@ -197,7 +197,7 @@ pub(crate) fn paging(cr0: u64, cr4: u64, efer: u64) -> Paging {
     )
 }
 
-/// Paging of five levels with execute-disable, which has everything that walks can meet.
+/// Returns paging of five levels with execute-disable, in which every kind of fault can occur.
 pub(crate) fn five(cr0: u64, cr4: u64) -> Paging {
     paging(cr0, PAE | LA57 | cr4, 1 << 10 | 1 << 11)
 }

@@ -19,8 +19,8 @@ mod tests {
         *, //
     };
 
-    /// Translates `GVA` on a guest that has a few entries; returns what comes out, and how many
-    /// entries were read for it.
+    /// Translates `GVA` on a guest that has a few entries; returns the result, and how many entries
+    /// the walk read.
     fn translated(cr4: u64, efer: u64, entries: &[(u64, u64)]) -> (Result<Gpa, Stop>, usize) {
         let mut guest = Guest::new([NONE; 8]);
         for (slot, entry) in guest.entries.iter_mut().zip(entries) {
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_in_every_mode_and_page_size() {
+    fn a_walk_translates_in_every_mode_and_page_size() {
         const LONG: u64 = 1 << 10;
         let large = |address| address | PS | ALL;
         let small = |address| address | ALL;
@@ -49,15 +49,15 @@ mod tests {
         assert_eq!(translated(PAE | LA57, LONG, &all), to(0x4060_5678, 4));
         let all = [pml5, pml4, (0x3018, large(0x40_c000_0000))];
         assert_eq!(translated(PAE | LA57, LONG, &all), to(0x40_c080_5678, 3));
-        // The same with four levels: the root is that of the next level.
+        // With four levels, the root table is of the next level.
         let all = [(0x1010, small(0x3000)), pdpt, pd, (0x5028, small(0x60000))];
         assert_eq!(translated(PAE, LONG, &all), to(0x60678, 4));
-        // The CPU holds the first entry, and CR3 is not looked at.
+        // With PAE paging the CPU holds the first entry, and the walk does not use CR3.
         let all = [(0x7020, small(0x5000)), (0x5028, small(0x60000))];
         assert_eq!(translated(PAE, 0, &all), to(0x60678, 2));
         let all = [(0x7020, large(0x4060_0000))];
         assert_eq!(translated(PAE, 0, &all), to(0x4060_5678, 1));
-        // Entries of 4 bytes; bits 20:13 are 39:32 of a large page's address.
+        // Entries have 4 bytes; bits 20:13 are bits 39:32 of a large page's address.
         let all = [(0x1c08, small(0x5000)), (0x5014, small(0x60000))];
         assert_eq!(translated(PSE, 0, &all), to(0x60678, 2));
         let all = [(0x1c08, large(0x5000)), (0x5014, small(0x60000))];
@@ -88,12 +88,13 @@ mod tests {
     }
 
     #[test]
-    fn page_faults_of_each_level() {
+    fn each_level_raises_page_faults() {
         let paging = five(WP, 0);
         for level in 1..=5 {
             let reads = 6 - level;
             for (change, code) in [
-                // Not present comes before reserved, reserved before everything below.
+                // An entry that is not present takes priority over reserved bits, and reserved bits
+                // over all levels below.
                 (0, 0),
                 (1 << 50 | W, 0),
                 (1 << 50 | P, 1 | 1 << 3),
@@ -106,7 +107,7 @@ mod tests {
                 let write = fault(GVA, code | 1 << 1);
                 assert_eq!(translate(&paging, &mut guest, GVA, WRITE), write);
             }
-            // A table where there is no memory is like an entry that is not present.
+            // A table at an address without memory is like an entry that is not present.
             let mut guest = Guest::mapped();
             guest.entries[5 - level] = NONE;
             assert_eq!(translate(&paging, &mut guest, GVA, READ), fault(GVA, 0));
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_the_cpu_that_is_not_present() {
+    fn a_pdpte_that_is_not_present_raises_a_page_fault() {
         let mut guest = Guest::mapped();
         guest.pdptes = [ALL, ALL, ALL, !P];
         let pae = paging(0, PAE, 0);
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn each_level_has_to_permit() {
+    fn each_level_has_to_permit_an_access() {
         let paging = five(WP, SMEP);
         for level in 1..=5 {
             for (kind, user, change, code) in [
@@ -133,7 +134,7 @@ mod tests {
                 (Fetch, true, XD, 1 | 1 << 2 | 1 << 4),
                 (Fetch, true, U, 1 | 1 << 2 | 1 << 4),
             ] {
-                // No flags are set on the way to a page that is not accessed after all.
+                // A walk for an access that is not permitted sets no flag.
                 let access = Access { kind, user };
                 let mut guest = Guest::mapped().with(5, |entry| entry & !A);
                 guest = guest.with(level, |entry| entry ^ change);
@@ -143,7 +144,7 @@ mod tests {
                 );
                 assert_eq!(guest.exchanged, 0);
             }
-            // A supervisor may fetch unless each level says that the page is the user's.
+            // With SMEP a supervisor may fetch, unless the U/S flag is set at every level.
             let fetch = Access {
                 kind: Fetch,
                 ..READ
@@ -157,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn ac_and_pkru_are_read_only_where_they_matter() {
+    fn a_walk_reads_ac_and_pkru_only_where_they_matter() {
         let key = |entry| entry | 9 << 59;
         for (cr4, level, ac, pkru, asked, code) in [
             (0, 0, false, u32::MAX, [0, 0], None),
             (SMAP, 0, false, 0, [1, 0], Some(1)),
             (SMAP, 0, true, 0, [1, 0], None),
-            // A page of the supervisor's: neither matters.
+            // On a supervisor page neither register matters.
             (SMAP | PKE, 1, false, u32::MAX, [0, 0], None),
             (PKE, 0, false, !(3 << 18), [0, 1], None),
             (PKE, 0, false, 2 << 18, [0, 1], None),
@@ -182,9 +183,10 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_set_where_they_are_not() {
+    fn a_walk_sets_the_flags_that_are_clear() {
         let paging = five(WP, 0);
-        // The entries, of five, that lack the accessed flag; the last also lacks the dirty flag.
+        // Bits 4:0 of `missing` name entries without the accessed flag; bit 5 is set if the last
+        // entry lacks the dirty flag.
         for missing in 0..64usize {
             for access in [READ, WRITE] {
                 let mut guest = Guest::mapped();
@@ -198,7 +200,7 @@ mod tests {
                     if dirty {
                         entry.1 &= !D;
                     }
-                    // From the top down, and each entry once.
+                    // The walk changes entries from the top down, and each entry once.
                     if missing & 1 << index != 0 || dirty && access == WRITE {
                         expected[count] = entry.0;
                         count += 1;
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_entry_starts_the_walk_over() {
+    fn a_changed_entry_restarts_the_walk() {
         for level in 1..=5 {
             // Another CPU clears the entry between the walk and its mark.
             let mut guest = Guest::mapped().with(level, |entry| entry & !A);
@@ -232,7 +234,7 @@ mod tests {
             assert_eq!(translate(&paging, &mut guest, GVA, READ), fault(GVA, 0));
             assert_eq!(guest.entry_reads, 5 + 6 - level);
         }
-        // It maps another page.
+        // Another CPU maps another page.
         let mut guest = Guest::mapped().with(1, |entry| entry & !A);
         (guest.outcome, guest.outcomes, guest.other) = (Changed, 1, 0x77000 | P);
         assert_eq!(
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_in_rom_and_tables_that_vanish() {
+    fn tables_in_rom_translate_and_vanished_tables_fault() {
         for level in 1..=5 {
             let mut guest = Guest::mapped().with(level, |entry| entry & !A);
             (guest.outcome, guest.outcomes) = (ReadOnly, 1);
@@ -280,14 +282,14 @@ mod tests {
         }
     }
 
-    /// Reads 16 bytes at a place on the mapped page.
+    /// Reads 16 bytes at an offset in the mapped page.
     fn operand(guest: &mut Guest, place: u64) -> Result<[u8; 16], Stop> {
         let gva = Gva::new(GVA.into_raw() & !0xfff | place);
         read(&five(0, 0), guest, gva, READ, true)
     }
 
     #[test]
-    fn operands_on_one_page_and_on_two() {
+    fn an_operand_may_cross_a_page_boundary() {
         for place in [0, 0x678, 0xff0, 0xff1, 0xff8, 0xfff] {
             let mut guest = Guest::mapped();
             let expected = core::array::from_fn(|i| match place + i as u64 {
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_on_either_page_comes_before_any_byte() {
+    fn a_page_fault_comes_before_any_byte_is_read() {
         let second = Gva::new((GVA.into_raw() | 0xfff) + 1);
         let mut guest = Guest::mapped();
         guest.entries[5] = NONE;
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn no_memory_reads_as_all_ones() {
+    fn missing_memory_reads_as_all_ones() {
         for (data, first, second) in [
             ([0x60, 0], false, true),
             ([0x61, 0], true, false),
@@ -336,7 +338,7 @@ mod tests {
         let paging = paging(0, PAE, 1 << 10);
         let mut guest = Guest::new([
             (0x1000, 0x2000 | ALL),
-            // The last page of the first 4 GiB, the one behind it, and the first.
+            // The last page below 4 GiB, the page that follows it, and the page at 0.
             (0x2018, 0x3000 | ALL),
             (0x3ff8, 0x4000 | ALL),
             (0x4ff8, 0x60000 | ALL),

@@ -3,16 +3,16 @@
 //! This module decodes the CPU's capabilities of EPT and VPIDs.
 //!
 //! The manual's appendix on VMX capability reporting describes the register.  KVM keeps a copy in
-//! `vmx_capability`.  Here the CPU itself is read once, when the module is loaded: the register
-//! cannot change while the machine runs.
+//! `vmx_capability`.  The module reads the CPU's own register once, at load: the register cannot
+//! change while the machine runs.
 
 use kernel::bitfield;
 
 bitfield! {
     /// `IA32_VMX_EPT_VPID_CAP`.
     ///
-    /// The zero value is that of a CPU with neither EPT nor VPID.  The CPU has one; KVM gives each
-    /// L1 another, with fewer bits.
+    /// The value 0 means a CPU with neither EPT nor VPIDs.  The CPU has one value; KVM gives each
+    /// L1 another value, with fewer bits.
     pub(crate) struct EptVpidCap(u64) {
         /// An EPT entry may permit fetches and no reads.
         0:0     execute_only => bool;
@@ -32,7 +32,7 @@ bitfield! {
         20:20   invept => bool;
         /// Accessed and dirty flags in EPT entries.
         21:21   accessed_dirty => bool;
-        /// EPT violations tell more of the guest's page: bits 11:9 of the qualification.
+        /// EPT violations describe the guest's page, in bits 11:9 of the qualification.
         22:22   advanced_exit_info => bool;
         /// Control of supervisor shadow stacks by the EPT pointer.
         23:23   supervisor_shadow_stack => bool;
@@ -56,8 +56,8 @@ bitfield! {
 impl EptVpidCap {
     /// Returns whether the CPU can invalidate by VPID at all.
     ///
-    /// The rule by which kvm_intel keeps or drops its `vpid` parameter: the instruction and at
-    /// least one extent that removes a whole VPID.
+    /// kvm_intel uses VPIDs by the same rule: the CPU has INVVPID, and at least one type that
+    /// flushes a whole VPID.
     #[inline]
     pub(crate) fn can_flush_vpid(self) -> bool {
         self.invvpid() && (self.invvpid_context() || self.invvpid_all())

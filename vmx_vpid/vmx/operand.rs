@@ -40,7 +40,7 @@ pub(crate) enum AddressSize {
 }
 
 impl AddressSize {
-    /// Returns the bits of an address that count.
+    /// Returns a mask of the bits that an effective address of this size has.
     #[inline]
     const fn mask(self) -> u64 {
         match self {
@@ -66,7 +66,7 @@ impl TryFrom<Bounded<u32, 3>> for AddressSize {
 
 impl From<AddressSize> for Bounded<u32, 3> {
     fn from(size: AddressSize) -> Self {
-        // CAST: The type is represented by its number.
+        // CAST: `repr(u32)` makes the discriminant a u32.
         Self::from_expr(size as u32 & 7)
     }
 }
@@ -74,7 +74,7 @@ impl From<AddressSize> for Bounded<u32, 3> {
 bitfield! {
     /// The VM-exit instruction information of INVEPT, INVPCID and INVVPID.
     pub(crate) struct InsnInfo(u32) {
-        /// The index is shifted left by this.
+        /// The number of bits to shift the index left.
         1:0     scale;
         /// The number of bits of the effective address.
         9:7     address_size ?=> AddressSize;
@@ -118,8 +118,8 @@ impl InsnInfo {
 
     /// Forms the effective address: base + index * scale + displacement, in the address size.
     ///
-    /// Since the sum is cut down to the address size, neither the bits above it in a register nor
-    /// those in a displacement, which are undefined, can be seen.
+    /// The sum is cut to the address size, so the higher bits of registers, and the undefined
+    /// higher bits of a displacement, have no effect.
     #[inline]
     fn effective_address(self, size: AddressSize, displacement: u64, cpu: &impl GuestRegs) -> u64 {
         let mut sum = displacement;
@@ -132,13 +132,13 @@ impl InsnInfo {
         sum & size.mask()
     }
 
-    /// Returns the linear address of an operand of `len` bytes that is to be read.
+    /// Returns the linear address of an operand of `len` bytes that the instruction reads.
     ///
     /// # Errors
     ///
-    /// #UD for a register; else #SS(0) for an operand in SS and #GP(0) in any other segment, when
-    /// the operand is not all within the segment or not all canonical; #GP(0) for a segment that
-    /// may not be read.
+    /// #UD if the operand is a register.  #GP(0) if the segment may not be read.  #SS(0) in SS, or
+    /// #GP(0) in any other segment, if the segment is unusable, or a byte of the operand is outside
+    /// the segment or not canonical.
     #[inline]
     pub(crate) fn locate(
         self,
@@ -147,7 +147,7 @@ impl InsnInfo {
         len: u32,
         cpu: &impl GuestRegs,
     ) -> Result<Place, Exception> {
-        // The CPU raises #UD for a register itself, before it exits; it names no others.
+        // The CPU raises #UD for a register before the exit, and reports no undefined encoding.
         let (false, Ok(register), Ok(size)) =
             (self.register_form(), self.segment(), self.address_size())
         else {
@@ -159,15 +159,15 @@ impl InsnInfo {
         }
 
         let segment = cpu.segment(register);
-        // CAST: An address size of 64 bits exists in 64-bit mode alone.
+        // CAST: Outside 64-bit mode the address size is at most 32 bits, so the offset fits in u32.
         let offset = offset as u32;
         match mode {
-            // Here a segment has no kind, but a limit.
+            // Without protection a segment has a limit, but no type.
             Mode::Real | Mode::Virtual8086 if segment.contains(offset, len) => {}
             Mode::Real | Mode::Virtual8086 => return Err(register.fault()),
             _ => segment.check_read(register, offset, len)?,
         }
-        // CAST: A linear address has 32 bits here, whatever the base is.
+        // CAST: Outside 64-bit mode a linear address has 32 bits, so the base is cut to 32 bits.
         let address = (segment.base as u32).wrapping_add(offset);
         Ok(Place {
             address: Gva::new(u64::from(address)),
@@ -176,14 +176,15 @@ impl InsnInfo {
     }
 }
 
-/// Forms a linear address in 64-bit mode, where segments have no bounds, but addresses have.
+/// Forms a linear address in 64-bit mode, where segments have no limit and addresses have to be
+/// canonical.
 ///
-/// The sum has 64 bits even if the effective address had 32.  Every byte has to be canonical: the
-/// first one and the last one are, or some byte is not.
+/// The sum has 64 bits even if the effective address has 32.  If the first and the last byte are
+/// canonical, every byte is: an operand is too short to span the addresses that are not.
 ///
 /// # Errors
 ///
-/// The register's fault.
+/// #SS(0) in SS, or #GP(0) in any other segment, if a byte of the operand is not canonical.
 #[inline]
 fn locate_64(
     register: SegmentRegister,
@@ -230,7 +231,7 @@ mod tests {
     };
     use kernel::prelude::*;
 
-    /// A CPU of which every register holds a number of its own.
+    /// A CPU in which each register holds a different number.
     struct Cpu {
         mode: Mode,
         segment: Segment,
@@ -255,7 +256,7 @@ mod tests {
         }
     }
 
-    /// The value of register number `n`; its upper half shows where it is not cut off.
+    /// Returns the value of register `n`; the upper half is set, so that a missing cut shows.
     fn held(n: u32) -> u64 {
         0xffff_8000_0000_1000 + u64::from(n) * 0x1_0010
     }
@@ -281,7 +282,7 @@ mod tests {
         }
     }
 
-    /// An operand that is a displacement alone, in DS.
+    /// Returns the instruction information of an operand in DS that is a displacement only.
     fn plain(size: AddressSize) -> InsnInfo {
         InsnInfo::zeroed()
             .with_address_size(size)
@@ -290,7 +291,7 @@ mod tests {
             .with_no_index(true)
     }
 
-    /// The address of an operand of 16 bytes.
+    /// Returns the address of an operand of 16 bytes.
     fn address(info: InsnInfo, displacement: u64, cpu: &Cpu) -> Result<u64, Exception> {
         let place = info.locate(cpu.mode, displacement, 16, cpu)?;
         Ok(place.address.into_raw())
@@ -319,13 +320,13 @@ mod tests {
                 assert_eq!(address(info, 0u64.wrapping_sub(8), &cpu), wanted);
             }
         }
-        // 16 bits: base and index wrap within 64 KiB; then comes the segment's base.
+        // With 16 bits, base and index wrap within 64 KiB before the segment's base is added.
         let cpu = Cpu::new(Mode::Protected);
         let info = plain(AddressSize::Bits16)
             .with_no_base(false)
             .with_base(Gpr::new::<3>());
         assert_eq!(address(info, 0xf000, &cpu), Ok(0x10_0000 + 0x30));
-        // Undefined bits of a displacement are not looked at.
+        // Undefined bits of a displacement have no effect.
         assert_eq!(address(info, 0xdead_0000_f000, &cpu), Ok(0x10_0000 + 0x30));
     }
 
@@ -347,14 +348,14 @@ mod tests {
         cpu.segment.base = 0xffff_8000_0000_0000;
         let info = plain(AddressSize::Bits32).with_segment(Gs);
         assert_eq!(address(info, 0xffff_fff0, &cpu), Ok(0xffff_8000_ffff_fff0));
-        // Limits and kinds do not matter.
+        // Limits and types have no effect.
         cpu.segment.limit = 0;
         cpu.segment.rights = Rights::from(8).with_unusable(true);
         assert_eq!(address(info, 0x1230, &cpu), Ok(0xffff_8000_0000_1230));
     }
 
     #[test]
-    fn every_byte_has_to_be_canonical() {
+    fn every_byte_of_an_operand_has_to_be_canonical() {
         let mut cpu = Cpu::new(Mode::Bits64);
         for (register, fault) in [(Ds, Exception::GeneralProtection), (Ss, Exception::Stack)] {
             let info = plain(AddressSize::Bits64).with_segment(register);
@@ -372,7 +373,7 @@ mod tests {
                 assert_eq!(address(info, first, &cpu), wanted);
             }
         }
-        // With five levels of paging there are more addresses.
+        // With five levels of paging more addresses are canonical.
         let info = plain(AddressSize::Bits64);
         assert!(address(info, 1 << 52, &cpu).is_err());
         cpu.cr4 = cpu.cr4.with_la57(true);
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_count_in_compatibility_mode() {
+    fn segments_are_checked_in_compatibility_mode() {
         for mode in [Mode::Protected, Mode::Compatibility] {
             let mut cpu = Cpu::new(mode);
             let info = plain(AddressSize::Bits32);
@@ -428,7 +429,7 @@ mod tests {
         let cpu = Cpu::new(Mode::Bits64);
         let info = plain(AddressSize::Bits64).with_register_form(true);
         assert_eq!(address(info, 0, &cpu), Err(Exception::InvalidOpcode));
-        // Numbers that no CPU gives.
+        // No CPU reports these numbers.
         for raw in [3 << 7, 2 << 7 | 6 << 15] {
             let info = InsnInfo::from(raw);
             assert_eq!(address(info, 0, &cpu), Err(Exception::InvalidOpcode));
@@ -436,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_has_the_width_of_the_mode() {
+    fn the_register_operand_has_the_width_of_the_mode() {
         let info = InsnInfo::zeroed().with_register(Gpr::new::<12>());
         for mode in [Mode::Real, Mode::Protected, Mode::Compatibility] {
             let value = info.register_operand(mode, &Cpu::new(mode));

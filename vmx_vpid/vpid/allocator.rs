@@ -63,7 +63,8 @@ impl VpidAllocator {
 pub(crate) struct Handover {
     /// How many VPIDs are in use.
     pub(crate) count: u32,
-    /// How many VPIDs C freed while the pool was active; 0 unless `free_vpid()` was inlined.
+    /// How many VPIDs C freed while the pool was active; 0 unless C code bypasses
+    /// `Entry::vcpu_free()`.
     pub(crate) freed_by_c: u32,
 }
 
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn vpids_in_use_stay_in_use_across_handovers() -> Result {
+    fn vpids_in_use_stay_in_use_when_the_active_allocator_changes() -> Result {
         Alone::with(0b101, |alone| {
             assert_eq!(alone.take_raw(), 1);
             assert_eq!(alone.in_use()?, 0b111);

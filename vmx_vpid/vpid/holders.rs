@@ -94,7 +94,7 @@ pub(crate) fn compare(in_use: &Words, claims: &[Claim]) -> Result<KVVec<Line>> {
     Ok(lines)
 }
 
-/// Splits sorted claims into those below a VPID, those of it, and those above.
+/// Splits sorted claims into the claims below a VPID, the claims of it, and the claims above it.
 fn split(claims: &[Claim], vpid: Vpid) -> (&[Claim], &[Claim], &[Claim]) {
     let below = claims.partition_point(|claim| claim.vpid.into_raw() < vpid.into_raw());
     let (before, rest) = claims.split_at(below);

@@ -60,7 +60,7 @@ impl<'a, S: VpidSource> OwnedVpid<'a, S> {
     /// whether the VPID is in use.
     #[inline]
     pub(crate) fn from_foreign(source: &'a S, vpid: Vpid) -> Self {
-        // INVARIANT: C named `vpid`.
+        // INVARIANT: The caller passes the VPID that C named.
         Self { vpid, source }
     }
 

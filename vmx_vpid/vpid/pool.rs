@@ -129,10 +129,11 @@ impl Pool {
             match (word, self.queue.get_mut(tail..tail + BITS)) {
                 (0, Some(places)) if (1..usize::from(max) / BITS).contains(&index) => {
                     for (offset, place) in places.iter_mut().enumerate() {
-                        // CAST: The number of a bit in a word is below `max` here.
+                        // CAST: The number of a bit in a word is below `max` here, so it fits in
+                        // u16.
                         *place = (index * BITS + offset) as u16;
                     }
-                    // CAST: `BITS` is 64.
+                    // CAST: `BITS` is 64, and fits in u16.
                     self.tail = self.tail.wrapping_add(BITS as u16);
                 }
                 _ => members(index, !word)
@@ -149,8 +150,10 @@ impl Pool {
     ///
     /// KVM's bitmap is filled when the pool becomes active, and C should not use the bitmap after
     /// that.  A compiler may have inlined `allocate_vpid()` or `free_vpid()` into a caller, though,
-    /// where livepatch cannot replace it.  An inlined `allocate_vpid()` finds no free VPID then; an
-    /// inlined `free_vpid()` clears a bit, and this function frees the VPID in the pool as well.
+    /// where livepatch cannot replace it.  An inlined `allocate_vpid()` finds no free VPID.  An
+    /// inlined `free_vpid()` in `vmx_vcpu_free()` gets VPID 0, because `Entry::vcpu_free()` has
+    /// freed the VPID and set it to 0.  C clears a bit only where C bypasses `Entry::vcpu_free()`,
+    /// and this function then frees the VPID in the pool as well.
     pub(crate) fn reconcile(&mut self, bitmap: &Words) -> u32 {
         let before = self.in_use();
         for (index, &word) in bitmap.iter().enumerate() {
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_without_import_gives_out_nothing() -> Result {
+    fn a_pool_without_import_allocates_nothing() -> Result {
         let mut pool = KVBox::<Pool>::zeroed(GFP_KERNEL)?;
         assert!(consistent(&pool)?);
         assert_eq!(next(&mut pool), None);
@@ -294,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_free_comes_first() -> Result {
+    fn the_longest_free_vpid_comes_first() -> Result {
         let mut pool = pool(u16::MAX)?;
         while next(&mut pool).is_some() {}
         let ids = [65535, 1, 4096, 63, 64, 65472, 32768];

@@ -6,8 +6,8 @@
 //! bugs in the history of this layer come from using one for another.  These types do not convert
 //! into each other.
 
-/// The number of bits of a linear address that are translated; the higher bits repeat the highest
-/// of these.
+/// The number of bits of a linear address that paging translates; the higher bits repeat the
+/// highest translated bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum LinearWidth {
@@ -21,7 +21,7 @@ impl LinearWidth {
     /// Returns the number of bits.
     #[inline]
     pub(crate) const fn bits(self) -> u32 {
-        // CAST: The type is represented by that number.
+        // CAST: The discriminant is the number of bits, and fits in u32.
         self as u32
     }
 }
@@ -32,7 +32,7 @@ impl LinearWidth {
 pub(crate) struct Gva(u64);
 
 impl Gva {
-    /// Makes a guest-virtual address; every 64-bit value is one, canonical or not.
+    /// Makes a guest-virtual address of any 64-bit number, canonical or not.
     #[inline]
     pub(crate) const fn new(address: u64) -> Self {
         Self(address)
@@ -44,31 +44,31 @@ impl Gva {
         self.0
     }
 
-    /// Returns whether all bits above the translated ones repeat the highest of these.
+    /// Returns whether the bits above the width repeat the highest bit within the width.
     ///
-    /// The manual's chapter on basic execution environment, "Canonical Addressing".
+    /// Source: the manual's chapter on basic execution environment, "Canonical Addressing".
     #[inline]
     pub(crate) const fn is_canonical(self, width: LinearWidth) -> bool {
-        // An address that is canonical by 48 bits is canonical by 57 bits too.  Nearly every
-        // address is, so only others need a look at the width.
+        // An address that is canonical for 48 bits is canonical for 57 bits too.  Nearly every
+        // address is canonical for 48 bits, so the second test is rare.
         self.repeats_from(LinearWidth::Bits48) || self.repeats_from(width)
     }
 
-    /// Returns whether the bits above a width repeat the highest below it.
+    /// Returns whether the bits above the width repeat the highest bit within the width.
     #[inline]
     const fn repeats_from(self, width: LinearWidth) -> bool {
         let unused = u64::BITS - width.bits();
-        // CAST: Shifting a signed number right repeats its sign.
+        // CAST: u64 and i64 have the same bits; as i64, a shift to the right repeats the sign bit.
         ((self.0 << unused) as i64 >> unused) as u64 == self.0
     }
 
-    /// Returns the address as one that may be the operand of an invalidation, if it is canonical.
+    /// Returns the address as the operand of an invalidation; `None` if it is not canonical.
     ///
-    /// The width is that of the CPU, whatever paging the guest uses: so do INVLPG, INVPCID and
-    /// INVVPID take their addresses.
+    /// `width` is the width of the CPU, whatever paging the guest uses: INVLPG, INVPCID and INVVPID
+    /// check their addresses against that width.
     #[inline]
     pub(crate) const fn canonical(self, width: LinearWidth) -> Option<CanonicalGva> {
-        // INVARIANT: Checked.
+        // INVARIANT: The address becomes a `CanonicalGva` only if `is_canonical()` returns true.
         if self.is_canonical(width) {
             Some(CanonicalGva(self))
         } else {
@@ -81,7 +81,7 @@ impl Gva {
 ///
 /// # Invariants
 ///
-/// It was found canonical by [`Gva::canonical()`].
+/// [`Gva::canonical()`] found the address canonical.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct CanonicalGva(Gva);
@@ -154,7 +154,7 @@ impl MaxPhyAddr {
         self.0
     }
 
-    /// Returns a mask of the bits 51:MAXPHYADDR, which are reserved wherever an address is held.
+    /// Returns a mask of bits 51:MAXPHYADDR, which are reserved in every entry that has an address.
     #[inline]
     pub(crate) const fn reserved(self) -> u64 {
         (1 << 52) - (1 << self.0)
@@ -170,7 +170,7 @@ mod tests {
     };
 
     #[test]
-    fn addresses_at_the_canonical_edges() {
+    fn addresses_are_canonical_up_to_the_edge_of_each_half() {
         // The last address of the lower half and the first of the upper, for both widths.
         for (width, low) in [(Bits48, 0x7fff_ffff_ffff), (Bits57, 0xff_ffff_ffff_ffff)] {
             for (address, canonical) in [
@@ -186,13 +186,13 @@ mod tests {
                 assert_eq!(Gva::new(address).canonical(width).is_some(), canonical);
             }
         }
-        // Canonical by 57 bits alone.
+        // This address is canonical for 57 bits only.
         assert!(Gva::new(1 << 48).is_canonical(Bits57));
         assert!(!Gva::new(1 << 48).is_canonical(Bits48));
     }
 
     #[test]
-    fn reserved_bits_of_physical_addresses() {
+    fn bits_above_maxphyaddr_are_reserved() {
         assert_eq!(MaxPhyAddr::new(52).reserved(), 0);
         assert_eq!(MaxPhyAddr::new(36).reserved(), 0x000f_fff0_0000_0000);
         assert_eq!(MaxPhyAddr::new(0).bits(), 32);

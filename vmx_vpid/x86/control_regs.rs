@@ -100,7 +100,7 @@ bitfield! {
 }
 
 impl Rflags {
-    /// Clears the six arithmetic flags, as every VMX instruction does that succeeds.
+    /// Clears the six arithmetic flags, as a VMX instruction that succeeds does.
     #[inline]
     pub(crate) fn without_arithmetic(self) -> Self {
         self.with_carry(false)

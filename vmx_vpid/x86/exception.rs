@@ -2,8 +2,7 @@
 
 //! This module defines the exceptions that an emulated instruction can raise in the guest.
 //!
-//! There are no others: whatever a guest's operand is, the outcome is success, VM-fail or one of
-//! these.
+//! Whatever its operand is, an emulated instruction raises no other exception.
 //! Source: the manual's chapter on interrupt and exception handling.
 
 use crate::x86::addr::Gva;
@@ -17,7 +16,7 @@ bitfield! {
         0:0     present => bool;
         /// `W/R`: the access was a write.
         1:1     write => bool;
-        /// `U/S`: the access was one of user mode.
+        /// `U/S`: the access was in user mode.
         2:2     user => bool;
         /// `RSVD`: a reserved bit was set in an entry.
         3:3     reserved => bool;
@@ -28,7 +27,7 @@ bitfield! {
     }
 }
 
-/// An exception to be raised in the guest, instead of the instruction's effect.
+/// An exception that an instruction raises in the guest, instead of having its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exception {
     /// #UD, invalid opcode.
@@ -39,7 +38,7 @@ pub(crate) enum Exception {
     Stack,
     /// #PF, page fault.
     Page {
-        /// The linear address that could not be translated: what the guest finds in CR2.
+        /// The linear address without a translation, which the guest finds in CR2.
         address: Gva,
         /// The error code.
         code: PageFaultCode,

@@ -2,9 +2,9 @@
 
 //! This module defines PCIDs, and checks the operands of a guest's INVPCID.
 //!
-//! A PCID tags translations within one VPID. INVPCID drops them by that tag.  The host's own
-//! INVPCID ([`crate::asid::invpcid`]) is not used here: the handler works on the tables that KVM
-//! keeps for the guest.
+//! A PCID tags translations within one VPID, and INVPCID drops translations by PCID.  The handler
+//! of INVPCID does not issue the host's own INVPCID ([`crate::asid::invpcid`]): it works on the
+//! tables that KVM keeps for the guest.
 //! Source: the manual's instruction reference, INVPCID, and its chapter on paging, "Process-Context
 //! Identifiers".
 
@@ -36,7 +36,7 @@ impl Pcid {
     /// Makes a PCID of the lower 12 bits of a number.
     #[inline]
     pub(crate) const fn from_low_bits(number: u16) -> Self {
-        // INVARIANT: The others are cleared.
+        // INVARIANT: The mask clears bits 15:12.
         Self(number & 0xfff)
     }
 
@@ -53,8 +53,8 @@ impl Pcid {
     #[inline]
     pub(crate) fn of(cr3: Cr3, cr4: Cr4) -> Self {
         if cr4.pcide() {
-            // CAST: The field has 12 bits.
-            // INVARIANT: As above.
+            // CAST: The field has 12 bits, so it fits in u16.
+            // INVARIANT: The field has 12 bits, so bits 15:12 are 0.
             Self(cr3.pcid().get() as u16)
         } else {
             Self::ZERO
@@ -76,7 +76,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Returns the type that a register names; `None` for those that do not exist: #GP(0).
+    /// Returns the type that a register names; `None`, for #GP(0), if there is no such type.
     #[inline]
     pub(crate) fn from_register(value: u64) -> Option<Self> {
         Some(match value {
@@ -106,27 +106,26 @@ impl Descriptor {
         Self { pcid, address }
     }
 
-    /// Returns the PCID, if the reserved bits 63:12 are clear; for any type: #GP(0) otherwise.
+    /// Returns the PCID; `None`, for #GP(0) in any type, if a reserved bit of 63:12 is set.
     #[inline]
     fn pcid(self) -> Option<Pcid> {
-        // CAST: The upper bits are 0.
-        // INVARIANT: As above.
+        // CAST: `then_some()` keeps the PCID only if bits 63:12 are 0, so it fits in u16.
+        // INVARIANT: `then_some()` keeps the PCID only if bits 63:12 are 0, so bits 15:12 are 0.
         (self.pcid >> 12 == 0).then_some(Pcid(self.pcid as u16))
     }
 
-    /// Returns the address, if it is canonical; for type 0: #GP(0) otherwise.
+    /// Returns the address, which type 0 uses; `None`, for #GP(0), if it is not canonical.
     ///
-    /// Linear-address masking (LAM) does not apply: an address that is invalidated is not accessed.
+    /// Linear-address masking (LAM) does not apply, because INVPCID does not access the address.
     #[inline]
     fn address(self, width: LinearWidth) -> Option<CanonicalGva> {
         self.address.canonical(width)
     }
 }
 
-/// Returns whether a type that names a PCID may name this one.
+/// Returns whether a type that names a PCID may name `pcid`.
 ///
-/// With CR4.PCIDE clear there is PCID 0 alone: #GP(0) otherwise.  Types 2 and 3 name none, and
-/// ignore the field.
+/// With CR4.PCIDE clear, any PCID but 0 is #GP(0).  Types 2 and 3 name no PCID.
 #[inline]
 fn pcid_exists(pcid: Pcid, cr4: Cr4) -> bool {
     cr4.pcide() || pcid == Pcid::ZERO
@@ -145,9 +144,9 @@ pub(crate) enum Request {
     All,
 }
 
-/// Checks a type and an operand; `None` stands for #GP(0).
+/// Checks a type and an operand; returns `None` for #GP(0).
 ///
-/// All checks end in the same fault, so their order among each other cannot be seen.
+/// Each failed check is #GP(0), so a guest cannot see the order of the checks.
 #[inline]
 pub(crate) fn check(
     kind: u64,
@@ -175,7 +174,7 @@ mod tests {
 
     const LOW: u64 = 0x1000;
 
-    /// The outcome for a type and a descriptor, with CR4.PCIDE as given.
+    /// Returns the outcome for a type and a descriptor, with CR4.PCIDE as given.
     fn outcome(kind: u64, pcid: u64, address: u64, pcide: bool) -> Option<Request> {
         let cr4 = Cr4::zeroed().with_pcide(pcide);
         let descriptor = Descriptor::new([pcid, address]);
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_is_decoded() {
+    fn every_invpcid_type_is_decoded() {
         let address = Gva::new(LOW).canonical(LinearWidth::Bits48);
         let wanted = [
             address.map(|address| Request::Address(Pcid(7), address)),
@@ -218,9 +217,9 @@ mod tests {
     }
 
     #[test]
-    fn only_type_0_has_an_address() {
+    fn only_type_0_checks_the_address() {
         for kind in 0..4 {
-            // Not canonical; the second one would be if LAM masked bits 62:57.
+            // Neither is canonical; the second one would be canonical if LAM masked bits 62:57.
             for address in [1 << 47, 0x7e00_0000_0000_1000] {
                 assert_eq!(outcome(kind, 0, address, true).is_some(), kind != 0);
             }

@@ -61,24 +61,24 @@ pub(crate) type Gpr = Bounded<u32, 4>;
 
 /// A guest's CPU, as far as addresses depend on it.
 pub(crate) trait GuestRegs {
-    /// The mode.
+    /// Returns the mode.
     fn mode(&self) -> Mode;
-    /// A general-purpose register, all 64 bits.
+    /// Returns all 64 bits of a general-purpose register.
     fn gpr(&self, register: Gpr) -> u64;
-    /// A segment.
+    /// Returns a segment.
     fn segment(&self, register: SegmentRegister) -> Segment;
-    /// The base of a segment alone, which is all that 64-bit mode wants.
+    /// Returns the base of a segment, the only part that 64-bit mode uses.
     fn segment_base(&self, register: SegmentRegister) -> u64;
-    /// CR3.
+    /// Returns CR3.
     fn cr3(&self) -> Cr3;
-    /// CR4.
+    /// Returns CR4.
     fn cr4(&self) -> Cr4;
 }
 
-/// Removes the metadata (LAM) from an address of 64-bit mode that is about to be accessed.
+/// Removes the metadata (LAM) from an address that 64-bit code is about to access.
 ///
 /// Bits 62:N repeat bit N-1, where N is the width to which CR3 masks user addresses, or CR4
-/// supervisor addresses.  Bit 63, which distinguishes the two, stays.
+/// supervisor addresses.  Bit 63, which distinguishes supervisor from user addresses, stays.
 #[inline]
 pub(crate) fn untag(address: u64, cr3: Cr3, cr4: Cr4) -> u64 {
     const SIGN: u64 = 1 << 63;
@@ -91,7 +91,7 @@ pub(crate) fn untag(address: u64, cr3: Cr3, cr4: Cr4) -> u64 {
     };
     let Some(width) = width else { return address };
     let unused = u64::BITS - width.bits();
-    // CAST: Shifting a signed number right repeats its sign.
+    // CAST: u64 and i64 have the same bits; as i64, a shift to the right repeats the sign bit.
     let repeated = ((address << unused) as i64 >> unused) as u64;
     repeated & !SIGN | address & SIGN
 }
@@ -114,7 +114,7 @@ mod tests {
             Mode::new(protected, long, false, false),
             Mode::Compatibility
         );
-        // CS.L means nothing outside long mode.
+        // CS.L has no effect outside long mode.
         assert_eq!(Mode::new(protected, legacy, false, true), Mode::Protected);
     }
 
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(untag(user, cr3, cr4), user);
         assert_eq!(untag(supervisor, cr3, cr4), supervisor);
         assert_eq!(untag(user, cr3.with_lam_u48(true), cr4), 0x1230);
-        // Bit 57 and up for one, 48 and up for the other; the wider mask does not win.
+        // LAM_U48 masks bit 50, LAM_U57 does not; if both are set, LAM_U57 applies.
         let low = 0x1230 | 1 << 50;
         assert_eq!(untag(low, cr3.with_lam_u48(true), cr4), 0x1230);
         let both = cr3.with_lam_u48(true).with_lam_u57(true);
@@ -136,7 +136,7 @@ mod tests {
         let masked = cr4.with_lam_supervisor(true);
         assert_eq!(untag(supervisor, cr3, masked), 0xffff_8000_0000_1230);
         assert_eq!(untag(user, cr3, masked), user);
-        // Bit 63 stays, so that a tag never makes a user address one of the supervisor.
+        // Bit 63 stays, so that a tag never makes a user address a supervisor address.
         let lowest = 1 << 47;
         assert_eq!(
             untag(lowest, cr3.with_lam_u48(true), cr4),

@@ -36,7 +36,7 @@ impl SegmentRegister {
     /// Returns the number, 0 to 5.
     #[inline]
     pub(crate) const fn index(self) -> u32 {
-        // CAST: The type is represented by that number.
+        // CAST: `repr(u32)` makes the discriminant a u32.
         self as u32
     }
 
@@ -91,7 +91,7 @@ bitfield! {
         6:5     dpl;
         /// Code: 64-bit mode, if long mode is active.
         13:13   long => bool;
-        /// Offsets have 32 bits; for an expand-down segment, its upper bound is that of 32 bits.
+        /// Offsets have 32 bits; the upper bound of an expand-down segment is 0xffff_ffff.
         14:14   big => bool;
         /// Not usable: loaded with a null selector.
         16:16   unusable => bool;
@@ -112,7 +112,7 @@ impl Rights {
     }
 }
 
-/// A segment, with what its register hides.
+/// A segment, as the hidden part of a segment register holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     /// Linear address of offset 0.
@@ -126,8 +126,8 @@ pub(crate) struct Segment {
 impl Segment {
     /// Returns whether all bytes of an access lie within the bounds.
     ///
-    /// A flat segment has none: a CPU may ignore the limit where base and limit make it the whole
-    /// address space, as all with VMX do; an access then wraps round at 4 GiB.
+    /// A flat segment, whose base and limit make it the whole address space, has no bounds: a CPU
+    /// may ignore its limit, and every CPU with VMX does.  An access then wraps to 0 at 4 GiB.
     #[inline]
     pub(crate) fn contains(&self, offset: u32, len: u32) -> bool {
         let first = u64::from(offset);
@@ -143,12 +143,12 @@ impl Segment {
 
     /// Checks a read of `len` bytes at an offset in protected or compatibility mode.
     ///
-    /// A segment that is not usable has no kind that could be looked at, so that comes first.
+    /// The check for an unusable segment comes first, because such a segment has no type.
     ///
     /// # Errors
     ///
-    /// #GP(0) for code that may only be executed; else the fault of the register, #SS(0) for SS and
-    /// #GP(0) for all others.
+    /// #GP(0) for execute-only code; #SS(0) in SS and #GP(0) in any other segment if the segment is
+    /// unusable or a byte is out of bounds.
     #[inline]
     pub(crate) fn check_read(
         &self,
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn expand_down_is_all_above_the_limit() {
+    fn an_expand_down_segment_is_all_above_its_limit() {
         let mut segment = segment(DOWN, 0x1fff);
         for (offset, inside) in [
             (0, false),
@@ -243,7 +243,7 @@ mod tests {
     fn ss_raises_a_stack_fault_and_others_gp() {
         let short = segment(DATA, 0xf);
         let unusable = Segment {
-            // Whatever kind an unusable segment seems to have.
+            // The type of an unusable segment has no effect.
             rights: Rights::from(CODE[1]).with_unusable(true),
             ..short
         };
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn code_is_read_if_it_is_readable() {
+    fn code_can_be_read_if_it_is_readable() {
         let [readable, not] = CODE.map(|kind| segment(kind, 0xffff));
         assert_eq!(readable.check_read(Cs, 0, 16), Ok(()));
         let fault = Err(Exception::GeneralProtection);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn segment_registers_have_their_numbers() {
+    fn segment_registers_have_the_numbers_of_the_manual() {
         for (index, register) in (0..).zip([Es, Cs, Ss, Ds, Fs, Gs]) {
             assert_eq!(register.index(), index);
             let number = Bounded::<u32, 3>::from(register);
