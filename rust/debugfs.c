@@ -2,9 +2,9 @@
 /*
  * The files under vmx_vpid/ in debugfs.
  *
- * The kernel crate's files have no owner: the module could be unloaded while
- * one is open, and closing it would then run freed code.  DEFINE_SHOW_ATTRIBUTE()
- * names the module, so that an open file keeps it loaded.
+ * A file of the kernel crate has no owner: if the module is unloaded while the file is
+ * open, closing the file runs freed code.  DEFINE_SHOW_ATTRIBUTE() names the module as
+ * the owner, so that an open file keeps the module loaded.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -47,7 +47,7 @@ static int vmcs_show(struct seq_file *file, void *data)
 }
 DEFINE_SHOW_ATTRIBUTE(vmcs);
 
-/* The file "vpids" shows one list from its opening on, however it is read. */
+/* The file "vpids" shows the list that was made when the file was opened. */
 static void *vpids_start(struct seq_file *file, loff_t *pos)
 {
 	return vmx_vpid_list_has(file->private, *pos) ? pos : NULL;
@@ -109,7 +109,7 @@ static const struct file_operations vpids_fops = {
 	.release = vpids_release,
 };
 
-/* The files "ept" and "ept_summary": a line is made when it is about to be shown. */
+/* The files "ept" and "ept_summary": Rust makes a line right before it is shown. */
 static void *ept_start(struct seq_file *file, loff_t *pos)
 {
 	int ret = vmx_vpid_ept_line(file->private, *pos);
@@ -140,7 +140,7 @@ static const struct seq_operations ept_sops = {
 	.show = ept_show,
 };
 
-/* Of which process the VMs are shown; 0: of all. */
+/* The process whose VMs are shown; 0 for the VMs of all processes. */
 static int ept_pid;
 
 static int open_ept(struct file *file, bool summary)

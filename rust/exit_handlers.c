@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
-/*
- * KVM's table of exit handlers, as far as kvm/exit_handlers.rs has to know it.
- */
+/* KVM's table of exit handlers, for kvm/exit_handlers.rs. */
 #include <linux/kvm_host.h>
 #include <linux/rcupdate.h>
 #include "vmx_vpid.h"
 
 /**
- * vmx_vpid_exit_handler - find the place of an exit's handler
- * @exit_reason: the exit, one of those that the table has
+ * vmx_vpid_exit_handler - return the slot of an exit in the table
+ * @exit_reason: an exit that the table has
  *
- * To be called while kvm_intel's symbols are resolved.
+ * Call this while kvm_intel's symbols are resolved.
  *
- * Return: where the handler's address is.
+ * Return: the address of the slot, which holds the address of the handler.
  */
 void **vmx_vpid_exit_handler(u32 exit_reason)
 {
@@ -20,17 +18,17 @@ void **vmx_vpid_exit_handler(u32 exit_reason)
 }
 
 /**
- * vmx_vpid_wait_for_exits - wait until no task has a handler yet to call
+ * vmx_vpid_wait_for_exits - wait until no task is about to call a handler
  *
- * KVM reads the handler of an exit from the table and calls it, and does not sleep
- * in between.  It may be preempted there.  A grace period of RCU tasks ends when
- * each task has slept, or been in user space, or given up its CPU by itself: so
- * none is left that read the table before and has not made its call.  One that made
- * the call, and sleeps in the handler, is not waited for: livepatch sees it on its
- * stack.
+ * KVM reads the handler of an exit from the table and calls the handler, and does not
+ * sleep in between, but may be preempted.  A grace period of RCU tasks ends when each
+ * task has slept, has been in user space, or has given up its CPU voluntarily.  Then no
+ * task is left that read the table before and has not called the handler yet.  A task
+ * that sleeps in the handler does not delay the grace period: livepatch finds the
+ * handler on that task's stack.
  *
- * No lock of KVM's is needed, and a vCPU that waits for its memory does not hold
- * this up, as it would a wait for kvm->srcu.
+ * This function needs no lock of KVM, and a vCPU that waits for its memory does not
+ * delay it, as that vCPU would delay a wait for kvm->srcu.
  */
 void vmx_vpid_wait_for_exits(void)
 {

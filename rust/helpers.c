@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What Rust cannot call by itself: macros and inline functions of the kernel
- * and of KVM, each wrapped in one function and nothing added.
+ * Macros and inline functions of the kernel and of KVM, which Rust cannot call: each is
+ * wrapped in one function that adds nothing.
  */
 #include <linux/cpumask.h>
 #include <linux/ktime.h>
@@ -18,7 +18,7 @@ DEFINE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
 
 /**
  * vmx_vpid_counter_sum - add up one counter over all CPUs
- * @counter: place in the per-CPU array
+ * @counter: index in the per-CPU array
  *
  * Return: the sum; increments at the same time may or may not be included.
  */
@@ -39,8 +39,8 @@ u64 vmx_vpid_counter_sum(unsigned int counter)
 DEFINE_PER_CPU(struct vmx_vpid_flushed_on_cpu, vmx_vpid_flushed_on_cpu);
 
 /**
- * vmx_vpid_set_flushed_on_cpu - tell a CPU where it is recorded which VPIDs were flushed there
- * @cpu: number of a CPU; nothing is done for one that the machine cannot have
+ * vmx_vpid_set_flushed_on_cpu - set a CPU's part of the record of flushed VPIDs
+ * @cpu: number of a CPU; nothing is done for a CPU that the machine cannot have
  * @words: a word for each VPID
  * @bit: the CPU's bit in these words
  */
@@ -69,9 +69,9 @@ static void set_key(struct static_key_false *key, bool on)
 }
 
 /**
- * vmx_vpid_set_not_plain - tell every flush whether its policy is not the usual one
- * @all: it is not for a flush of all
- * @others: it is not for the other kinds
+ * vmx_vpid_set_not_plain - set the static branches that send flushes to the slow path
+ * @all: the policy of a flush of all is not the default
+ * @others: the policy of the other kinds is not the default
  */
 void vmx_vpid_set_not_plain(bool all, bool others)
 {
@@ -80,12 +80,12 @@ void vmx_vpid_set_not_plain(bool all, bool others)
 }
 
 /**
- * vmx_vpid_read_cpu - ask the CPU what it can invalidate
+ * vmx_vpid_read_cpu - read the invalidations and address widths that the CPU supports
  *
- * IA32_VMX_EPT_VPID_CAP exists only where the secondary controls allow EPT or
- * VPID; it counts as 0 elsewhere.
+ * IA32_VMX_EPT_VPID_CAP exists only if the secondary controls allow EPT or VPID;
+ * otherwise it counts as 0.
  *
- * Return: 0, or -ENODEV when there is no VMX (or the firmware has it off).
+ * Return: 0, or -ENODEV if there is no VMX (or the firmware has turned it off).
  */
 int vmx_vpid_read_cpu(void)
 {
@@ -95,7 +95,10 @@ int vmx_vpid_read_cpu(void)
 	    rdmsrq_safe(MSR_IA32_VMX_PROCBASED_CTLS, &primary))
 		return -ENODEV;
 
-	/* boot_cpu_data leaves out the bits that hold the key of MKTME; EPT has them too. */
+	/*
+	 * boot_cpu_data leaves out the bits that MKTME uses for a key; EPT has these
+	 * bits too.
+	 */
 	vmx_vpid_cpu.maxphyaddr = boot_cpu_data.extended_cpuid_level >= 0x80000008 ?
 				  cpuid_eax(0x80000008) & 0xff : boot_cpu_data.x86_phys_bits;
 	vmx_vpid_cpu.la57 = boot_cpu_data.cpuid_level >= 7 &&
@@ -118,10 +121,10 @@ int vmx_vpid_read_cpu(void)
  * vmx_vpid_root_role - return the role of the shadow page of a root
  * @root: host-physical address of the root
  *
- * The dummy root has no shadow page; it is used with four levels and without
- * accessed and dirty flags.
+ * The dummy root has no shadow page; KVM uses it with four levels and without accessed
+ * and dirty flags.
  *
- * Return: the role; one of no levels when KVM keeps no shadow page for the root.
+ * Return: the role; a role with level 0 if KVM keeps no shadow page for the root.
  */
 union kvm_mmu_page_role vmx_vpid_root_role(hpa_t root)
 {
@@ -132,7 +135,7 @@ union kvm_mmu_page_role vmx_vpid_root_role(hpa_t root)
 
 	sp = root_to_sp(root);
 	if (unlikely(!sp)) {
-		/* KVM warns too: each root that it loads has one. */
+		/* KVM warns too: each root that KVM loads has a page. */
 		pr_warn_once("vmx_vpid: KVM keeps no page for root %#llx: all contexts are flushed\n",
 			     root);
 		return (union kvm_mmu_page_role){ };
@@ -144,7 +147,7 @@ union kvm_mmu_page_role vmx_vpid_root_role(hpa_t root)
 /**
  * vmx_vpid_lock_vpids - take KVM's lock of VPIDs, until vmx_vpid_unlock_vpids()
  *
- * To be called while kvm_intel's symbols are resolved.
+ * Call this while kvm_intel's symbols are resolved.
  */
 void vmx_vpid_lock_vpids(void)
 {
@@ -157,7 +160,7 @@ void vmx_vpid_unlock_vpids(void)
 }
 
 /**
- * vmx_vpid_now - tell the time, in nanoseconds of the monotonic clock
+ * vmx_vpid_now - return the time, in nanoseconds of the monotonic clock
  */
 u64 vmx_vpid_now(void)
 {
@@ -178,9 +181,9 @@ void vmx_vpid_unpin(void)
 }
 
 /**
- * vmx_vpid_evmcs_in_use - tell whether KVM runs on Hyper-V's enlightened VMCS
+ * vmx_vpid_evmcs_in_use - return whether KVM runs on Hyper-V's enlightened VMCS
  *
- * To be called while kvm_intel's symbols are resolved.
+ * Call this while kvm_intel's symbols are resolved.
  */
 bool vmx_vpid_evmcs_in_use(void)
 {

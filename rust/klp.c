@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Livepatch: the functions that are replaced, and the symbols that kvm.ko and
+ * Livepatch: the functions that livepatch replaces, and the symbols that kvm.ko and
  * kvm_intel.ko do not export.
  *
- * The kernel crate has no livepatch support, and livepatch wants static tables:
- * hence C.  Nothing is decided here; the callbacks lead to kvm/attach.rs.
+ * The kernel crate has no livepatch support, and livepatch needs static tables, so this
+ * file is in C.  This file decides nothing; the callbacks lead to kvm/attach.rs.
  */
 #include <linux/livepatch.h>
 #include <linux/module.h>
@@ -13,16 +13,16 @@
 #include "vmx_vpid.h"
 
 /*
- * An import is a pointer that livepatch fills in with the address of a symbol,
- * by a livepatch relocation (Documentation/livepatch/module-elf-format.rst).
- * The relocation is written in the form that "objtool klp post-link" turns into
- * the final one: the pointer refers to a tombstone, which it later drops, and
- * an entry in __klp_relocs.OBJECT names the pointer, by a local label since
- * it has to be relative to the section, the symbol, and R_X86_64_64 (1).  The
- * symbols are weak until then, for modpost to let them pass.
+ * An import is a pointer that livepatch fills in with the address of a symbol, by a
+ * livepatch relocation (Documentation/livepatch/module-elf-format.rst).  The source has
+ * the relocation in the form that "objtool klp post-link" turns into the final one.
+ * The pointer refers to a tombstone, which objtool drops.  An entry in
+ * __klp_relocs.OBJECT names the pointer, the symbol, and R_X86_64_64 (1); the entry
+ * names the pointer by a local label, since the entry has to be relative to the
+ * section.  Until then the symbols are weak, so that modpost accepts them.
  *
- * Those of kvm_intel and of kvm.ko, on which it depends, belong to the object
- * kvm_intel: they are resolved when it loads.
+ * Symbols of kvm_intel, and of kvm.ko, on which kvm_intel depends, belong to the object
+ * kvm_intel: livepatch resolves them when kvm_intel is loaded.
  */
 asm(".macro vmx_vpid_import object, module, name\n"
 	".pushsection .data.vmx_vpid_imports, \"aw\"\n"
@@ -44,9 +44,9 @@ asm(".macro vmx_vpid_import object, module, name\n"
 	".endm\n");
 
 /*
- * A function that is called is reached by a jump with such a relocation, 4
- * (R_X86_64_PLT32), on its operand, the last 4 bytes.  So the call is a direct
- * one, neither a retpoline nor stopped by IBT.
+ * The stub of a function to call is a jump with such a relocation, 4 (R_X86_64_PLT32),
+ * on the jump's operand, the last 4 bytes.  So the call is direct: it needs no
+ * retpoline, and IBT does not stop it.
  */
 asm(".macro vmx_vpid_call module, name\n"
 	".pushsection .text.vmx_vpid_calls, \"ax\"\n"
@@ -69,9 +69,9 @@ asm(".macro vmx_vpid_call module, name\n"
 	".endm\n");
 
 /*
- * The body of a function that is itself replaced begins behind its call of
- * __fentry__, which leads to the replacement.  An ENDBR64 comes before that call
- * where the kernel has IBT.  has_body() looks at these bytes before they are used.
+ * The body of a function that livepatch replaces begins behind the function's call of
+ * __fentry__, which leads to the replacement.  If the kernel has IBT, an ENDBR64 comes
+ * before that call.  has_body() checks these bytes before the body is used.
  */
 #define ENDBR_SIZE	(IS_ENABLED(CONFIG_X86_KERNEL_IBT) ? 4 : 0)
 #define FENTRY_SIZE	5
@@ -108,17 +108,18 @@ asm(".macro vmx_vpid_body module, name\n"
 #include "vmx_vpid_imports.h"
 
 /*
- * A symbol of the kernel's own is resolved while this module is loaded, whether
- * kvm_intel is there or not: by it a module is known that was not post-linked.
+ * The kernel resolves a symbol of its own while this module is loaded, whether
+ * kvm_intel is loaded or not.  If this import is empty then, the module was not
+ * post-linked.
  */
 asm("vmx_vpid_import vmlinux, vmlinux, linux_banner");
 
-/* What each CPU knows of its slots. */
+/* Each CPU's ASID slots. */
 asm("vmx_vpid_import vmlinux, vmlinux, cpu_tlbstate");
 asm("vmx_vpid_import vmlinux, vmlinux, cpu_tlbstate_shared");
 
 /**
- * vmx_vpid_post_linked - tell whether "objtool klp post-link" was run on the module
+ * vmx_vpid_post_linked - return whether "objtool klp post-link" was run on the module
  */
 bool vmx_vpid_post_linked(void)
 {
@@ -126,8 +127,8 @@ bool vmx_vpid_post_linked(void)
 }
 
 /**
- * vmx_vpid_object_live - tell whether kvm_intel is past its own initialisation, and does not go
- * @obj: what a callback was called with
+ * vmx_vpid_object_live - return whether kvm_intel is past its initialisation and stays
+ * @obj: the object that livepatch passed to the callback
  */
 bool vmx_vpid_object_live(const struct klp_object *obj)
 {
@@ -135,8 +136,8 @@ bool vmx_vpid_object_live(const struct klp_object *obj)
 }
 
 /*
- * Whether the function at an address begins with [ENDBR64 and] a call of
- * __fentry__, as it is or patched to a NOP.
+ * Return whether the function at an address begins with a call of __fentry__, after an
+ * ENDBR64 if the kernel has IBT.  The call may be patched to a NOP.
  */
 static bool has_body(const u8 *address)
 {
@@ -172,7 +173,7 @@ static void post_unpatch(struct klp_object *obj)
 	vmx_vpid_post_unpatch();
 }
 
-/* The new functions come from the registered backend's table. */
+/* vmx_vpid_klp_enable() sets the new functions, from the registered backend's table. */
 static struct klp_func funcs[] = {
 	{ .old_name = "allocate_vpid" },
 	{ .old_name = "free_vpid" },
@@ -207,9 +208,9 @@ static struct klp_object objs[] = {
 
 /*
  * A cumulative livepatch replaces all others without calling their callbacks: the
- * static calls would go on leading here, and the module could be unloaded under
- * them.  Livepatch refuses to replace a patch whose states the new one does not
- * know, and no other knows this one ("vmx_vpid" in ASCII).
+ * static calls would still lead to this module, and the module could be unloaded under
+ * them.  Livepatch refuses to replace a patch that has a state which the new patch does
+ * not know, and no other patch knows this state ("vmx_vpid" in ASCII).
  */
 static struct klp_state states[] = {
 	{ .id = 0x646970765f786d76, .version = 1 },
@@ -223,10 +224,10 @@ static struct klp_patch patch = {
 };
 
 /**
- * vmx_vpid_klp_enable - put a table of operations in the place of kvm_intel's
+ * vmx_vpid_klp_enable - replace kvm_intel's functions by a table of operations
  * @ops: the table; no entry may be NULL
  *
- * To be called once, as the last step of module initialisation that can fail.
+ * Call this once, as the last step of module initialisation that can fail.
  *
  * Return: 0, or the errno of klp_enable_patch().
  */
@@ -251,9 +252,9 @@ int vmx_vpid_klp_enable(const struct vmx_vpid_ops *ops)
 }
 
 /*
- * kvm_intel's own initialisation, which runs after post_patch when it loads
- * late, points KVM's static calls at its own functions again.  Only its going
- * live tells that this is over.
+ * If kvm_intel is loaded while the backend is attached, its initialisation runs after
+ * post_patch and points KVM's static calls at its own functions again.  Only the
+ * notification that kvm_intel is live tells that this is over.
  */
 static int notify(struct notifier_block *nb, unsigned long state, void *data)
 {

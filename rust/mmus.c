@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What KVM translates each vCPU's addresses by, and which roots it keeps: read off
- * KVM's own structures while vCPUs run.
+ * Read from KVM's structures which MMU translates each vCPU's addresses, and which
+ * roots KVM keeps, while vCPUs run.
  */
 #include <linux/kvm_host.h>
 #include <linux/uaccess.h>
@@ -14,7 +14,7 @@ static struct vmx_vpid_root read_root(const struct kvm_mmu_root_info *info)
 {
 	struct vmx_vpid_root root;
 
-	/* Once more if its owner wrote it between the two. */
+	/* Retry if the vCPU's task wrote the root between the two reads. */
 	do {
 		root.hpa = READ_ONCE(info->hpa);
 		root.pgd = READ_ONCE(info->pgd);
@@ -26,8 +26,9 @@ static struct vmx_vpid_root read_root(const struct kvm_mmu_root_info *info)
 }
 
 /*
- * Whether L1 gave the L2 that runs an EPT.  The vCPU may leave VMX operation and free
- * its vmcs12 at any time; who asks looks afterwards whether it still runs L2.
+ * Return whether L1 gave the L2 that runs an EPT.  The vCPU may leave VMX operation and
+ * free its vmcs12 at any time; the caller checks afterwards that the vCPU still runs
+ * L2.
  */
 static bool l1_gave_ept(const struct vcpu_vmx *vmx)
 {
@@ -82,23 +83,27 @@ static void look_at(struct kvm_vcpu *vcpu, struct vmx_vpid_mmu *line)
 		line->prev[i] = read_root(&mmu->prev_roots[i]);
 	other = line->guest_mmu ? &arch->root_mmu : &arch->guest_mmu;
 	line->other = read_root(&other->root);
-	/* What was read of vmcs12 means something only if L2 ran before and after. */
+	/*
+	 * The values of vmcs12 are valid only if the vCPU ran L2 before and after the
+	 * read.
+	 */
 	line->l2 &= !!(READ_ONCE(arch->hflags) & HF_GUEST_MASK);
 	line->ept12 &= line->l2;
 }
 
 /**
- * vmx_vpid_mmus - list what KVM translates each vCPU's addresses by
- * @list: where to
- * @room: how many vCPUs there is room for
+ * vmx_vpid_mmus - list the MMU and the roots of each vCPU
+ * @list: the array to fill
+ * @room: number of vCPUs that the array has room for
  *
- * To be called while the symbols of kvm.ko are resolved, in a task that may sleep.
+ * Call this while the symbols of kvm.ko are resolved, in a task that may sleep.
  *
- * While kvm_lock is held every vCPU that is found stays, see vmx_vpid_claims().  Its
- * fields are written by its own task at any time, and no lock of it is taken: a line
- * that was read while L2 was entered or left may have one half of each.
+ * Each vCPU that the loop visits stays while kvm_lock is held, see vmx_vpid_claims().
+ * The vCPU's own task may write the vCPU's fields at any time, and this function takes
+ * no lock of the vCPU: if the vCPU enters or leaves L2 during the read, the line may
+ * have one half of each state.
  *
- * Return: how many vCPUs there are, whether there was room for them or not.
+ * Return: the number of vCPUs, which may be larger than @room.
  */
 size_t vmx_vpid_mmus(struct vmx_vpid_mmu *list, size_t room)
 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The EPTs of running VMs: KVM's own lists of them, and looks into their tables.
+ * Read the EPTs of running VMs from KVM's lists and tables.
  *
- * Nothing of KVM's is kept from one call to the next, neither a lock nor a reference:
- * a VM and a root are remembered by name, and looked up again.  So a
- * reader that is slow, or never comes back, keeps no VM alive and no vCPU waiting.
+ * Between two calls this file holds neither a lock nor a reference of KVM: the caller
+ * names a VM and a root, and each call looks them up again.  So a reader that is slow,
+ * or never continues, keeps no VM alive and no vCPU waiting.
  */
 #include <linux/kvm_host.h>
 #include <linux/rculist.h>
@@ -17,18 +17,18 @@
 
 static bool has_ept(const struct kvm *kvm)
 {
-	/* The tables of a trust domain are not the host's to read. */
+	/* The host cannot read the tables of a trust domain. */
 	return kvm->arch.vm_type != KVM_X86_TDX_VM;
 }
 
 /**
- * vmx_vpid_vms - list the VMs there are
- * @list: where to
- * @room: how many there is room for
+ * vmx_vpid_vms - list the VMs, without trust domains
+ * @list: the array to fill
+ * @room: number of VMs that the array has room for
  *
- * To be called while kvm_intel's symbols are resolved, in a task that may sleep.
+ * Call this while kvm_intel's symbols are resolved, in a task that may sleep.
  *
- * Return: how many there are, whether there was room for them or not.
+ * Return: the number of VMs, which may be larger than @room.
  */
 size_t vmx_vpid_vms(struct vmx_vpid_vm *list, size_t room)
 {
@@ -55,8 +55,8 @@ size_t vmx_vpid_vms(struct vmx_vpid_vm *list, size_t room)
 }
 
 /*
- * A VM is taken off the list, with kvm_lock held, before anything of it is destroyed:
- * while that is held, one that is found stays.
+ * KVM removes a VM from the list, with kvm_lock held, before KVM destroys any part of
+ * the VM: a VM that this function finds stays while kvm_lock is held.
  */
 static struct kvm *find_vm(const struct vmx_vpid_vm *vm)
 {
@@ -77,9 +77,11 @@ static bool tdp_mmu(void)
 }
 
 /*
- * What the CPU goes by: for L1 it is on whenever KVM has it, for an L2 with an EPT of its
- * own if L1 wants it.  For an L2 without, KVM's role says that it is on, yet the control
- * is off in vmcs02 (prepare_vmcs02_early() takes it from vmcs12): not mmu_has_mbec().
+ * Return whether mode-based execute control is on in the VMCS.  For L1 the control is
+ * on whenever KVM has it; for an L2 with an EPT of its own, if L1 sets it.  For an L2
+ * without an EPT of its own, KVM's role has the control on, but the control is off in
+ * vmcs02, since prepare_vmcs02_early() takes it from vmcs12; so this function differs
+ * from mmu_has_mbec().
  */
 static bool has_mbec(union kvm_mmu_page_role role)
 {
@@ -94,7 +96,7 @@ static void note_root(struct vmx_vpid_vm_root *list, size_t room, size_t *count,
 {
 	union kvm_mmu_page_role role = { .word = READ_ONCE(sp->role.word) };
 
-	/* One that is about to go away, or that is a trust domain's. */
+	/* The root is about to be freed, or is a trust domain's. */
 	if (role.invalid || role.is_mirror)
 		return;
 
@@ -123,17 +125,17 @@ static bool is_root(struct kvm_mmu_page *sp, const struct vmx_vpid_vm_root *root
 /**
  * vmx_vpid_roots - list the roots of a VM's EPTs
  * @vm: the VM
- * @list: where to
- * @room: how many there is room for
+ * @list: the array to fill
+ * @room: number of roots that the array has room for
  *
- * Those of the TDP MMU, and those of shadow pages: L1's with tdp_mmu=0, and L2's where
- * L1 gave it an EPT.
+ * The list has the roots of the TDP MMU, and the roots of shadow pages: L1's with
+ * tdp_mmu=0, and L2's if L1 gave L2 an EPT.
  *
- * To be called while kvm_intel's symbols are resolved and with ept=1, in a task that
- * may sleep.
+ * Call this while kvm_intel's symbols are resolved and with ept=1, in a task that may
+ * sleep.
  *
- * Return: how many there are, whether there was room for them or not; -1 if the VM is
- * no more.
+ * Return: the number of roots, which may be larger than @room; -1 if the VM no longer
+ * exists.
  */
 ssize_t vmx_vpid_roots(const struct vmx_vpid_vm *vm, struct vmx_vpid_vm_root *list, size_t room)
 {
@@ -163,13 +165,16 @@ ssize_t vmx_vpid_roots(const struct vmx_vpid_vm *vm, struct vmx_vpid_vm_root *li
 	return kvm ? count : -1;
 }
 
-/* What is unlinked of the TDP MMU's tables is freed by RCU, even while mmu_lock is held. */
+/* KVM frees unlinked tables of the TDP MMU by RCU, even while mmu_lock is held. */
 static bool look_at_tdp(struct kvm *kvm, const struct vmx_vpid_vm_root *root, void *look)
 {
 	struct kvm_mmu_page *sp;
 	bool found = false;
 
-	/* KVM may have been loaded again, and without EPT. */
+	/*
+	 * KVM may have been loaded again since the look-up of the root, and without
+	 * EPT.
+	 */
 	if (!tdp_mmu())
 		return false;
 
@@ -186,7 +191,7 @@ static bool look_at_tdp(struct kvm *kvm, const struct vmx_vpid_vm_root *root, vo
 	return found;
 }
 
-/* Shadow pages are freed by who holds mmu_lock for writing. */
+/* KVM frees shadow pages with mmu_lock held for writing. */
 static bool look_at_shadow(struct kvm *kvm, const struct vmx_vpid_vm_root *root, void *look)
 {
 	struct kvm_mmu_page *sp;
@@ -206,17 +211,17 @@ static bool look_at_shadow(struct kvm *kvm, const struct vmx_vpid_vm_root *root,
 }
 
 /**
- * vmx_vpid_look_at - have a piece of an EPT looked at
+ * vmx_vpid_look_at - call vmx_vpid_look() while the tables of an EPT stay
  * @vm: the VM
  * @root: its root
- * @look: what is given to vmx_vpid_look(), which must not sleep
+ * @look: the argument of vmx_vpid_look(), which must not sleep
  *
- * While vmx_vpid_look() runs, each table that it comes by stays a table; what is in it
- * is changed by vCPUs and CPUs at any time.
+ * While vmx_vpid_look() runs, KVM frees no table that it visits; vCPUs and CPUs may
+ * change entries of the tables at any time.
  *
- * To be called while kvm_intel's symbols are resolved, in a task that may sleep.
+ * Call this while kvm_intel's symbols are resolved, in a task that may sleep.
  *
- * Return: false when VM or root is no more.
+ * Return: false if the VM or the root no longer exists.
  */
 bool vmx_vpid_look_at(const struct vmx_vpid_vm *vm, const struct vmx_vpid_vm_root *root, void *look)
 {
@@ -234,13 +239,13 @@ bool vmx_vpid_look_at(const struct vmx_vpid_vm *vm, const struct vmx_vpid_vm_roo
 }
 
 /**
- * vmx_vpid_is_table - tell whether KVM has a table somewhere
+ * vmx_vpid_is_table - return whether KVM has a table at an address
  * @table: physical address
- * @level: the level that it has to be of, 1 for that of pages of 4 KiB
+ * @level: the level of the table; 1 for a table of pages of 4 KiB
  *
- * Each of KVM's tables has a struct kvm_mmu_page, by which the address is checked before
- * anything is read there.  An entry that refers to anything else is a fault, and where
- * its page leads may be no memory at all.
+ * Each of KVM's tables has a struct kvm_mmu_page.  This function finds the struct by
+ * the address before anything is read at the address: a faulty entry may refer to any
+ * address, even to one without memory.
  */
 bool vmx_vpid_is_table(hpa_t table, int level)
 {
@@ -260,8 +265,8 @@ bool vmx_vpid_is_table(hpa_t table, int level)
 }
 
 /**
- * vmx_vpid_read_entry - read an entry of a table that vmx_vpid_is_table() told to be one
- * @at: its physical address
+ * vmx_vpid_read_entry - read an entry of a table that vmx_vpid_is_table() accepted
+ * @at: physical address of the entry
  */
 u64 vmx_vpid_read_entry(hpa_t at)
 {
@@ -269,9 +274,9 @@ u64 vmx_vpid_read_entry(hpa_t at)
 }
 
 /**
- * vmx_vpid_may_go_on - let others run, and tell whether the task may go on
+ * vmx_vpid_may_go_on - let other tasks run, and return whether the task may continue
  *
- * Return: false when a signal is pending.
+ * Return: false if a signal is pending.
  */
 bool vmx_vpid_may_go_on(void)
 {

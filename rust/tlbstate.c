@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * How the host's ASIDs are followed: where the kernel tells what a CPU is about to
- * do, by ftrace, and what it did, by its tracepoint.
+ * Hooks to follow the host's ASIDs: ftrace reports what a CPU is about to do, and the
+ * kernel's tracepoint reports what the CPU did.
  *
- * Nothing is decided here; each event leads to kvm/tlbstate.rs.  It comes with
+ * This file decides nothing; each event leads to kvm/tlbstate.rs.  An event comes with
  * interrupts off, so that the state of this CPU does not change.
  */
 #include <linux/ftrace.h>
@@ -12,12 +12,12 @@
 #include <linux/tracepoint.h>
 #include "vmx_vpid.h"
 
-/* The receiver of events, set before the first and cleared after the last. */
+/* The receiver of events, set before the first event and kept until after the last. */
 static void *follower;
 
 /**
- * vmx_vpid_asid_features - tell how the kernel uses PCIDs
- * @features: where to
+ * vmx_vpid_asid_features - read how the kernel uses PCIDs
+ * @features: the structure to fill
  */
 void vmx_vpid_asid_features(struct vmx_vpid_asid_features *features)
 {
@@ -28,9 +28,9 @@ void vmx_vpid_asid_features(struct vmx_vpid_asid_features *features)
 }
 
 /**
- * vmx_vpid_tlb_state - find what the kernel knows of this CPU's slots
+ * vmx_vpid_tlb_state - return the kernel's slots of this CPU
  *
- * To be called with interrupts off.
+ * Call this with interrupts off.
  */
 const struct tlb_state *vmx_vpid_tlb_state(void)
 {
@@ -38,9 +38,9 @@ const struct tlb_state *vmx_vpid_tlb_state(void)
 }
 
 /**
- * vmx_vpid_tlb_state_shared - find the part of it that other CPUs read
+ * vmx_vpid_tlb_state_shared - return the state of this CPU that other CPUs read
  *
- * To be called with interrupts off.
+ * Call this with interrupts off.
  */
 const struct tlb_state_shared *vmx_vpid_tlb_state_shared(void)
 {
@@ -48,9 +48,9 @@ const struct tlb_state_shared *vmx_vpid_tlb_state_shared(void)
 }
 
 /**
- * vmx_vpid_read_mm - read what an address space is known by
- * @from: the address space, which is loaded or about to be
- * @to: where to
+ * vmx_vpid_read_mm - read the context id, the tlb_gen and the root of an address space
+ * @from: the address space, which is loaded or about to be loaded, or is to be flushed
+ * @to: the structure to fill
  */
 void vmx_vpid_read_mm(struct mm_struct *from, struct vmx_vpid_mm *to)
 {
@@ -104,7 +104,7 @@ static int hook(struct ftrace_ops *ops, const char *function)
 	return ret;
 }
 
-/* When this returns, no CPU is in the function that was called. */
+/* When this function returns, no CPU is in the function that ftrace called. */
 static void unhook(struct ftrace_ops *ops)
 {
 	unregister_ftrace_function(ops);
@@ -139,7 +139,7 @@ int vmx_vpid_asid_follow(void *to)
 	if (!tlb_flush)
 		return -ENOENT;
 
-	/* An end of which the beginning was not seen is known by that, so it comes first. */
+	/* The tracepoint comes first: the receiver recognises an end without a begin. */
 	follower = to;
 	ret = tracepoint_probe_register(tlb_flush, on_tlb_flush, NULL);
 	if (ret)
@@ -165,7 +165,7 @@ err_listening:
 /**
  * vmx_vpid_asid_unfollow - report no more events
  *
- * When this returns no CPU uses the receiver of events.
+ * When this function returns, no CPU uses the receiver of events.
  */
 void vmx_vpid_asid_unfollow(void)
 {

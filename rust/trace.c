@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The tracepoints, and for each the function by which Rust emits it; the same for
- * those of KVM's own that the C code in kvm_intel emits where Rust does now.
+ * The tracepoints, and a function for each that emits it.  The same for the tracepoints
+ * of KVM that C code emits in the functions that Rust replaces.
  *
- * Rust looks at a tracepoint's static key itself and calls these only when it is
- * on (kvm/trace.rs): off, a tracepoint is one NOP there.
+ * Rust tests a tracepoint's static key itself, and calls these functions only if the
+ * tracepoint is on (kvm/trace.rs): a tracepoint that is off is one NOP there.
  */
 #include "vmx_vpid.h"
 
@@ -42,9 +42,9 @@ void vmx_vpid_emit_detach(u32 vpids)
 }
 
 /*
- * KVM's tracepoints are kvm.ko's: neither their static keys nor their static calls
- * can be used from here.  So Rust reads the key, and the probes are called by the
- * function that goes through their list.
+ * KVM's tracepoints belong to kvm.ko: this module can use neither their static keys nor
+ * their static calls.  So Rust reads the key, and the function that walks the list of
+ * probes calls the probes.
  */
 void vmx_vpid_emit_kvm_page_fault(struct kvm_vcpu *vcpu, u64 address, u64 error_code)
 {

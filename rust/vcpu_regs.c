@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the emulation of a guest's instruction needs of KVM in C: accesses to user
- * memory, and inline functions.  Nothing is decided here; exits/ does.
+ * The C part of the emulation of a guest's instruction: accesses to user memory, and
+ * inline functions of KVM.  This file decides nothing; exits/ does.
  */
 #include <linux/kvm_host.h>
 #include <linux/uaccess.h>
@@ -10,11 +10,11 @@
 #include "vmx_vpid.h"
 
 /*
- * Look up the memslot of a guest-physical address, and remember it.
+ * Look up the memslot of a guest-physical address, and remember the memslot.
  *
- * While L2 runs on EPT of L1's, its physical addresses are not L1's, and KVM alone
- * knows how to translate them.  No instruction that is emulated here exits in that
- * state; should one do so, there is no memory for it.
+ * While L2 runs on an EPT of L1's, a guest-physical address is L2's, and only KVM can
+ * translate it to L1's.  No instruction that is emulated here exits in that state; if
+ * one did, this function would find no memory.
  */
 static noinline bool open_window(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window,
 				 gpa_t gpa)
@@ -35,17 +35,17 @@ static noinline bool open_window(struct kvm_vcpu *vcpu, struct vmx_vpid_window *
 	return true;
 }
 
-/* Tell whether a guest-physical address is in the memslot that was looked up last. */
+/* Return whether a guest-physical address is in the memslot of the last look-up. */
 static __always_inline bool is_in_window(const struct vmx_vpid_window *window, gpa_t gpa)
 {
 	return likely(gpa - window->gpa < window->size);
 }
 
 /*
- * Where a guest-physical address is in user space.  No access to it asks
- * access_ok(): KVM did when it took the memslot, and a vCPU runs in the address
- * space of its VM alone.  A CPU that speculates past the comparison with the
- * memslot's size stays within it nevertheless.
+ * Return the user address of a guest-physical address.  No access calls access_ok():
+ * KVM called it when user space set the memslot, and a vCPU runs in the address space
+ * of its VM alone.  A CPU that speculates past the comparison with the memslot's size
+ * nevertheless stays within the memslot.
  */
 static __always_inline void __user *user_address(const struct vmx_vpid_window *window,
 						 gpa_t gpa)
@@ -89,9 +89,9 @@ static noinline struct vmx_vpid_entry find_and_read_entry(struct kvm_vcpu *vcpu,
  * @gpa: guest-physical address, aligned
  * @wide: the entry has 8 bytes, not 4
  *
- * The memslot stays valid as long as the exit is handled: KVM holds kvm->srcu then.
- * So a walk through page tables that lie in one memslot looks it up once.  This is
- * called for each level of every walk, and does not save or spill anything.
+ * KVM holds kvm->srcu while the exit is handled, so the memslot stays valid.  A walk
+ * through page tables in one memslot thus looks up the memslot once.  Each level of
+ * every walk calls this function, which saves and spills no register.
  *
  * Return: the entry, if there is memory.
  */
@@ -110,11 +110,11 @@ struct vmx_vpid_entry vmx_vpid_guest_read_entry(struct kvm_vcpu *vcpu,
  * @vcpu: the vCPU, loaded, in the handler of an exit
  * @window: as for vmx_vpid_guest_read_entry()
  * @gpa: guest-physical address
- * @data: where to
- * @len: how many bytes; they do not cross a page
+ * @data: the buffer to fill
+ * @len: number of bytes, which do not cross a page
  *
- * Return: 0; -ENOENT where the guest has no memory; -EFAULT where user space has
- * taken it away.
+ * Return: 0; -ENOENT if the guest has no memory there; -EFAULT if user space has
+ * unmapped the memory.
  */
 int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window, gpa_t gpa,
 			void *data, unsigned long len)
@@ -129,7 +129,7 @@ int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window, g
 	if (unlikely(len != 16))
 		return copy_from_user(data, from, len) ? -EFAULT : 0;
 
-	/* The operand of an instruction that is not cut in two by a page's end. */
+	/* The descriptor of an instruction, if it does not cross the end of a page. */
 	__uaccess_begin_nospec();
 	unsafe_get_user(words[0], (u64 __user *)from, fault);
 	unsafe_get_user(words[1], (u64 __user *)from + 1, fault);
@@ -148,11 +148,11 @@ fault:
  * @window: as for vmx_vpid_guest_read_entry()
  * @gpa: guest-physical address, aligned
  * @wide: the entry has 8 bytes, not 4
- * @old: what it has to be for that
- * @new: what it becomes
+ * @old: the value that the entry must have
+ * @new: the value to write
  *
- * Return: 0; -EAGAIN when it was not @old; -EROFS where there is ROM; -EFAULT
- * where there is no memory.
+ * Return: 0; -EAGAIN if the entry was not @old; -EROFS if the memory is read-only;
+ * -EFAULT if there is no memory.
  */
 int vmx_vpid_guest_exchange_entry(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window,
 				  gpa_t gpa, bool wide, u64 old, u64 new)
@@ -183,9 +183,9 @@ int vmx_vpid_guest_exchange_entry(struct kvm_vcpu *vcpu, struct vmx_vpid_window 
 }
 
 /**
- * vmx_vpid_raise - raise a fault other than a page fault in the guest
+ * vmx_vpid_raise - raise an exception other than a page fault in the guest
  * @vcpu: the vCPU, loaded, in the handler of an exit
- * @vector: of #UD, #SS or #GP; an error code is 0
+ * @vector: #UD, #SS or #GP; the error code of #SS and #GP is 0
  */
 void vmx_vpid_raise(struct kvm_vcpu *vcpu, unsigned int vector)
 {
@@ -214,7 +214,7 @@ void vmx_vpid_raise_page_fault(struct kvm_vcpu *vcpu, gva_t address, u32 error_c
 }
 
 /**
- * vmx_vpid_request_sync - have the root in use synchronised and flushed
+ * vmx_vpid_request_sync - request that KVM synchronises and flushes the current root
  * @vcpu: the vCPU, loaded, in the handler of an exit
  */
 void vmx_vpid_request_sync(struct kvm_vcpu *vcpu)
@@ -224,7 +224,7 @@ void vmx_vpid_request_sync(struct kvm_vcpu *vcpu)
 }
 
 /**
- * vmx_vpid_request_flush_guest - have flushed what the guest itself may have cached
+ * vmx_vpid_request_flush_guest - request a flush of what the guest may have cached
  * @vcpu: the vCPU, loaded, in the handler of an exit
  */
 void vmx_vpid_request_flush_guest(struct kvm_vcpu *vcpu)
@@ -237,9 +237,9 @@ void vmx_vpid_request_flush_guest(struct kvm_vcpu *vcpu)
  * @vcpu: the vCPU, loaded, in the handler of an exit of L1
  * @error: the number
  *
- * An enlightened VMCS is in L1's memory, and is written on the way back to L1.
+ * An enlightened VMCS is in L1's memory, and KVM writes it on the way back to L1.
  *
- * Return: false when L1 has no current VMCS.
+ * Return: false if L1 has no current VMCS.
  */
 bool vmx_vpid_fail_valid(struct kvm_vcpu *vcpu, u32 error)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the C part and the Rust part of vmx_vpid know of each other.
+ * The declarations that the C part and the Rust part of vmx_vpid share.
  *
  * bindgen reads this file too, so that every signature is written once.
  */
@@ -16,8 +16,8 @@
 #include "vmx/x86_ops.h"
 
 /*
- * The operations of a backend, in the manner of kvm_x86_ops: each has the name
- * and the signature of the kvm_intel function (less "vmx_") that it replaces.
+ * The operations of a backend, in the manner of kvm_x86_ops: each has the name and the
+ * signature of the kvm_intel function that it replaces, without "vmx_".
  */
 struct vmx_vpid_ops {
 	int (*allocate_vpid)(void);
@@ -36,13 +36,13 @@ struct vmx_vpid_ops {
 	void (*vcpu_free)(struct kvm_vcpu *vcpu);
 };
 
-/* The bodies of C's functions, for the two operations that surround them. */
+/* The bodies of C's functions, which the operations vcpu_create and vcpu_free call. */
 int vmx_vpid_body_vmx_vcpu_create(struct kvm_vcpu *vcpu);
 void vmx_vpid_body_vmx_vcpu_free(struct kvm_vcpu *vcpu);
 
 /*
- * KVM's functions that are called, each by a function that jumps there.  They
- * may be called while KVM calls an operation, and only then.
+ * Stubs, each of which jumps to a function of KVM.  Rust may call a stub only while KVM
+ * calls an operation.
  */
 void vmx_vpid_call_vmx_cache_reg(struct kvm_vcpu *vcpu, enum kvm_reg reg);
 void vmx_vpid_call_vmx_get_segment(struct kvm_vcpu *vcpu, struct kvm_segment *var, int seg);
@@ -77,9 +77,9 @@ int vmx_vpid_call___traceiter_kvm_page_fault(void *data, struct kvm_vcpu *vcpu,
 int vmx_vpid_call___traceiter_kvm_fast_mmio(void *data, u64 gpa);
 
 /*
- * Imports: the address of a symbol that kvm.ko or kvm_intel.ko keep to
- * themselves, filled in by livepatch before pre_patch and emptied after
- * post_unpatch.  What is called has to have the type that KVM gives it.
+ * Imports: the address of a symbol that kvm.ko or kvm_intel.ko do not export.
+ * Livepatch fills the address in before pre_patch and clears it after post_unpatch.  A
+ * stub must have the type that KVM gives the function.
  */
 #define KVM_IMPORT(name)	extern void *vmx_vpid_import_##name
 #define KVM_INTEL_IMPORT(name)	KVM_IMPORT(name)
@@ -89,9 +89,9 @@ int vmx_vpid_call___traceiter_kvm_fast_mmio(void *data, u64 gpa);
 #include "vmx_vpid_imports.h"
 
 /*
- * The types that imports of data are cast to, compared with KVM's declarations.
- * vmx_vpid_bitmap, vmx_vpid_lock, enable_vnmi and kvm_vmx_exit_handlers are
- * declared nowhere but in vmx/vmx.c: there is nothing to compare their types with.
+ * The types that imports of data are cast to, compared with KVM's declarations.  Only
+ * vmx/vmx.c declares vmx_vpid_bitmap, vmx_vpid_lock, enable_vnmi and
+ * kvm_vmx_exit_handlers, so there is nothing to compare their types with.
  */
 #define VMX_VPID_IMPORT_TYPE(name, type)	static_assert(__same_type(name, type))
 VMX_VPID_IMPORT_TYPE(enable_ept, bool);
@@ -110,7 +110,7 @@ VMX_VPID_IMPORT_TYPE(__tracepoint_kvm_page_fault, struct tracepoint);
 VMX_VPID_IMPORT_TYPE(__tracepoint_kvm_fast_mmio, struct tracepoint);
 #undef VMX_VPID_IMPORT_TYPE
 
-/* The imports that are there as soon as the module is loaded: see klp.c. */
+/* The imports that are filled in while the module is loaded: see klp.c. */
 extern void *vmx_vpid_import_linux_banner;
 extern void *vmx_vpid_import_cpu_tlbstate;
 extern void *vmx_vpid_import_cpu_tlbstate_shared;
@@ -123,14 +123,14 @@ int vmx_vpid_klp_enable(const struct vmx_vpid_ops *ops);
 int vmx_vpid_notifier_register(void);
 void vmx_vpid_notifier_unregister(void);
 
-/* Livepatch's callbacks and the notifier's news, in kvm/attach.rs. */
+/* Livepatch's callbacks and the module notifier, in kvm/attach.rs. */
 int vmx_vpid_pre_patch(const struct klp_object *obj);
 void vmx_vpid_post_patch(const struct klp_object *obj);
 void vmx_vpid_pre_unpatch(void);
 void vmx_vpid_post_unpatch(void);
 void vmx_vpid_kvm_intel_state(bool live);
 
-/* debugfs.c, and what it shows, in debugfs.rs. */
+/* debugfs.c, and the functions that print its files, in debugfs.rs. */
 struct seq_file;
 void vmx_vpid_debugfs_create(void);
 void vmx_vpid_debugfs_remove(void);
@@ -140,19 +140,19 @@ void vmx_vpid_show_asid(struct seq_file *file);
 int vmx_vpid_show_roots(struct seq_file *file);
 void vmx_vpid_show_vmcs(struct seq_file *file);
 
-/* The list of VPIDs in use, as it was when its file was opened. */
+/* The list of VPIDs in use, made when the file is opened. */
 int vmx_vpid_list_take(void **list);
 void vmx_vpid_list_drop(void *list);
 bool vmx_vpid_list_has(const void *list, u64 line);
 void vmx_vpid_list_show(const void *list, u64 line, struct seq_file *file);
 
-/* One reading of EPTs, from its opening on, in debugfs/ept.rs. */
+/* The state of one opening of "ept" or "ept_summary", in debugfs/ept.rs. */
 int vmx_vpid_ept_open(bool summary, pid_t pid, void **reading);
 void vmx_vpid_ept_close(void *reading);
 int vmx_vpid_ept_line(void *reading, u64 line);
 void vmx_vpid_ept_show(const void *reading, struct seq_file *file);
 
-/* What can be switched at run time, in kvm/switches.rs. */
+/* The switches that can be changed at run time, in kvm/switches.rs. */
 enum vmx_vpid_switch {
 	VMX_VPID_FORCE_FLUSH,
 	VMX_VPID_FLUSH_CONTEXT,
@@ -175,13 +175,13 @@ void vmx_vpid_emit_detach(u32 vpids);
 void vmx_vpid_emit_kvm_page_fault(struct kvm_vcpu *vcpu, u64 address, u64 error_code);
 void vmx_vpid_emit_kvm_fast_mmio(u64 gpa);
 
-/* owners.c */
+/* vpid_holders.c */
 struct vmx_vpid_claim {
 	u16 vpid;
-	bool l2;	/* it is the vCPU's vpid02 */
+	bool l2;	/* the VPID is the vCPU's vpid02 */
 	pid_t pid;	/* of the process that created the VM */
-	int vcpu;	/* its number in the VM */
-	int cpu;	/* where it is loaded, or was last; -1 for nowhere */
+	int vcpu;	/* number of the vCPU in the VM */
+	int cpu;	/* where the vCPU is loaded, or was last; -1 for nowhere */
 };
 
 size_t vmx_vpid_claims(struct vmx_vpid_claim *list, size_t room);
@@ -189,26 +189,26 @@ size_t vmx_vpid_claims(struct vmx_vpid_claim *list, size_t room);
 /* mmus.c */
 struct vmx_vpid_root {
 	hpa_t hpa;
-	gpa_t pgd;	/* CR3, or L1's EPT pointer, that it was made for */
-	bool valid;	/* there is one */
-	bool dummy;	/* it is the one for tables that the guest has no memory for */
+	gpa_t pgd;	/* CR3, or L1's EPT pointer, that the root was made for */
+	bool valid;	/* there is a root */
+	bool dummy;	/* the root of tables that the guest has no memory for */
 };
 
 struct vmx_vpid_mmu {
 	pid_t pid;	/* of the process that created the VM */
-	int vcpu;	/* its number in the VM */
+	int vcpu;	/* number of the vCPU in the VM */
 
-	/* How the vCPU is set up. */
+	/* The setup of the vCPU. */
 	u8 levels;	/* of the paging of the guest that runs; 0 for none */
 	bool pcids;	/* CR4.PCIDE of that guest */
 	bool l2;	/* that guest is L2 */
-	bool ept12;	/* and has an EPT of L1's */
+	bool ept12;	/* L1 gave that L2 an EPT */
 
-	/* What KVM has for it. */
+	/* The MMU that KVM has set up for the vCPU. */
 	bool guest_mmu;	/* the second set of roots is in use */
-	bool ngpa_walk;	/* which goes by L1's EPT */
-	bool direct;	/* the tables are made from memslots, not from others */
-	bool guest_mode;	/* they are for L2 */
+	bool ngpa_walk;	/* KVM walks L1's EPT */
+	bool direct;	/* KVM makes the tables from memslots, not from guest tables */
+	bool guest_mode;	/* the tables are for L2 */
 	u8 level;	/* of the root */
 	struct vmx_vpid_root root;
 	struct vmx_vpid_root prev[KVM_MMU_NUM_PREV_ROOTS];
@@ -219,18 +219,18 @@ size_t vmx_vpid_mmus(struct vmx_vpid_mmu *list, size_t room);
 
 /* roots.c */
 struct vmx_vpid_vm {
-	unsigned long kvm;	/* where it is, to know it again by and never to follow */
-	pid_t pid;		/* of the process that created it */
+	unsigned long kvm;	/* address of the struct kvm, to compare and never to follow */
+	pid_t pid;		/* of the process that created the VM */
 };
 
 struct vmx_vpid_vm_root {
 	hpa_t table;
-	u32 role;	/* KVM's key of it */
+	u32 role;	/* KVM's key of the shadow page */
 	u8 levels;
-	bool tdp;	/* it is the TDP MMU's */
-	bool direct;	/* it maps the VM's memory, not what L1 says that L2 has */
-	bool l2;	/* L2 runs on it */
-	bool smm;	/* it is that of system-management mode */
+	bool tdp;	/* the root is the TDP MMU's */
+	bool direct;	/* the EPT maps the VM's memory, and shadows no EPT of L1 */
+	bool l2;	/* L2 runs on the root */
+	bool smm;	/* for system-management mode */
 	bool mbec;	/* with mode-based execute control */
 	bool ad;	/* with accessed and dirty flags */
 };
@@ -248,14 +248,14 @@ bool vmx_vpid_may_go_on(void);
 #define VMX_VPID_NR_COUNTERS	64
 DECLARE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
 
-/* Where it is recorded which VPIDs were flushed on a CPU: kvm/flushed_cpus.rs. */
+/* A CPU's part of the record of flushed VPIDs: kvm/flushed_cpus.rs. */
 struct vmx_vpid_flushed_on_cpu {
 	u64 *words;	/* one for each VPID */
-	u64 bit;	/* the CPU's in each of them */
+	u64 bit;	/* the CPU's bit in each word */
 };
 DECLARE_PER_CPU(struct vmx_vpid_flushed_on_cpu, vmx_vpid_flushed_on_cpu);
 
-/* What the CPU can do, asked of it when the module is loaded. */
+/* The capabilities of the CPU, read when the module is loaded. */
 extern struct vmx_vpid_cpu {
 	u64 ept_vpid_cap;	/* IA32_VMX_EPT_VPID_CAP */
 	bool la57;		/* linear addresses may have 57 bits, used or not */
@@ -263,8 +263,8 @@ extern struct vmx_vpid_cpu {
 } vmx_vpid_cpu;
 
 /*
- * What flushes read, plain words since Rust calls a function for each load of
- * an atomic: read and written by one access each.
+ * The state that flushes read.  The members are plain words, each read and written by
+ * one access, since Rust calls a function for each load of an atomic.
  */
 extern struct vmx_vpid_state {
 	u32 policy;	/* kvm/switches.rs */
@@ -272,7 +272,7 @@ extern struct vmx_vpid_state {
 	size_t flushed_rest;
 } vmx_vpid_state;
 
-/* The static branches by which flushes learn that the policy is not the default. */
+/* The static branches that tell flushes that the policy is not the default. */
 extern struct vmx_vpid_keys {
 	struct static_key_false all_not_plain;		/* for a flush of all */
 	struct static_key_false others_not_plain;	/* for the others */
@@ -289,17 +289,17 @@ u64 vmx_vpid_now(void);
 void vmx_vpid_pin(void);
 void vmx_vpid_unpin(void);
 
-/* exits.c */
+/* exit_handlers.c */
 void **vmx_vpid_exit_handler(u32 exit_reason);
 void vmx_vpid_wait_for_exits(void);
 
-/* guest.c */
+/* vcpu_regs.c */
 struct vmx_vpid_entry {
 	u64 value;
-	bool present;	/* there is memory where the entry would be */
+	bool present;	/* the guest has memory at the entry's address */
 };
 
-/* A memslot as guest memory is accessed through it; of size 0 before it is known. */
+/* A memslot through which guest memory is accessed; size 0 before the first access. */
 struct vmx_vpid_window {
 	gpa_t gpa;
 	u64 size;	/* bytes */
@@ -320,7 +320,7 @@ void vmx_vpid_request_sync(struct kvm_vcpu *vcpu);
 void vmx_vpid_request_flush_guest(struct kvm_vcpu *vcpu);
 bool vmx_vpid_fail_valid(struct kvm_vcpu *vcpu, u32 error);
 
-/* asid.c; what belongs to a CPU is what the kernel hides from modules. */
+/* tlbstate.c; asm/tlbflush.h hides the types from modules. */
 struct tlb_state;
 struct tlb_state_shared;
 struct flush_tlb_info;
@@ -332,11 +332,11 @@ struct vmx_vpid_asid_features {
 	bool invlpgb;
 };
 
-/* An address space, as it was when it was read. */
+/* A snapshot of an address space. */
 struct vmx_vpid_mm {
 	u64 ctx_id;
 	u64 tlb_gen;
-	u64 root;	/* what CR3 has of it besides the PCID */
+	u64 root;	/* CR3 without the PCID */
 };
 
 void vmx_vpid_asid_features(struct vmx_vpid_asid_features *features);
@@ -346,7 +346,7 @@ void vmx_vpid_read_mm(struct mm_struct *from, struct vmx_vpid_mm *to);
 int vmx_vpid_asid_follow(void *to);
 void vmx_vpid_asid_unfollow(void);
 
-/* What the CPUs do, told to kvm/tlbstate.rs. */
+/* Events of the CPUs, reported to kvm/tlbstate.rs. */
 void vmx_vpid_asid_switching(void *follower, struct mm_struct *next);
 void vmx_vpid_asid_switched(void *follower, u64 cr3, u64 pages);
 void vmx_vpid_asid_flushing(void *follower, const struct flush_tlb_info *info);

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The symbols that kvm.ko and kvm_intel.ko keep to themselves and vmx_vpid
- * needs, in the form of asm/kvm-x86-ops.h: included with five macros defined as
- * what is wanted for each.
+ * The symbols of kvm.ko and kvm_intel.ko that vmx_vpid needs and that these modules do
+ * not export, in the form of asm/kvm-x86-ops.h: a file that includes this one defines
+ * five macros.
  *
- * KVM_IMPORT() and KVM_INTEL_IMPORT() are imports of an address, of data or of a
- * function; KVM_CALL() and KVM_INTEL_CALL() are imports of a function to call;
- * KVM_INTEL_BODY() is the body of a function that is itself replaced.
+ * KVM_IMPORT() and KVM_INTEL_IMPORT() import the address of data or of a function;
+ * KVM_CALL() and KVM_INTEL_CALL() import a function to call; KVM_INTEL_BODY() imports
+ * the body of a function that livepatch replaces.
  */
 #if !defined(KVM_IMPORT) || !defined(KVM_INTEL_IMPORT) || \
 	!defined(KVM_CALL) || !defined(KVM_INTEL_CALL) || !defined(KVM_INTEL_BODY)
 #error "define the five macros first"
 #endif
 
-/* How kvm_intel was set up. */
+/* The setup of kvm_intel. */
 KVM_INTEL_IMPORT(enable_ept);
 KVM_INTEL_IMPORT(enable_ept_ad_bits);
 KVM_INTEL_IMPORT(enable_mbec);
@@ -25,21 +25,24 @@ KVM_IMPORT(tdp_mmu_enabled);
 KVM_INTEL_IMPORT(__kvm_is_using_evmcs);
 #endif
 
-/* Who owns which VPID, and the lock that guards it. */
+/* The bitmap of VPIDs, and the lock that guards the bitmap. */
 KVM_INTEL_IMPORT(vmx_vpid_bitmap);
 KVM_INTEL_IMPORT(vmx_vpid_lock);
 
-/* The VMs there are, and the lock that guards the list. */
+/* The list of VMs, and the lock that guards the list. */
 KVM_IMPORT(vm_list);
 KVM_IMPORT(kvm_lock);
 
-/* The life of a vCPU: each is replaced by a function that calls C's. */
+/*
+ * Creation and destruction of a vCPU: livepatch replaces each by a function that calls
+ * C's body.
+ */
 KVM_INTEL_IMPORT(vmx_vcpu_create);
 KVM_INTEL_IMPORT(vmx_vcpu_free);
 KVM_INTEL_BODY(vmx_vcpu_create);
 KVM_INTEL_BODY(vmx_vcpu_free);
 
-/* KVM's static calls, and where they lead in C. */
+/* KVM's static calls, and the functions that they lead to in C. */
 KVM_INTEL_IMPORT(vmx_flush_tlb_all);
 KVM_INTEL_IMPORT(vmx_flush_tlb_current);
 KVM_INTEL_IMPORT(vmx_flush_tlb_gva);
@@ -53,7 +56,7 @@ KVM_IMPORT(__SCT__kvm_x86_flush_tlb_gva);
 KVM_IMPORT(__SCK__kvm_x86_flush_tlb_guest);
 KVM_IMPORT(__SCT__kvm_x86_flush_tlb_guest);
 
-/* The handlers of exits, and where they are in C. */
+/* The table of exit handlers, and the handlers in C. */
 KVM_INTEL_IMPORT(kvm_vmx_exit_handlers);
 KVM_INTEL_IMPORT(handle_invlpg);
 KVM_INTEL_IMPORT(handle_invpcid);
@@ -72,7 +75,7 @@ KVM_INTEL_CALL(vmx_set_rflags);
 KVM_CALL(kvm_vcpu_gfn_to_memslot);
 KVM_CALL(mark_page_dirty_in_slot);
 
-/* How an instruction ends. */
+/* The end of an instruction: skipped, or with an exception, or in user space. */
 KVM_CALL(kvm_skip_emulated_instruction);
 KVM_CALL(kvm_queue_exception);
 KVM_CALL(kvm_queue_exception_e);
@@ -84,7 +87,7 @@ KVM_CALL(kvm_mmu_invalidate_addr);
 KVM_CALL(kvm_mmu_free_roots);
 KVM_CALL(kvm_mmu_free_guest_mode_roots);
 
-/* What KVM does for a guest-physical address, and how it traces that. */
+/* KVM's work for a guest-physical address, and its trace events. */
 KVM_CALL(kvm_mmu_page_fault);
 KVM_CALL(kvm_emulate_instruction);
 KVM_INTEL_CALL(vmx_check_emulate_instruction);

@@ -10,10 +10,7 @@
 
 #include <linux/tracepoint.h>
 
-/*
- * Why an invalidation is issued: for a request of KVM's, or for an INVVPID of a
- * hypervisor in a guest.
- */
+/* The reason for an invalidation: a request of KVM, or an INVVPID of L1. */
 #define VMX_VPID_REASONS			\
 	{ 0, "all" },				\
 	{ 1, "current" },			\
@@ -30,7 +27,7 @@ TRACE_EVENT(vmx_vpid_acquire,
 	TP_fast_assign(
 		__entry->vpid = vpid;
 	),
-	/* 0: all were in use. */
+	/* 0: all VPIDs were in use. */
 	TP_printk("vpid %u", __entry->vpid)
 );
 
@@ -99,13 +96,13 @@ DECLARE_EVENT_CLASS(vmx_vpid_handover,
 	TP_printk("vpids %u", __entry->vpids)
 );
 
-/* Every task runs the backend; so many VPIDs were taken over from C. */
+/* Every task runs the backend; @vpids VPIDs are in use. */
 DEFINE_EVENT(vmx_vpid_handover, vmx_vpid_attach,
 	TP_PROTO(u32 vpids),
 	TP_ARGS(vpids)
 );
 
-/* C serves again, or is about to; so many VPIDs went back to it. */
+/* C serves again, or is about to; @vpids VPIDs are in use. */
 DEFINE_EVENT(vmx_vpid_handover, vmx_vpid_detach,
 	TP_PROTO(u32 vpids),
 	TP_ARGS(vpids)

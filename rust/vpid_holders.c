@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which vCPU holds which VPID: KVM's own lists, read while VMs come and go.
+ * Read from KVM's lists which vCPU holds which VPID, while VMs are created and
+ * destroyed.
  */
 #include <linux/kvm_host.h>
 #include <linux/sort.h>
@@ -34,7 +35,7 @@ static void claim_vcpu(struct claims *claims, struct kvm_vcpu *vcpu)
 	struct vcpu_vmx *vmx = to_vmx(vcpu);
 
 	claim(claims, vcpu, READ_ONCE(vmx->vpid), false);
-	/* KVM leaves the number where it was when it gives vpid02 back. */
+	/* KVM does not clear the number when it frees vpid02. */
 	if (READ_ONCE(vmx->nested.vmxon) || READ_ONCE(vmx->nested.smm.vmxon))
 		claim(claims, vcpu, READ_ONCE(vmx->nested.vpid02), true);
 }
@@ -47,23 +48,23 @@ static int by_vpid(const void *one, const void *other)
 }
 
 /**
- * vmx_vpid_claims - list which vCPU says that it holds which VPID
- * @list: where to
- * @room: how many claims there is room for
+ * vmx_vpid_claims - list which vCPU claims to hold which VPID
+ * @list: the array to fill
+ * @room: number of claims that the array has room for
  *
- * Sorted by VPID if there was room for all.
+ * The claims are sorted by VPID if the array has room for all.
  *
- * To be called while kvm_intel's symbols are resolved, in a task that may sleep.
+ * Call this while kvm_intel's symbols are resolved, in a task that may sleep.
  *
- * A VM is on KVM's list before the first of its vCPUs is created, and is taken off
- * it, with kvm_lock held, before they are destroyed; none that is counted in
- * online_vcpus is destroyed before the VM is, and the loop visits no others.  So while
- * kvm_lock is held every vCPU that is found stays.  Its fields are written by its own
- * task at any time: a claim is what was there when it was read.  Creation takes a VPID
- * before the vCPU is on the list, destruction of the VM gives it back after: such a
- * VPID has no claim.
+ * KVM adds a VM to its list before KVM creates the first vCPU of the VM, and removes
+ * the VM from the list, with kvm_lock held, before KVM destroys the vCPUs.  vCPUs that
+ * are counted in online_vcpus live as long as the VM, and the loop visits no others.
+ * So each vCPU that the loop visits stays while kvm_lock is held.  The vCPU's own task
+ * may write its fields at any time: a claim has the value at the time of the read.  KVM
+ * allocates a VPID before the vCPU is on the list, and frees the VPID after the VM is
+ * off the list: such a VPID has no claim.
  *
- * Return: how many claims there are, whether there was room for them or not.
+ * Return: the number of claims, which may be larger than @room.
  */
 size_t vmx_vpid_claims(struct vmx_vpid_claim *list, size_t room)
 {

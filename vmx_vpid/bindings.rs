@@ -2,8 +2,9 @@
 
 //! This module includes the bindings to KVM's private types and to the module's C part.
 //!
-//! bindgen generates them from the headers of the tree that the module is built against.  Only
-//! [`crate::kvm`] and [`crate::debugfs`] may use them; everything else works on types of its own.
+//! bindgen generates the bindings from the headers of the tree that the module is built against.
+//! Only [`crate::kvm`] and [`crate::debugfs`] may use the bindings; everything else works on types
+//! of its own.
 
 #![allow(
     clippy::all,
@@ -32,7 +33,8 @@ type __kernel_size_t = usize;
 type __kernel_ssize_t = isize;
 type __kernel_ptrdiff_t = isize;
 
-// SAFETY: `__BindgenBitfieldUnit<Storage>` is a newtype around `Storage`.
+// SAFETY: `__BindgenBitfieldUnit<Storage>` is a newtype around `Storage`, of which all zeroes are a
+// valid value.
 unsafe impl<Storage: Zeroable> Zeroable for __BindgenBitfieldUnit<Storage> {}
 
 include!(concat!(env!("VMX_VPID_OBJ"), "/rust/bindings_generated.rs"));

@@ -4,8 +4,8 @@
 //! them.
 //!
 //! C makes the files, with the module as their owner; [`crate::debugfs::status`] prints their
-//! content.  Files of the kernel crate have no owner, so an open one would call freed code when it
-//! is closed after the module was unloaded.
+//! content.  A file of the kernel crate has no owner: if the module is unloaded while the file is
+//! open, closing the file runs freed code.
 
 pub(crate) mod asid;
 pub(crate) mod ept;
@@ -34,20 +34,22 @@ impl Files {
         Self(())
     }
 
-    /// Creates the directory; without debugfs there is none, which is no error.
+    /// Creates the directory and its files; without debugfs there are none, which is no error.
     ///
     /// Called as the last step of the module's initialisation.  A module that fails to load is
-    /// freed even if a task holds one of its files open, so there is no file before the module can
-    /// no longer fail.
+    /// freed even if a task holds one of its files open, so the files are created when the
+    /// initialisation can no longer fail.
     pub(crate) fn create(&self) {
-        // SAFETY: What the files show is initialised: it is static.
+        // SAFETY: The module creates the files as the last step of its initialisation, so the state
+        // that the functions below use is initialised.
         unsafe { bindings::vmx_vpid_debugfs_create() };
     }
 }
 
 impl Drop for Files {
     fn drop(&mut self) {
-        // SAFETY: Those that were created are this value's; to remove none is harmless.
+        // SAFETY: Only `create()` of this value creates the directory; to remove a directory that
+        // was not created is harmless.
         unsafe { bindings::vmx_vpid_debugfs_remove() };
     }
 }
@@ -115,11 +117,12 @@ unsafe extern "C" fn vmx_vpid_show_vmcs(file: *mut bindings::seq_file) {
     status::show_vmcs(unsafe { SeqFile::from_raw(file.cast()) });
 }
 
-/// Makes the list that one opening of `vpids` shows.
+/// Makes the list that `vpids` shows from one opening on; returns 0 or a negative errno.
 ///
 /// # Safety
 ///
-/// `list` can be written; what it gets is given to [`vmx_vpid_list_drop()`] in the end.
+/// `list` can be written, and the caller passes the written pointer to [`vmx_vpid_list_drop()`] in
+/// the end.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_list_take(list: *mut *mut c_void) -> c_int {
     from_result(|| {
@@ -134,38 +137,38 @@ unsafe extern "C" fn vmx_vpid_list_take(list: *mut *mut c_void) -> c_int {
 ///
 /// # Safety
 ///
-/// It is one of [`vmx_vpid_list_take()`], and is not used again.
+/// `list` comes from [`vmx_vpid_list_take()`], and is not used again.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_list_drop(list: *mut c_void) {
-    // SAFETY: By the safety requirements the list is one of `vmx_vpid_list_take()` and is not used
+    // SAFETY: By the safety requirements `list` comes from `vmx_vpid_list_take()` and is not used
     // again.
     drop(unsafe { KBox::<VpidList>::from_raw(list.cast()) });
 }
 
-/// Returns whether a list has a line of this number, the first being 0.
+/// Returns whether a list has a line with this number, counted from 0.
 ///
 /// # Safety
 ///
-/// `list` is one of [`vmx_vpid_list_take()`].
+/// `list` comes from [`vmx_vpid_list_take()`].
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_list_has(list: *const c_void, line: u64) -> bool {
-    // SAFETY: By the safety requirements this is a list of `vmx_vpid_list_take()`, and no code
+    // SAFETY: By the safety requirements `list` comes from `vmx_vpid_list_take()`, and no code
     // writes a list.
     unsafe { &*list.cast::<VpidList>() }.has(line)
 }
 
-/// Shows a line of a list.
+/// Shows a line of a list, by its number, counted from 0.
 ///
 /// # Safety
 ///
-/// It is one of [`vmx_vpid_list_take()`]; `file` is being read by this task, and by no other.
+/// `list` comes from [`vmx_vpid_list_take()`]; `file` is being read by this task, and by no other.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_list_show(
     list: *const c_void,
     line: u64,
     file: *mut bindings::seq_file,
 ) {
-    // SAFETY: By the safety requirements this is a list of `vmx_vpid_list_take()`, and no code
+    // SAFETY: By the safety requirements `list` comes from `vmx_vpid_list_take()`, and no code
     // writes a list.
     let list = unsafe { &*list.cast::<VpidList>() };
     // SAFETY: By the safety requirements this task alone reads `file`; both bindings of the type

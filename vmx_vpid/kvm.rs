@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module holds the code that uses structures of KVM and of the kernel.
+//! This module contains the code that uses structures of KVM and of the kernel.
 //!
-//! It ties the types and traits of the modules below to `struct kvm_vcpu`, to kvm_intel's private
-//! data, to per-CPU data, and to the functions that livepatch and KVM's static calls lead to.
-//! Unsafe code lives here, in the instruction wrappers, and in the functions that C calls for
-//! debugfs.
+//! The code ties the types and traits of the units below to `struct kvm_vcpu`, to kvm_intel's
+//! private data, to per-CPU data, and to the functions that livepatch and KVM's static calls lead
+//! to.  Unsafe code is in this module, in the instruction wrappers, in the functions that C calls
+//! for debugfs, and in the bindings.
 
 pub(crate) mod asid_follow;
 pub(crate) mod attach;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module prints `vmx_vpid/asid` in debugfs: each CPU's slots, and the results of following
-//! them.
+//! This module prints `vmx_vpid/asid` in debugfs: each CPU's slots, and the results of the lockstep
+//! check.
 //!
 //! The format is stable, see Documentation/ABI/testing/debugfs-vmx-vpid.
 
@@ -26,7 +26,8 @@ use kernel::seq_file::{
     SeqFile, //
 };
 
-/// Shows everything.
+/// Shows `asid`: the features, the slots of each CPU, the first difference on each CPU, and the
+/// counts.
 pub(crate) fn show(file: &SeqFile) {
     let Some(features) = features() else {
         seq_print!(file, "asids are the same on every CPU: not shown\n");
@@ -96,7 +97,7 @@ fn show_cpu(number: u32, cpu: &Cpu, features: Features, file: &SeqFile) {
     }
 }
 
-/// Shows the first difference that was found on a CPU.
+/// Shows the first difference between prediction and kernel on a CPU.
 fn show_mismatch(number: u32, first: Mismatch, file: &SeqFile) {
     seq_print!(
         file,

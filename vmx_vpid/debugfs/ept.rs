@@ -2,9 +2,9 @@
 
 //! This module prints the EPTs of VMs, line by line, for `ept` and `ept_summary` in debugfs.
 //!
-//! A read records the VMs when it begins, and visits one after the other, root by root.  It looks
-//! at one piece of an EPT at a time.  Between two pieces it holds nothing of KVM's; if a VM or a
-//! root is gone by then, the file says so.
+//! A read lists the VMs when the read begins, and then visits one VM after the other, root by root,
+//! one piece of an EPT at a time.  Between two pieces the read holds neither a lock nor a reference
+//! of KVM's; if the VM or the root no longer exists at the next piece, the file says so.
 
 use crate::{
     bindings,
@@ -41,30 +41,30 @@ use kernel::{
     }, //
 };
 
-/// The largest number of regions of a piece.
+/// The largest number of regions that one piece adds.
 const REGIONS_AT_ONCE: usize = 64;
 
-/// Further lines of a piece: the last region of an EPT, and its summary.
+/// The number of further lines that one piece adds: the last region of an EPT, and its summary.
 const MORE_LINES: usize = 2;
 
 /// The content of a line.
 #[derive(Clone, Copy)]
 enum Line {
-    /// Nothing is to be seen; why.
+    /// There is no EPT to show; the reason.
     Nothing(&'static str),
-    /// There is a VM, and it has no EPT (yet).
+    /// A VM that has no EPT at the moment.
     NoRoot(Vm),
-    /// The following lines are about this EPT.
+    /// The header of the lines about an EPT.
     Root(Vm, Root),
-    /// A VM or root is no more, and what was to follow of this EPT will not.
+    /// The VM or the root no longer exists, so the rest of this EPT is missing.
     Gone(Vm, Root),
-    /// Addresses that stand for the same.
+    /// A region of addresses with equal attributes.
     Region(Region),
-    /// All of an EPT, in numbers.
+    /// The counts of an EPT.
     Summary(Vm, Root, Summary),
 }
 
-/// A root, as it is named in lines.
+/// Displays a root's VM and address, which name the root.
 struct Name<'a>(&'a Vm, &'a Root);
 
 impl fmt::Display for Name<'_> {
@@ -109,53 +109,54 @@ impl fmt::Display for Line {
     }
 }
 
-/// An EPT that is looked at.
+/// An EPT that is being read.
 struct Walk {
-    /// Its VM.
+    /// The VM of the EPT.
     vm: Vm,
-    /// Its root.
+    /// The root of the EPT.
     root: Root,
     /// The position in the EPT.
     cursor: Cursor,
-    /// The region that may go on.
+    /// The last region, which the next entry may extend.
     regions: Regions,
-    /// The counts so far.
+    /// The counts of the entries that were read.
     summary: Summary,
 }
 
 /// The file that is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// Regions.
+    /// `ept`: the regions of each EPT.
     Regions,
-    /// Numbers.
+    /// `ept_summary`: the counts of each EPT.
     Summary,
 }
 
-/// One seq.
+/// The state of one opening of `ept` or `ept_summary`.
 struct EptSeq {
     /// The file that is read.
     what: What,
-    /// Whose VMs; 0 for all.
+    /// The process whose VMs are shown; 0 for the VMs of all processes.
     pid: bindings::pid_t,
-    /// The number of the line that is shown next, from 0 on.
+    /// The number of the line that is shown next, counted from 0.
     number: u64,
-    /// That line, if it has been made.
+    /// The line with that number, if it has been made.
     line: Option<Line>,
-    /// Lines that come then, the last one first.
+    /// The lines after that line; the last element comes first.
     ready: KVec<Line>,
-    /// VMs that come then, the last one first; `None` before the reading has begun.
+    /// The VMs whose EPTs are not recorded yet; the last element comes first.  `None` before the
+    /// VMs are listed.
     vms: Option<KVVec<Vm>>,
-    /// Further EPTs of a VM, the last one first.
+    /// The EPTs of a VM that are not read yet; the last element comes first.
     roots: KVec<(Vm, Root)>,
-    /// The EPT that is being looked at.
+    /// The EPT that is being read.
     walk: Option<Walk>,
-    /// Whether every line was made.
+    /// Whether no further line will be made.
     ended: bool,
 }
 
 impl EptSeq {
-    /// A reading that has not begun.
+    /// Returns the state before the first line.
     fn new(what: What, pid: bindings::pid_t) -> Self {
         Self {
             what,
@@ -170,11 +171,13 @@ impl EptSeq {
         }
     }
 
-    /// Makes the line of a number; returns whether there is one.
+    /// Makes the line with a number, counted from 0; returns false if the file ends before that
+    /// line.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`]; [`ERESTARTSYS`] when a signal is pending.  The reading can go on after either.
+    /// [`ENOMEM`]; [`ERESTARTSYS`] when a signal is pending.  The next call continues after either
+    /// error.
     fn start(&mut self, number: u64) -> Result<bool> {
         if number < self.number {
             *self = Self::new(self.what, self.pid);
@@ -189,7 +192,7 @@ impl EptSeq {
         self.make()
     }
 
-    /// Makes the next line, unless it has been made; returns whether there is one.
+    /// Makes the next line, unless it has been made; returns false at the end of the file.
     fn make(&mut self) -> Result<bool> {
         while self.line.is_none() {
             self.line = self.ready.pop();
@@ -199,7 +202,8 @@ impl EptSeq {
             if self.ended {
                 return Ok(false);
             }
-            // SAFETY: In a task that may sleep.
+            // SAFETY: The helper may sleep, and so may this task, which reads a file and holds no
+            // spinlock.
             if !unsafe { bindings::vmx_vpid_may_go_on() } {
                 return Err(ERESTARTSYS);
             }
@@ -212,7 +216,7 @@ impl EptSeq {
     fn go_on(&mut self) -> Result {
         self.ready
             .reserve(REGIONS_AT_ONCE + MORE_LINES, GFP_KERNEL)?;
-        // SAFETY: The symbols are resolved while the function runs.
+        // SAFETY: `with_kvm_symbols()` keeps the symbols resolved while the closure runs.
         let step = attach::with_kvm_symbols(|| unsafe { self.step() });
         step.unwrap_or_else(|why| {
             self.say(Line::Nothing(why));
@@ -223,26 +227,27 @@ impl EptSeq {
         Ok(())
     }
 
-    /// Adds a line; there is room for it.
+    /// Adds a line, for which `go_on()` has reserved the room.
     fn say(&mut self, line: Line) {
         let said = self.ready.push_within_capacity(line);
         debug_assert!(said.is_ok());
     }
 
-    /// Takes one step with the symbols resolved.
+    /// Takes one step: lists the VMs, records the EPTs of a VM, begins an EPT, or reads a piece of
+    /// an EPT.
     ///
     /// # Safety
     ///
     /// kvm_intel's symbols are resolved until this returns.
     unsafe fn step(&mut self) -> Result {
-        // SAFETY: By the contract.
+        // SAFETY: By the safety requirements the symbols are resolved.
         if !unsafe { symbols::enable_ept_by_now() } {
             self.say(Line::Nothing("kvm_intel: ept=0, no VM has an EPT"));
             self.ended = true;
             return Ok(());
         }
         if let Some(walk) = self.walk.take() {
-            // SAFETY: By the contract.
+            // SAFETY: By the safety requirements the symbols are resolved.
             unsafe { self.look(walk) };
         } else if let Some((vm, root)) = self.roots.pop() {
             if self.what == What::Regions {
@@ -261,13 +266,15 @@ impl EptSeq {
                 return Ok(());
             };
             if self.pid == 0 || vm.pid == self.pid {
-                // SAFETY: By the contract, and EPT is on.
+                // SAFETY: By the safety requirements the symbols are resolved, and
+                // `enable_ept_by_now()` returned true.
                 unsafe { self.take_roots(vm) }?;
             }
-            // Not before: if there was no memory for its roots, the VM is come back to.
+            // The VM stays in the list until its EPTs are recorded: if memory runs out, the next
+            // step retries the VM.
             self.vms.as_mut().and_then(KVVec::pop);
         } else {
-            // SAFETY: By the contract.
+            // SAFETY: By the safety requirements the symbols are resolved.
             self.vms = Some(unsafe { roots::vms() }?);
         }
         Ok(())
@@ -279,7 +286,7 @@ impl EptSeq {
     ///
     /// kvm_intel's symbols are resolved until this returns, and EPT is on.
     unsafe fn take_roots(&mut self, vm: Vm) -> Result {
-        // SAFETY: By the contract.
+        // SAFETY: By the safety requirements the symbols are resolved and EPT is on.
         let Some(roots) = unsafe { roots::roots(&vm) }? else {
             return Ok(());
         };
@@ -293,7 +300,7 @@ impl EptSeq {
         Ok(())
     }
 
-    /// Looks at a piece of an EPT.
+    /// Reads a piece of an EPT.
     ///
     /// # Safety
     ///
@@ -316,7 +323,8 @@ impl EptSeq {
                     What::Regions => regions.add(seen, flags),
                     What::Summary => None,
                 };
-                // Nothing may be allocated here; the caller reserved the room.
+                // This closure runs with KVM's locks held and must not allocate: `go_on()` has
+                // reserved the room.
                 if let Some(region) = region {
                     let said = ready.push_within_capacity(Line::Region(region));
                     debug_assert!(said.is_ok());
@@ -324,7 +332,7 @@ impl EptSeq {
                 ready.len() < REGIONS_AT_ONCE
             });
         };
-        // SAFETY: By the contract.
+        // SAFETY: By the safety requirements the symbols are resolved.
         let there = unsafe { roots::look_at(vm, root, look) };
         let walk = match (there, progress) {
             (true, Progress::More) => {
@@ -344,11 +352,13 @@ impl EptSeq {
     }
 }
 
-/// Begins a seq.
+/// Makes the state of an opened `ept` or `ept_summary`, for the VMs of process `pid`, or of all
+/// processes if `pid` is 0; returns 0 or a negative errno.
 ///
 /// # Safety
 ///
-/// `reading` can be written; what it gets is given to [`vmx_vpid_ept_close()`] in the end.
+/// `seq` can be written, and the caller passes the written pointer to [`vmx_vpid_ept_close()`] in
+/// the end.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_ept_open(
     summary: bool,
@@ -362,33 +372,34 @@ unsafe extern "C" fn vmx_vpid_ept_open(
             What::Regions
         };
         let new = KBox::new(EptSeq::new(what, pid), GFP_KERNEL)?;
-        // SAFETY: By the safety requirements the pointer can be written.
+        // SAFETY: By the safety requirements `seq` can be written.
         unsafe { seq.write(KBox::into_raw(new).cast()) };
         Ok(0)
     })
 }
 
-/// Ends a seq.
+/// Frees the state of an opened file.
 ///
 /// # Safety
 ///
-/// It is one of [`vmx_vpid_ept_open()`], and is not used again.
+/// `seq` comes from [`vmx_vpid_ept_open()`], and is not used again.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_ept_close(seq: *mut c_void) {
-    // SAFETY: By the safety requirements this is a value of `vmx_vpid_ept_open()` that is not used
+    // SAFETY: By the safety requirements `seq` comes from `vmx_vpid_ept_open()` and is not used
     // again.
     drop(unsafe { KBox::<EptSeq>::from_raw(seq.cast()) });
 }
 
-/// Moves to the line of a number; returns 1 if there is one, 0 at the end, or an errno.
+/// Moves to the line with a number, counted from 0; returns 1 if there is such a line, 0 at the end
+/// of the file, or a negative errno.
 ///
 /// # Safety
 ///
-/// `reading` is one of [`vmx_vpid_ept_open()`], and no other task uses it at the same time.
+/// `seq` comes from [`vmx_vpid_ept_open()`], and no other task uses it at the same time.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_ept_line(seq: *mut c_void, line: u64) -> c_int {
-    // SAFETY: By the safety requirements this is a value of `vmx_vpid_ept_open()` that no other
-    // task uses.
+    // SAFETY: By the safety requirements `seq` comes from `vmx_vpid_ept_open()`, and no other task
+    // uses it.
     let seq = unsafe { &mut *seq.cast::<EptSeq>() };
     from_result(|| Ok(c_int::from(seq.start(line)?)))
 }
@@ -397,15 +408,15 @@ unsafe extern "C" fn vmx_vpid_ept_line(seq: *mut c_void, line: u64) -> c_int {
 ///
 /// # Safety
 ///
-/// `reading` is one of [`vmx_vpid_ept_open()`] that no task changes at the same time; this task
-/// alone reads `file`.
+/// `seq` comes from [`vmx_vpid_ept_open()`], and no task changes it at the same time; `file` is
+/// being read by this task, and by no other.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_ept_show(seq: *const c_void, file: *mut bindings::seq_file) {
     // SAFETY: By the safety requirements this task alone reads `file`; both bindings of the type
     // are the same C type.
     let file = unsafe { SeqFile::from_raw(file.cast()) };
-    // SAFETY: By the safety requirements this is a value of `vmx_vpid_ept_open()` that no task
-    // changes.
+    // SAFETY: By the safety requirements `seq` comes from `vmx_vpid_ept_open()`, and no task
+    // changes it.
     if let Some(line) = unsafe { &*seq.cast::<EptSeq>() }.line {
         seq_print!(file, "{line}\n");
     }

@@ -3,9 +3,9 @@
 //! This module prints the files of `vmx_vpid/` in debugfs that have a line for each value, VPID or
 //! vCPU.
 //!
-//! `stats` and `status` have one `name value` per line, `vpids` one VPID and `roots` one vCPU per
-//! line.  Names are stable, see Documentation/ABI/testing/debugfs-vmx-vpid.  C makes the files, see
-//! [`crate::debugfs`].  [`crate::debugfs::ept`] prints the EPTs of VMs.
+//! `stats` and `status` have one `name value` per line, `vpids` has one VPID and `roots` one vCPU
+//! per line.  Names are stable, see Documentation/ABI/testing/debugfs-vmx-vpid.  C makes the files,
+//! see [`crate::debugfs`].  [`crate::debugfs::ept`] prints the EPTs of VMs.
 
 use crate::{
     kvm::{
@@ -49,7 +49,7 @@ use kernel::{
     }, //
 };
 
-/// `stats`: the counters, and the VPIDs in use.
+/// Shows `stats`: the counters, and the VPIDs in use.
 pub(crate) fn show_stats(file: &SeqFile) {
     for &counter in Counter::ALL {
         seq_print!(file, "{} {}\n", counter.name(), percpu::sum(counter));
@@ -66,7 +66,7 @@ pub(crate) fn show_stats(file: &SeqFile) {
     }
 }
 
-/// `status`: where the backend stands.
+/// Shows `status`: the state of the backend, the CPU's capabilities, and the switches.
 pub(crate) fn show_status(file: &SeqFile) {
     let status = attach::status();
     let (calls, all_calls) = status.static_calls;
@@ -87,7 +87,7 @@ pub(crate) fn show_status(file: &SeqFile) {
     }
 }
 
-/// `vmcs`: what flushes found that looked at the VMCS.
+/// Shows `vmcs`: the results of the checks of the VMCS.
 pub(crate) fn show_vmcs(file: &SeqFile) {
     let checks = check_vmcs::checks();
     seq_print!(file, "looks {}\nwrong {}\n", checks.count, checks.wrong);
@@ -95,7 +95,7 @@ pub(crate) fn show_vmcs(file: &SeqFile) {
     show_vmcs_check("last_wrong", checks.last_wrong, file);
 }
 
-/// Shows what one look found, if there was one.
+/// Shows one check, if there was one.
 fn show_vmcs_check(name: &str, check: Option<VmcsCheck>, file: &SeqFile) {
     let Some(check) = check else {
         seq_print!(file, "{name} -\n");
@@ -121,7 +121,7 @@ fn show_vmcs_check(name: &str, check: Option<VmcsCheck>, file: &SeqFile) {
     );
 }
 
-/// Shows the line of a number of `vpids`, the first being 0.
+/// Shows one line of `vpids`, by its number, counted from 0.
 pub(crate) fn show_vpid_line(list: &VpidList, line: u64, file: &SeqFile) {
     match list {
         VpidList::Unknown(why) => seq_print!(file, "{}\n", why),
@@ -133,7 +133,7 @@ pub(crate) fn show_vpid_line(list: &VpidList, line: u64, file: &SeqFile) {
     }
 }
 
-/// Shows one VPID.
+/// Shows the line of one VPID.
 fn show_vpid(line: &Line, cpus: &[u32], file: &SeqFile) {
     seq_print!(file, "vpid={}", line.vpid.into_raw());
     match line.claim {
@@ -166,7 +166,7 @@ fn show_vpid(line: &Line, cpus: &[u32], file: &SeqFile) {
     seq_print!(file, "\n");
 }
 
-/// `roots`: what KVM translates each vCPU's addresses by, and the roots that it keeps.
+/// Shows `roots`: the MMU of each vCPU, and the roots that KVM keeps for the vCPU.
 ///
 /// # Errors
 ///
@@ -183,7 +183,7 @@ pub(crate) fn show_roots(file: &SeqFile) -> Result {
     Ok(())
 }
 
-/// Shows one vCPU's.
+/// Shows the line of one vCPU.
 fn show_mmu(line: &MmuLine, choice: Choice, file: &SeqFile) {
     let (pid, vcpu) = line.owner();
     let guest = if line.is_in_l2() { "l2" } else { "l1" };
@@ -226,7 +226,7 @@ fn show_mmu(line: &MmuLine, choice: Choice, file: &SeqFile) {
     }
 }
 
-/// Shows a root: its address, what it was made for, and the PCID in that.
+/// Shows a root: its address, the CR3 or EPT pointer that the root was made for, and the PCID.
 fn show_root(root: Root, file: &SeqFile) {
     match root.hpa {
         Some(hpa) => seq_print!(file, "{hpa:#x}"),

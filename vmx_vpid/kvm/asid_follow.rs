@@ -26,20 +26,22 @@ use kernel::{
 };
 
 global_lock! {
-    // SAFETY: `Asids::new()` initialises it, before there is a file in debugfs.
+    // SAFETY: `Asids::new()` initialises the lock, before a file in debugfs exists: only those
+    // files, and the drop of `Asids`, lead to the other functions.
     unsafe(uninit) static FOLLOWED: Mutex<Option<KBox<Followed>>> = None;
 }
 
-/// Returns whether the CPUs are followed.
+/// Returns whether the module follows the CPUs.
 pub(crate) fn following() -> bool {
     FOLLOWED.lock().is_some()
 }
 
-/// Starts or stops following the CPUs; starting again while they are followed clears the counts.
+/// Starts or stops to follow the CPUs; a start while the module follows the CPUs clears the
+/// results.
 ///
 /// # Errors
 ///
-/// [`EOPNOTSUPP`] where the CPU uses global ASIDs; [`ENOMEM`]; the errors of ftrace and of the
+/// [`EOPNOTSUPP`] if the kernel uses global ASIDs; [`ENOMEM`]; the errors of ftrace and of the
 /// tracepoint.
 pub(super) fn follow(on: bool) -> Result {
     let mut guard = FOLLOWED.lock();
@@ -51,7 +53,8 @@ pub(super) fn follow(on: bool) -> Result {
             })?;
             let mut followed = Followed::new(features)?;
             let told: *mut Followed = &mut *followed;
-            // SAFETY: It is alive until `vmx_vpid_asid_unfollow()` has returned, below.
+            // SAFETY: `told` points to `followed`, which lives until `vmx_vpid_asid_unfollow()` has
+            // returned.  If this call fails, C reports no event.
             to_result(unsafe { bindings::vmx_vpid_asid_follow(told.cast()) }).inspect_err(
                 |error| {
                     pr_err!(
@@ -67,7 +70,8 @@ pub(super) fn follow(on: bool) -> Result {
             ask_each(Some(followed), true, |_, _| {});
         }
         (false, Some(followed)) => {
-            // SAFETY: There was a call that begins it.
+            // SAFETY: `guard` had a value, so `vmx_vpid_asid_follow()` succeeded, and this is the
+            // only `vmx_vpid_asid_unfollow()` since then.
             unsafe { bindings::vmx_vpid_asid_unfollow() };
             drop(followed);
         }
@@ -81,20 +85,20 @@ pub(super) fn follow(on: bool) -> Result {
 pub(crate) struct View {
     /// The kernel's slots of the CPU; `None` while it is offline.
     pub(crate) cpu: Option<Cpu>,
-    /// The results of following the CPU.
+    /// The results of the check of the CPU; `None` while the module does not follow the CPUs.
     pub(crate) follower: Option<Follower>,
 }
 
-/// A question to a CPU, and its answer.
+/// A request for the state of a CPU, and the CPU's answer.
 struct Question<'a> {
     followed: Option<&'a Followed>,
-    /// Whether the results of the CPU are cleared.
+    /// Whether the CPU clears its results.
     forget: bool,
     answer: Cell<View>,
 }
 
 impl Question<'_> {
-    /// Reads the results of a CPU, and clears them if the question says so.
+    /// Returns the results of a CPU; clears them first if `forget` is set.
     fn take(&self, follower: &mut Follower) -> Follower {
         if self.forget {
             *follower = Follower::default();
@@ -103,26 +107,28 @@ impl Question<'_> {
     }
 }
 
-/// Answers, on the CPU that is asked.
+/// Answers a [`Question`], on the CPU that the question is for.
 ///
 /// # Safety
 ///
-/// `question` points to a [`Question`] that nobody else uses; interrupts are off.
+/// `question` points to a [`Question`] that no other code uses until this returns; interrupts are
+/// off.
 unsafe extern "C" fn answer(question: *mut c_void) {
-    // SAFETY: By the safety requirements the pointer is that of a question, which lives until this
-    // returns.
+    // SAFETY: By the safety requirements `question` points to a `Question` that no other code uses
+    // until this function returns.
     let question = unsafe { &*question.cast::<Question<'_>>() };
-    // SAFETY: By the safety requirements interrupts are off on the CPU.
+    // SAFETY: By the safety requirements interrupts are off.
     let cpu = unsafe { read_cpu() }.map(|(cpu, ..)| cpu);
-    // SAFETY: By the safety requirements interrupts are off on the CPU.
+    // SAFETY: By the safety requirements interrupts are off; `take()` does not call `here()`.
     let take = |followed: &Followed| unsafe { followed.here(|it| question.take(it)) };
     let follower = question.followed.and_then(take);
     question.answer.set(View { cpu, follower });
 }
 
-/// Asks each possible CPU, and calls a function with the CPU's number and its state.
+/// Calls a function with the number and the state of each possible CPU.  The caller holds
+/// `FOLLOWED`.
 fn ask_each(followed: Option<&Followed>, forget: bool, mut function: impl FnMut(u32, View)) {
-    // SAFETY: Undone below; this task may sleep.
+    // SAFETY: This task may sleep, and the call of `cpus_read_unlock()` below undoes this call.
     unsafe { kernel::bindings::cpus_read_lock() };
     for number in 0..nr_cpu_ids() {
         let question = Question {
@@ -134,38 +140,41 @@ fn ask_each(followed: Option<&Followed>, forget: bool, mut function: impl FnMut(
             }),
         };
         let data = (&raw const question).cast_mut().cast();
-        // CAST: C has these numbers as `int` here.
-        // SAFETY: `answer()` is called with interrupts off or not at all, and has returned when
-        // this does; until then nobody else uses the question.
+        // CAST: C has the number of a CPU as an `int` here.
+        // SAFETY: `smp_call_function_single()` calls `answer()` with interrupts off, or not at all,
+        // and waits until `answer()` has returned.  No other code uses `question` until then.
         let there = unsafe {
             kernel::bindings::smp_call_function_single(number as c_int, Some(answer), data, true)
         };
         let mut view = question.answer.get();
         if there != 0 {
             let place = followed.and_then(|followed| followed.place(number));
-            // SAFETY: The CPU is off, and does not come up as long as the lock is held.
+            // SAFETY: The call failed, so the CPU is offline, and stays offline while
+            // `cpus_read_lock()` is held.  The caller holds `FOLLOWED`, so no other task accesses
+            // `place`.
             view.follower = place.map(|place| question.take(unsafe { &mut *place.0.get() }));
         }
         function(number, view);
     }
-    // SAFETY: Observed above.
+    // SAFETY: This task holds `cpus_read_lock()`, by the call above.
     unsafe { kernel::bindings::cpus_read_unlock() };
 }
 
-/// Calls a function for each possible CPU, with its number and its state.
+/// Calls a function with the number and the state of each possible CPU.
 pub(crate) fn for_each(function: impl FnMut(u32, View)) {
     ask_each(FOLLOWED.lock().as_deref(), false, function);
 }
 
-/// That CPUs can be followed, as long as the module lives.
+/// The lockstep check of the host's ASIDs; dropping the value stops the check.
 pub(crate) struct Asids(());
 
 impl Asids {
-    /// Makes a value that follows nothing.
+    /// Initialises the check, which follows no CPU yet.
     ///
-    /// To be called once, when the module is loaded.
+    /// The module calls this function once, when it is loaded.
     pub(crate) fn new() -> Self {
-        // SAFETY: Once, by the contract, and nobody else has come here yet.
+        // SAFETY: The module calls this function once, when it is loaded, and no other code has
+        // used the lock yet.
         unsafe { FOLLOWED.init() };
         Self(())
     }
@@ -173,7 +182,7 @@ impl Asids {
 
 impl Drop for Asids {
     fn drop(&mut self) {
-        // To end it cannot fail.
+        // A stop cannot fail.
         let _ = follow(false);
     }
 }

@@ -4,8 +4,8 @@
 //! state.
 //!
 //! Lock order: livepatch's mutex, then [`static@ATTACH`], then kvm_intel's `vmx_vpid_lock` or the
-//! locks of a static call's update.  The notifier of a module that goes live, and readers of
-//! debugfs, come without livepatch's mutex.
+//! locks of a static call's update.  The module notifier and readers of debugfs do not hold
+//! livepatch's mutex.
 
 use crate::{
     backend::{
@@ -60,25 +60,28 @@ use kernel::{
 
 /// The state of attach and detach.
 ///
+/// Livepatch and the module notifier report from different tasks whether kvm_intel is live; the
+/// mutex gives their reports an order.
+///
 /// # Invariants
 ///
 /// - The symbols of kvm_intel are resolved in every phase but [`Phase::Detached`].
-/// - `static_calls` and `exits` are not 0 only in [`Phase::Attached`], and with `ops` set.
-///
-/// `live` says whether kvm_intel is past its own initialisation.  Livepatch and the notifier report
-/// that from different tasks, and only the mutex gives their reports an order.
+/// - `static_calls` and `exits` are 0 unless the phase is [`Phase::Attached`] and `ops` is set.
 struct Attach {
     registry: Registry,
     ops: Option<bindings::vmx_vpid_ops>,
     phase: Phase,
+    /// The number of static calls that lead to the backend.
     static_calls: usize,
+    /// The number of slots of KVM's exit table that lead to the backend.
     exits: usize,
+    /// Whether kvm_intel is past its own initialisation, and does not go away.
     live: bool,
 }
 
 global_lock! {
-    // SAFETY: `Attachment::new()` initialises it, before livepatch or the notifier know of the
-    // callbacks and before there is a file in debugfs.
+    // SAFETY: `Attachment::new()` initialises the lock, before livepatch and the notifier can call
+    // back and before a file in debugfs exists.
     unsafe(uninit) static ATTACH: Mutex<Attach> = Attach {
         registry: Registry::new(),
         ops: None,
@@ -93,19 +96,22 @@ global_lock! {
 static INITIALISED: Atomic<bool> = Atomic::new(false);
 
 impl Attach {
-    /// Takes the step that a callback demands.
+    /// Handles a callback of livepatch; `live` is true if kvm_intel is known to be live.
     ///
     /// # Safety
     ///
-    /// Livepatch called back, so that the symbols of kvm_intel are resolved until this returns.
+    /// A callback of livepatch calls this function, so that kvm_intel's symbols are resolved until
+    /// the function returns.
     unsafe fn step(&mut self, callback: Callback, live: bool) {
         let (phase, transfer) = self.phase.on(callback);
         if phase != Phase::Attached {
-            // SAFETY: By the safety requirements the symbols are resolved.
+            // SAFETY: By the safety requirements the symbols are resolved, and a callback of
+            // livepatch runs, which may sleep.
             unsafe { self.disarm() };
         }
         if transfer != Transfer::None {
-            // SAFETY: By the safety requirements the symbols are resolved.
+            // SAFETY: By the safety requirements a callback of livepatch runs, and the symbols are
+            // resolved.
             let vpids = unsafe { Vpids::new() };
             let max = switches::max_vpids();
             let moved =
@@ -116,7 +122,7 @@ impl Attach {
             }
             if moved.freed_by_c != 0 {
                 pr_warn!(
-                    "C freed {} VPIDs unseen: is free_vpid() inlined? See 'make check-kernel'\n",
+                    "C freed {} VPIDs unseen: does another livepatch replace vmx_vcpu_free()?\n",
                     moved.freed_by_c
                 );
             }
@@ -125,19 +131,20 @@ impl Attach {
             pr_info!("{}\n", phase.name());
         }
         // INVARIANT: Livepatch resolves the symbols before the first callback, which leads out of
-        // `Detached`, and clears them after the last, which leads there.
+        // `Detached`, and clears them after the last callback, which leads to `Detached`.
+        // `disarm()` has set both counts to 0 if the next phase is not `Attached`.
         self.phase = phase;
         self.registry.set_serving(phase != Phase::Detached);
         self.live |= live;
         if self.live {
-            // SAFETY: By the safety requirements the symbols are resolved, and kvm_intel was live.
-            // If kvm_intel goes away, livepatch calls back before it frees the module, waits for
-            // the mutex, and that callback disarms.
+            // SAFETY: By the safety requirements the symbols are resolved.  kvm_intel was reported
+            // live, so its initialisation is over.  If kvm_intel is unloaded, livepatch calls back
+            // before the module is freed, and that callback waits for the mutex and disarms.
             unsafe { self.arm() };
         }
     }
 
-    /// Points KVM's static calls and exits at the backend, if every task runs it.
+    /// Points KVM's static calls and exit table at the backend, if every task runs the backend.
     ///
     /// # Safety
     ///
@@ -151,13 +158,15 @@ impl Attach {
                 );
                 return;
             }
-            // SAFETY: The phase is `Attached`, so the symbols are resolved and the functions
-            // livepatched; `self` is borrowed from the mutex, which serialises this.  INVARIANT:
-            // The phase is `Attached` and `ops` is set.
+            // SAFETY: By the safety requirements kvm_intel is live.  The phase is `Attached`, so
+            // the symbols are resolved and the functions livepatched by those in `ops`.  `self` is
+            // borrowed from the mutex, which serialises the calls of `arm()` and `disarm()`.
+            // INVARIANT: The phase is `Attached` and `ops` is set.
             self.static_calls = unsafe { static_calls::arm(ops) };
-            // SAFETY: The phase is `Attached`, so the symbols are resolved and the functions
-            // livepatched; `self` is borrowed from the mutex, which serialises this.  INVARIANT:
-            // The phase is `Attached` and `ops` is set.
+            // SAFETY: By the safety requirements kvm_intel is live.  The phase is `Attached`, so
+            // the symbols are resolved and the functions livepatched by those in `ops`.  `self` is
+            // borrowed from the mutex, which serialises the calls of `arm()` and `disarm()`.
+            // INVARIANT: The phase is `Attached` and `ops` is set.
             self.exits = unsafe { exit_handlers::arm(ops) };
             pr_info!(
                 "{} of {} flushes by static call, {} of {} exits by KVM's table\n",
@@ -169,22 +178,25 @@ impl Attach {
         }
     }
 
-    /// Points KVM's static calls and exits back to C.
+    /// Points KVM's static calls and exit table back at kvm_intel's functions.
     ///
     /// # Safety
     ///
-    /// If any is armed, the symbols of kvm_intel are resolved.
+    /// If `static_calls` or `exits` is not 0, kvm_intel's symbols are resolved and this task may
+    /// sleep.
     unsafe fn disarm(&mut self) {
         let Some(ops) = &self.ops else { return };
         if self.static_calls != 0 {
-            // SAFETY: By the safety requirements the symbols are resolved; the mutex serialises
-            // this.
+            // SAFETY: `static_calls` is not 0, so by the safety requirements the symbols are
+            // resolved.  `self` is borrowed from the mutex, which serialises the calls of `arm()`
+            // and `disarm()`.
             unsafe { static_calls::disarm(ops) };
             self.static_calls = 0;
         }
         if self.exits != 0 {
-            // SAFETY: By the safety requirements the symbols are resolved; the mutex serialises
-            // this, and livepatch's callbacks may sleep.
+            // SAFETY: `exits` is not 0, so by the safety requirements the symbols are resolved and
+            // this task may sleep.  `self` is borrowed from the mutex, which serialises the calls
+            // of `arm()` and `disarm()`.
             unsafe { exit_handlers::disarm(ops) };
             self.exits = 0;
         }
@@ -224,15 +236,15 @@ unsafe extern "C" fn vmx_vpid_pre_patch(object: *const bindings::klp_object) -> 
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_post_patch(object: *const bindings::klp_object) {
     let mut attach = ATTACH.lock();
+    // The mutex is held: if kvm_intel goes away after this read, the notifier reports that after
+    // this callback.
     // SAFETY: By the safety requirements `object` is livepatch's, and valid during the callback.
-    // The mutex is held: the notifier reports that kvm_intel goes away either after this, or after
-    // it was no longer live.
     let live = unsafe { bindings::vmx_vpid_object_live(object) };
     // SAFETY: This is a callback of livepatch, so the symbols are resolved.
     unsafe { attach.step(Callback::PostPatch, live) };
 }
 
-/// Livepatch callback: the functions are about to lead back to C.
+/// Livepatch callback: kvm_intel's functions are about to lead back to C.
 #[no_mangle]
 extern "C" fn vmx_vpid_pre_unpatch() {
     // SAFETY: This is a callback of livepatch, so the symbols are resolved.
@@ -242,35 +254,36 @@ extern "C" fn vmx_vpid_pre_unpatch() {
 /// Livepatch callback: every task runs C again, or kvm_intel goes away.
 #[no_mangle]
 extern "C" fn vmx_vpid_post_unpatch() {
-    // SAFETY: This is a callback of livepatch, which clears the symbols only after it.
+    // SAFETY: This is a callback of livepatch, and livepatch clears the symbols only after the
+    // callback.
     unsafe { ATTACH.lock().step(Callback::PostUnpatch, false) };
 }
 
-/// Notifier: kvm_intel went live, after its own initialisation wrote KVM's static calls, or goes
-/// away.
+/// Module notifier: kvm_intel is live, and its own initialisation has written KVM's static calls;
+/// or, if `live` is false, kvm_intel goes away.
 #[no_mangle]
 extern "C" fn vmx_vpid_kvm_intel_state(live: bool) {
     let mut attach = ATTACH.lock();
     attach.live = live;
     if live {
-        // SAFETY: The notifier runs before the loading of kvm_intel ends, so kvm_intel is live and
-        // stays.  If it is unloaded later, livepatch's callbacks wait for the mutex, and find the
-        // calls armed or the phase changed.
+        // SAFETY: The notifier reports that kvm_intel is live, so its initialisation is over.
+        // kvm_intel is not unloaded before the notifier returns; a later unload calls livepatch's
+        // callback, which waits for the mutex and disarms.
         unsafe { attach.arm() };
     }
 }
 
 /// The state of attach and detach, for debugfs.
 pub(crate) struct Status {
-    /// The registered backend.
+    /// The label of the registered backend.
     pub(crate) backend: &'static str,
     /// The phase.
     pub(crate) phase: Phase,
     /// Whether kvm_intel is loaded, attached or not.
     pub(crate) live: bool,
-    /// The number of flushes that go by static call, and of all that could.
+    /// The number of static calls that lead to the backend, and of all that can.
     pub(crate) static_calls: (usize, usize),
-    /// The number of exits that go by KVM's table, and of all that could.
+    /// The number of slots of KVM's exit table that lead to the backend, and of all that can.
     pub(crate) exits: (usize, usize),
     /// The number of VPIDs in use, and the largest number since the last attach; `None` when
     /// detached.
@@ -287,9 +300,10 @@ pub(crate) fn status() -> Status {
         static_calls: (attach.static_calls, static_calls::SITES),
         exits: (attach.exits, exit_handlers::EXITS),
         vpids: (attach.phase != Phase::Detached).then(|| {
-            // SAFETY: The phase is not `Detached`, so by the invariant the symbols are resolved.
-            // They stay so while the mutex is held: livepatch's last callback waits for it, and
-            // livepatch clears them after that.
+            // SAFETY: The phase is not `Detached`, so by the type invariant of `Attach` the symbols
+            // are resolved.  The symbols stay resolved while the mutex is held: livepatch clears
+            // them after its last callback, which waits for the mutex.  A reader of debugfs calls
+            // this function.
             unsafe { Vpids::new() }.locked(|allocators| allocators.usage())
         }),
     }
@@ -306,15 +320,16 @@ pub(crate) fn vpid_list() -> Result<VpidList> {
         return Ok(VpidList::unknown(attach.live));
     }
     // SAFETY: The phase is not `Detached` and the mutex is held, so the symbols are resolved until
-    // this returns.
+    // this function returns, which serves a read of debugfs.
     let lines = unsafe { vpid_holders::lines() }?;
-    // SAFETY: A reader of debugfs calls this, and the files are removed before the record of
-    // flushed CPUs is freed.
+    // SAFETY: A reader of debugfs calls this function, and the files are removed before the record
+    // of flushed CPUs is freed.
     let flushed = unsafe { flushed_cpus::flushed() };
     VpidList::new(lines, |vpid| flushed.cpus(vpid))
 }
 
-/// Returns the MMU and the roots of each vCPU; if detached, whether kvm_intel is loaded.
+/// Returns the MMU and the roots of each vCPU; if the backend is detached, whether kvm_intel is
+/// loaded.
 ///
 /// # Errors
 ///
@@ -325,7 +340,7 @@ pub(crate) fn mmus() -> Result<Result<Lines, bool>> {
         return Ok(Err(attach.live));
     }
     // SAFETY: The phase is not `Detached` and the mutex is held, so the symbols are resolved until
-    // this returns.
+    // this function returns.
     unsafe { mmus::lines() }.map(Ok)
 }
 
@@ -335,26 +350,28 @@ pub(crate) fn mmus() -> Result<Result<Lines, bool>> {
 ///
 /// # Errors
 ///
-/// A message for the user if kvm_intel is not attached; the function was not called.
+/// A message for the user if the backend is detached; the function is not called then.
 pub(crate) fn with_kvm_symbols<R>(function: impl FnOnce() -> R) -> Result<R, &'static str> {
     let attach = ATTACH.lock();
     if attach.phase == Phase::Detached {
         return Err(symbols::absence(attach.live));
     }
-    // By the invariant the symbols are resolved, and they stay so while the mutex is held.
+    // By the type invariant of `Attach` the symbols are resolved, and they stay resolved while the
+    // mutex is held.
     Ok(function())
 }
 
-/// A registered backend, with its notifier.
+/// A registered backend, with the module notifier.
 ///
-/// Livepatch pins the module while it is enabled, so this is dropped only when C serves again.
+/// Livepatch pins the module while the patch is enabled, so a value is dropped only after C serves
+/// again.
 pub(crate) struct Attachment<B: Backend<Vcpu = Vcpu>> {
     _record: FlushedCpusMemory,
     _backend: PhantomData<B>,
 }
 
 impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
-    /// Registers a backend; it serves from [`Self::enable()`] on.
+    /// Registers a backend, which serves from [`Self::enable()`] on.
     ///
     /// # Errors
     ///
@@ -365,7 +382,8 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
             return Err(EEXIST);
         }
         let record = FlushedCpusMemory::new()?;
-        // SAFETY: The flag lets one caller get here, once.
+        // SAFETY: `INITIALISED` was false, so this is the first and only call, and no other code
+        // has used the lock yet.
         unsafe { ATTACH.init() };
         {
             let mut attach = ATTACH.lock();
@@ -377,7 +395,7 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
             _record: record,
             _backend: PhantomData,
         };
-        // SAFETY: The state that the callback uses is initialised.
+        // SAFETY: `ATTACH`, which the notifier's callback locks, is initialised.
         to_result(unsafe { bindings::vmx_vpid_notifier_register() })?;
         Ok(this)
     }
@@ -391,8 +409,8 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
         // Livepatch looks for the functions of this table, and no others, on every stack, so the
         // static calls use the same table.
         let ops = ATTACH.lock().ops.ok_or(EINVAL)?;
-        // SAFETY: `new()` refused an incomplete table, and this is the last step of the module's
-        // initialisation.
+        // SAFETY: `new()` refused an incomplete table.  The module calls this function once, as the
+        // last step of its initialisation that can fail.
         to_result(unsafe { bindings::vmx_vpid_klp_enable(&ops) }).inspect_err(|error| {
             pr_err!(
                 "livepatch refused to attach ({:?}): is another transition pending?\n",

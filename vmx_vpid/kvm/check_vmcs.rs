@@ -2,9 +2,10 @@
 
 //! This module checks that the VMCS of a vCPU has the VPID that the flushes use.
 //!
-//! KVM writes control and number when it sets up a VMCS, and the flushes use the numbers that KVM
-//! keeps beside it.  If the two differed, a flush would invalidate another VPID. So on demand each
-//! flush reads the VMCS, which is the CPU's current one then.
+//! KVM writes the control and the VPID when KVM sets up a VMCS; the flushes use the VPIDs that KVM
+//! keeps in `struct vcpu_vmx`.  If the two differed, a flush would invalidate another VPID.  With
+//! `check_vmcs=1` each flush compares the two, because the vCPU's VMCS is the CPU's current VMCS
+//! then.
 
 use crate::{
     bindings,
@@ -36,7 +37,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// A value lives within an operation: whenever this task runs, that is the VMCS of the vCPU.
+/// A value lives within an operation, so that the vCPU's VMCS is current whenever this task runs.
 struct Current(());
 
 impl Vmcs for Current {
@@ -48,7 +49,7 @@ impl Vmcs for Current {
 /// The result of one check.
 #[derive(Clone, Copy)]
 pub(crate) struct VmcsCheck {
-    /// When, in nanoseconds of the kernel's monotonic clock.
+    /// The time of the check, in nanoseconds of the kernel's monotonic clock.
     pub(crate) time: u64,
     /// The VPID in the VMCS.
     pub(crate) found: Result<VmcsVpid, VmcsVpidError>,
@@ -59,7 +60,7 @@ pub(crate) struct VmcsCheck {
 }
 
 impl VmcsCheck {
-    /// Returns whether all is as it ought to be.
+    /// Returns whether the VMCS has the right VPID, and the active allocator has that VPID in use.
     pub(crate) fn agrees(&self) -> bool {
         self.found == Ok(self.wanted) && self.in_use
     }
@@ -72,14 +73,15 @@ pub(crate) struct VmcsChecks {
     pub(crate) count: u64,
     /// The number of checks that found a difference.
     pub(crate) wrong: u64,
-    /// The last one.
+    /// The last check.
     pub(crate) last: Option<VmcsCheck>,
-    /// The last one that found something wrong.
+    /// The last check that found a difference.
     pub(crate) last_wrong: Option<VmcsCheck>,
 }
 
 global_lock! {
-    // SAFETY: `set_up()` initialises it, before an operation is called or there is a file.
+    // SAFETY: `set_up()` initialises the lock, before an operation is called and before a file in
+    // debugfs exists.
     unsafe(uninit) static CHECKS: SpinLock<VmcsChecks> = VmcsChecks {
         count: 0,
         wrong: 0,
@@ -92,13 +94,14 @@ global_lock! {
 ///
 /// # Safety
 ///
-/// No other code uses this file before the function returns, and it is called once.
+/// The function is called once, and no other function of this file runs before it returns.
 pub(super) unsafe fn set_up() {
-    // SAFETY: By the safety requirements this is called once, and no other code uses the lock yet.
+    // SAFETY: By the safety requirements this function is called once, and no other code uses the
+    // lock yet.
     unsafe { CHECKS.init() };
 }
 
-/// Returns what was found so far.
+/// Returns the results so far.
 pub(crate) fn checks() -> VmcsChecks {
     *CHECKS.lock()
 }
@@ -106,20 +109,21 @@ pub(crate) fn checks() -> VmcsChecks {
 /// Returns the VPID that the VMCS of a vCPU has to have.  Equivalent of
 /// `vmx_secondary_exec_control()`, `init_vmcs()` and `prepare_vmcs02_early_rare()`.
 ///
-/// In the VMCS of L2 the control is set if it is set in the VMCS of L1, or if L1 sets it for L2.
+/// In vmcs02 KVM sets the control if the control is set in vmcs01, or if L1 sets it for L2.
 fn wanted(vcpu: &Vcpu) -> VmcsVpid {
     vcpu.current_vpid().map_or(VmcsVpid::None, VmcsVpid::By)
 }
 
-/// VmcsChecks at the VMCS of the vCPU that an operation was called for.
+/// Checks the VMCS of the vCPU that an operation was called for.
 ///
-/// One that is being destroyed is left out: it has given its VPIDs back.
+/// A vCPU that is being destroyed is left out: its VPIDs are freed already.
 #[cold]
 pub(super) fn look(vcpu: &Vcpu) {
     if vcpu.is_dying() {
         return;
     }
     let wanted = wanted(vcpu);
+    // INVARIANT: An operation runs, and the value does not outlive this statement.
     let found = VmcsVpid::of(&Current(()));
     let is_in_use = |vpid: Vpid| {
         // SAFETY: An operation runs, so kvm_intel is loaded and its symbols are resolved.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module reads which invalidations the CPU supports, and issues invalidations on it.
+//! This module reads which invalidations the CPU supports, and issues invalidations on the CPU.
 
 use crate::{
     bindings,
@@ -41,14 +41,14 @@ use kernel::{
     prelude::*, //
 };
 
-/// Reads the capabilities of the CPU. Called once, before any other function of this file.
+/// Reads the capabilities of the CPU.  Called once, before any other function of this file.
 ///
 /// # Errors
 ///
 /// [`ENODEV`] when the CPU has no VMX, or the firmware turned it off.
 pub(crate) fn probe() -> Result {
     // SAFETY: The helper reads registers, handles their absence, and writes the variables that the
-    // functions below read.  The module is being loaded, so none of these runs.
+    // functions below read.  The module is being loaded, so none of these functions runs.
     to_result(unsafe { bindings::vmx_vpid_read_cpu() })
 }
 
@@ -95,7 +95,7 @@ pub(super) fn current() -> u32 {
 
 /// Calls a function with preemption disabled, so that the task stays on this CPU.
 pub(super) fn with_preemption_disabled<R>(function: impl FnOnce() -> R) -> R {
-    // SAFETY: The call of `vmx_vpid_unpin()` below undoes it.
+    // SAFETY: The call of `vmx_vpid_unpin()` below undoes this call.
     unsafe { bindings::vmx_vpid_pin() };
     let result = function();
     // SAFETY: The call of `vmx_vpid_pin()` above disabled preemption.
@@ -125,7 +125,7 @@ impl Cpu {
     }
 }
 
-/// Counts an instruction.
+/// Increments the counter of an instruction.
 #[inline(always)]
 fn count(what: Invalidation) {
     match what {
@@ -166,7 +166,7 @@ impl Invalidate for Cpu {
     fn failed(&self, what: Invalidation, error: InsnError, wider: Option<Invalidation>) {
         match error {
             InsnError::VmFail => count!(InsnVmFail),
-            InsnError::Fault => count!(InsnFault),
+            InsnError::Exception => count!(InsnFault),
         }
         match wider {
             Some(_) => count!(FlushWidened),
@@ -188,8 +188,8 @@ impl Recorder for Cpu {
         unsafe { flushed_cpus::flushed() }.insert(vpid, current());
     }
 
-    // The slow path emits the trace event: its arguments would have to be kept in registers across
-    // the instruction.
+    // If the trace event is on, the slow path issues the instruction: here the operands would have
+    // to be kept in registers across the call that emits the event.
     #[inline(always)]
     fn issue_fast(self, what: Invalidation) -> bool {
         let worked = match what {
@@ -209,13 +209,14 @@ impl Recorder for Cpu {
     }
 }
 
-/// Displays why an instruction failed; shown right after the failure.
+/// Displays why an instruction failed.  The number of the error is read from the current VMCS, so a
+/// value is displayed right after the failure.
 struct Cause(InsnError);
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            InsnError::Fault => f.write_str("it faulted"),
+            InsnError::Exception => f.write_str("it faulted"),
             InsnError::VmFail => match insn::vm_instruction_error() {
                 Some(number) => write!(f, "VM-instruction error {number}"),
                 None => f.write_str("VM-fail without a current VMCS"),

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module points KVM's table of exit handlers straight at the backend.
+//! This module points KVM's exit table straight at the backend.
 //!
 //! KVM calls the handler of an exit through `kvm_vmx_exit_handlers`, a table of pointers that
 //! kvm_intel fills when it is loaded.  As with the static calls in [`super::static_calls`], the
 //! pointers lead to the very functions that livepatch leads to.
 //!
 //! With retpolines built in, KVM calls some handlers directly and not through the table, among them
-//! that of EPT misconfigurations: only livepatch leads these calls to the backend.
+//! the handler of EPT misconfigurations: only livepatch leads these calls to the backend.
 
 use crate::bindings;
 use core::ptr;
@@ -16,7 +16,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// A handler, as the table holds it.
+/// The type of a handler in the table.
 type Handler = unsafe extern "C" fn(*mut bindings::kvm_vcpu) -> c_int;
 
 /// An exit and the two functions that can handle it.
@@ -28,12 +28,12 @@ struct Place {
 }
 
 impl Place {
-    /// Points the exit at `to`, if it leads to `from`; returns whether it did.
+    /// Points the exit at `to`, if the exit leads to `from`; returns whether it did.
     ///
     /// # Safety
     ///
-    /// The symbols of kvm_intel are resolved; `from` and `to` are handlers, and no one else writes
-    /// the table.
+    /// The symbols of kvm_intel are resolved; `from` and `to` are handlers of the exit, and no
+    /// other code writes the table at the same time.
     unsafe fn switch(&self, from: *mut c_void, to: *mut c_void) -> bool {
         // SAFETY: By the safety requirements the symbols are resolved, and the table has an element
         // for the exit.
@@ -42,19 +42,20 @@ impl Place {
         if unsafe { ptr::read_volatile(place) } != from {
             return false;
         }
-        // SAFETY: `place` is an aligned element of the table; one store writes the pointer.
+        // SAFETY: `place` is an aligned element of the table; one store writes the whole pointer,
+        // and by the safety requirements `to` is a handler of the exit.
         unsafe { ptr::write_volatile(place, to) };
         true
     }
 
-    /// Returns the function of the backend.
+    /// Returns the function of the backend; null if the backend has none.
     fn replacement(&self) -> *mut c_void {
         self.replacement
             .map_or(ptr::null_mut(), |handler| handler as *mut c_void)
     }
 }
 
-/// The number of exits that KVM's table leads to and the backend handles.
+/// The number of exits that the backend handles and KVM's table leads to.
 pub(super) const EXITS: usize = 5 + if cfg!(CONFIG_MITIGATION_RETPOLINE) {
     0
 } else {
@@ -114,21 +115,23 @@ unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; EXITS] {
     ]
 }
 
-/// Points KVM's exits at the backend; returns how many lead there.
+/// Points KVM's exits at the backend; returns the number of exits that lead there.
 ///
 /// An exit that leads to an unexpected function is left alone: with `nested=0` the exits of VMX
-/// instructions lead to a handler that raises #UD. A second call changes nothing.
+/// instructions lead to a handler that raises #UD.  A second call changes nothing.
 ///
 /// # Safety
 ///
 /// kvm_intel is live, its symbols are resolved, its functions are livepatched by those in `ops`,
-/// and calls of this and of [`disarm()`] are serialised.
+/// and calls of this function and of [`disarm()`] are serialised.
 pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
     let mut armed = 0;
     // SAFETY: By the safety requirements the symbols are resolved.
     for exit in unsafe { exits(ops) } {
         let to = exit.replacement();
-        // SAFETY: Both are handlers of this exit; the second call writes what is there.
+        // SAFETY: By the safety requirements the symbols are resolved, and no other code writes the
+        // table.  Both functions are handlers of this exit; the second call writes the value that
+        // is there.
         if unsafe { exit.switch(exit.original, to) || exit.switch(to, to) } {
             armed += 1;
         } else {
@@ -143,12 +146,13 @@ pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
 ///
 /// # Safety
 ///
-/// The symbols of kvm_intel are resolved, calls of this and of [`arm()`] are serialised, and this
-/// task may sleep.
+/// The symbols of kvm_intel are resolved, calls of this function and of [`arm()`] are serialised,
+/// and this task may sleep.
 pub(super) unsafe fn disarm(ops: &bindings::vmx_vpid_ops) {
     // SAFETY: By the safety requirements the symbols are resolved.
     for exit in unsafe { exits(ops) } {
-        // SAFETY: Both are handlers of this exit.
+        // SAFETY: By the safety requirements the symbols are resolved, and no other code writes the
+        // table.  Both functions are handlers of this exit.
         unsafe { exit.switch(exit.replacement(), exit.original) };
     }
     // SAFETY: By the safety requirements this task may sleep.

@@ -2,8 +2,8 @@
 
 //! This module owns the memory of the record of flushed CPUs.
 //!
-//! Most flushes read the record.  So it is a static, published before KVM can call the first
-//! operation and withdrawn after the last.
+//! Most flushes read the record.  The pointers to the record are thus static variables, which are
+//! set before KVM can call the first operation and cleared after the last.
 
 use crate::{
     bindings,
@@ -31,10 +31,10 @@ use kernel::{
     }, //
 };
 
-/// A word of the record.
+/// A word of the record: an atomic.
 ///
-/// It is an atomic.  Every flush and every allocation access the word directly, because the kernel
-/// crate calls a function for each access.
+/// Every flush reads the word by one plain load, and every allocation clears the word by one plain
+/// store, because the kernel crate calls a function for each access of an atomic.
 #[repr(transparent)]
 pub(super) struct SharedWord(Atomic<u64>);
 
@@ -71,7 +71,7 @@ pub(super) struct FlushedCpusMemory {
 impl FlushedCpusMemory {
     /// Makes the record of this machine: 512 KiB for every 64 CPUs.
     ///
-    /// Called once at a time, before KVM can call an operation.
+    /// Called before KVM can call an operation, and not while another value lives.
     ///
     /// # Errors
     ///
@@ -85,9 +85,10 @@ impl FlushedCpusMemory {
             words.push(SharedWord(word), GFP_KERNEL)?;
         }
         Self::publish(words.as_mut_ptr().cast(), planes - 1);
-        // INVARIANT: Pointer and number are those of the vector, which does not grow from here on.
+        // INVARIANT: The published pointer and number are those of the vector, which does not grow
+        // from here on.  The loop below publishes the words of each CPU.
         let record = Self { _words: words };
-        // SAFETY: `record` lives, and `flushed` is dropped before it.
+        // SAFETY: `record` lives, and outlives `flushed`.
         let flushed = unsafe { flushed() };
         for cpu in 0..nr_cpu_ids() {
             if let Some(on_cpu) = flushed.on_cpu(cpu) {
@@ -137,8 +138,8 @@ impl Drop for FlushedCpusMemory {
 #[inline(always)]
 pub(super) unsafe fn on_this_cpu() -> FlushedOnCpu<'static, SharedWord> {
     // SAFETY: By the safety requirements a `FlushedCpusMemory` lives, which wrote these variables
-    // for each possible CPU. Each points to a plane whose words are initialised and accessed
-    // atomically only.
+    // for each possible CPU.  The pointer of each CPU leads to a plane whose words are initialised
+    // and accessed atomically only.
     unsafe {
         let plane: *const Plane<SharedWord> =
             percpu::this_cpu_word!(vmx_vpid_flushed_on_cpu) as *const _;
@@ -150,12 +151,13 @@ pub(super) unsafe fn on_this_cpu() -> FlushedOnCpu<'static, SharedWord> {
 ///
 /// # Safety
 ///
-/// A [`FlushedCpusMemory`] lives, and outlives the returned value.  It lives during an operation of
-/// the backend, a callback of livepatch and a read of debugfs.
+/// A [`FlushedCpusMemory`] lives, and outlives the returned value.  A `FlushedCpusMemory` lives
+/// during an operation of the backend, a callback of livepatch and a read of debugfs.
 #[inline]
 pub(super) unsafe fn flushed() -> FlushedCpus<'static, SharedWord> {
-    // SAFETY: By the safety requirements a `FlushedCpusMemory` lives and outlives the value; these
-    // are its planes, whose words are initialised and accessed atomically only.
+    // SAFETY: By the safety requirements a `FlushedCpusMemory` lives and outlives the value.  The
+    // pointer and the number are those of its planes, whose words are initialised and accessed
+    // atomically only.
     unsafe {
         let first: *const Plane<SharedWord> = bindings::vmx_vpid_state.flushed.cast();
         let rest = slice::from_raw_parts(first.add(1), bindings::vmx_vpid_state.flushed_rest);

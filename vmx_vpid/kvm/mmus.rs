@@ -22,8 +22,8 @@ use kernel::{
 
 /// The number of reads before a difference is shown.
 ///
-/// If a vCPU enters or leaves L2 during a read, the read has one half of each state; the next one
-/// agrees.
+/// If a vCPU enters or leaves L2 during a read, the result has one half of each state.  The next
+/// read then agrees.
 const TRIES: u32 = 4;
 
 /// The pause between two reads.
@@ -35,13 +35,13 @@ const PCID: u64 = 0xfff;
 /// A root that KVM keeps.
 #[derive(Clone, Copy)]
 pub(crate) struct Root {
-    /// The address of its table; `None` for the root of a guest without memory where its own table
-    /// should be.
+    /// The host-physical address of the root's table; `None` for the dummy root, which KVM uses if
+    /// the guest has no memory where the guest's own table should be.
     pub(crate) hpa: Option<u64>,
-    /// The CR3 of the guest's that it was made for, or the EPT pointer of L1's; `None` for one that
-    /// was made for no such thing.
+    /// The guest's CR3, or L1's EPT pointer, that the root was made for; `None` for direct tables,
+    /// which KVM makes from memslots alone.
     pub(crate) pgd: Option<u64>,
-    /// The PCID in it, if that is a CR3 and the guest uses PCIDs.
+    /// The PCID in `pgd`, if `pgd` is a CR3 and the guest uses PCIDs.
     pub(crate) pcid: Option<u64>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Root {
 pub(crate) struct Line(bindings::vmx_vpid_mmu);
 
 impl Line {
-    /// Returns the process that created the VM, and the vCPU's number in it.
+    /// Returns the PID of the process that created the VM, and the vCPU's number in the VM.
     pub(crate) fn owner(&self) -> (i32, i32) {
         (self.0.pid, self.0.vcpu)
     }
@@ -59,7 +59,7 @@ impl Line {
         self.0.l2
     }
 
-    /// Returns what its setup leads to.
+    /// Returns the MMU that KVM has to use with the vCPU's setup.
     ///
     /// # Safety
     ///
@@ -74,7 +74,7 @@ impl Line {
         })
     }
 
-    /// Returns what KVM has set up.
+    /// Returns the MMU that KVM has set up for the vCPU.
     pub(crate) fn seen(&self) -> Seen {
         Seen {
             guest_mmu: self.0.guest_mmu,
@@ -85,7 +85,7 @@ impl Line {
         }
     }
 
-    /// Names a root of the set in use.
+    /// Converts a root of the set in use from C; returns `None` if C's root is not valid.
     fn root_of(&self, raw: &bindings::vmx_vpid_root) -> Option<Root> {
         if !raw.valid {
             return None;
@@ -99,28 +99,29 @@ impl Line {
         })
     }
 
-    /// Returns the root in use; `None` if there is none, as before the vCPU runs for the first
+    /// Returns the current root; `None` if there is none, as before the vCPU runs for the first
     /// time.
     pub(crate) fn root(&self) -> Option<Root> {
         self.root_of(&self.0.root)
     }
 
-    /// Returns the cached previous roots, the last used first.
+    /// Returns the cached roots, the most recently used first.
     pub(crate) fn previous(&self) -> impl Iterator<Item = Root> + '_ {
         self.0.prev.iter().filter_map(|raw| self.root_of(raw))
     }
 
-    /// Returns the address of the current root of the set that is not in use, if it has one.
+    /// Returns the address of the current root of the set that is not in use; `None` if that set
+    /// has no root or the dummy root.
     pub(crate) fn other(&self) -> Option<u64> {
         let other = &self.0.other;
         (other.valid && !other.dummy).then_some(other.hpa)
     }
 }
 
-/// A line for each vCPU, with what its setup leads to.
+/// A line for each vCPU, with the MMU that KVM has to use for it.
 pub(crate) type Lines = KVVec<(Line, Choice)>;
 
-/// Returns what KVM translates each vCPU's addresses by.
+/// Returns the MMU and the roots of each vCPU, with the MMU that KVM has to use.
 ///
 /// # Errors
 ///
@@ -162,16 +163,17 @@ pub(super) unsafe fn lines() -> Result<Lines> {
 unsafe fn read() -> Result<KVVec<bindings::vmx_vpid_mmu>> {
     let mut room = 64;
     loop {
-        // The memory is allocated in advance, because nothing may be allocated with KVM's lock
-        // held.
+        // The helper allocates nothing, since it holds KVM's lock while it writes: the vector has
+        // its room before the call.
         let mut raw = KVVec::<bindings::vmx_vpid_mmu>::with_capacity(room, GFP_KERNEL)?;
-        // SAFETY: By the contract; the vector has the room.
+        // SAFETY: By the safety requirements the symbols are resolved; `raw` has room for `room`
+        // elements.
         let count = unsafe { bindings::vmx_vpid_mmus(raw.as_mut_ptr(), room) };
         if count > room {
             room = count.saturating_add(count / 4);
             continue;
         }
-        // SAFETY: So many were written.
+        // SAFETY: `count` is at most `room`, so the helper wrote `count` elements.
         unsafe { raw.inc_len(count) };
         return Ok(raw);
     }

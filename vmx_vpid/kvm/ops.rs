@@ -3,7 +3,7 @@
 //! This module defines the functions that KVM calls, and the backend behind them.
 //!
 //! Livepatch's table, KVM's static calls (for flushes) and KVM's exit table (for exits) point to
-//! these functions.
+//! the functions of [`Entry`].
 
 use crate::{
     backend::Backend,
@@ -81,7 +81,7 @@ fn flush_slow(vcpu: &Vcpu, request: Request) {
     }
 }
 
-/// Reports that a vCPU gets no VPID.
+/// Counts and reports that a vCPU gets no VPID.
 #[cold]
 fn no_vpid_left() {
     count!(VpidExhausted);
@@ -89,7 +89,7 @@ fn no_vpid_left() {
     pr_warn_once!("all VPIDs are in use: a vCPU runs without one, and is flushed more\n");
 }
 
-/// Reports that C freed a number that is no VPID in use.
+/// Counts and reports that KVM freed a number that is not a VPID in use.
 #[cold]
 fn not_held(vpid: c_int) {
     count!(VpidNotHeld);
@@ -107,14 +107,14 @@ impl Backend for Native {
 
     #[inline]
     fn allocate_vpid() -> Option<Vpid> {
-        // SAFETY: KVM calls this for a vCPU, so kvm_intel is initialised, and its symbols are
-        // resolved since `pre_patch`.
+        // SAFETY: KVM calls this function for a vCPU, so kvm_intel is initialised, and its symbols
+        // are resolved since `pre_patch`.
         if !unsafe { symbols::enable_vpid() } {
             count!(VpidOff);
             return None;
         }
-        // SAFETY: KVM calls this for a vCPU, so the symbols are resolved since `pre_patch`, and
-        // kvm_intel is not unloaded before this function returns.
+        // SAFETY: KVM calls this operation for a vCPU, so the symbols are resolved since
+        // `pre_patch`, and kvm_intel is not unloaded before this function returns.
         let source = unsafe { Vpids::new() };
         let Some(owned) = OwnedVpid::alloc(&source) else {
             no_vpid_left();
@@ -128,8 +128,8 @@ impl Backend for Native {
 
     #[inline]
     fn free_vpid(vpid: Vpid) {
-        // SAFETY: KVM calls this for a vCPU, so the symbols are resolved since `pre_patch`, and
-        // kvm_intel is not unloaded before this function returns.
+        // SAFETY: KVM calls this operation for a vCPU, so the symbols are resolved since
+        // `pre_patch`, and kvm_intel is not unloaded before this function returns.
         let source = unsafe { Vpids::new() };
         let held = OwnedVpid::from_foreign(&source, vpid).free().is_ok();
         trace::release(vpid, held);
@@ -166,29 +166,29 @@ impl Backend for Native {
 
     #[inline]
     fn handle_invlpg(vcpu: &Vcpu) -> ExitResult {
-        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this is the only
-        // `Exit` of it.
+        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this operation
+        // makes no other `Exit`.
         exits::invlpg::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
     fn handle_invpcid(vcpu: &Vcpu) -> ExitResult {
-        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this is the only
-        // `Exit` of it.
+        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this operation
+        // makes no other `Exit`.
         exits::invpcid::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
     fn handle_invvpid(vcpu: &Vcpu) -> ExitResult {
-        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this is the only
-        // `Exit` of it.
+        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this operation
+        // makes no other `Exit`.
         exits::invvpid::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
     #[inline]
     fn handle_invept(vcpu: &Vcpu) -> ExitResult {
-        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this is the only
-        // `Exit` of it.
+        // SAFETY: KVM calls the operation in the handler of an exit of `vcpu`, and this operation
+        // makes no other `Exit`.
         exits::invept::handle(&mut unsafe { Exit::new(vcpu) })
     }
 
@@ -219,11 +219,12 @@ fn stay_on_stack() {
 
 /// The task whose latest call of `allocate_vpid()` got no VPID, by its address.
 ///
-/// [`Entry::vcpu_create()`] knows by it that C's body has asked for one already.  If two tasks fail
-/// at the same time, one of them may ask twice, and is counted twice.
+/// [`Entry::vcpu_create()`] thus knows whether C's body has already called `allocate_vpid()`.  If
+/// two tasks get no VPID at the same time, one of them may call `allocate_vpid()` twice, and be
+/// counted twice.
 static REFUSED: Atomic<usize> = Atomic::new(0);
 
-/// Returns what [`REFUSED`] stores for this task.
+/// Returns the address of this task, for [`REFUSED`].
 fn current() -> usize {
     Task::current_raw().addr()
 }
@@ -232,7 +233,7 @@ fn current() -> usize {
 struct Entry<B>(PhantomData<B>);
 
 impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
-    /// Takes the place of `allocate_vpid()`; 0 stands for "none".
+    /// Replaces `allocate_vpid()`; returns 0 if there is no VPID.
     extern "C" fn allocate_vpid() -> c_int {
         let vpid = match B::allocate_vpid() {
             Some(vpid) => vpid.into_raw(),
@@ -245,7 +246,7 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         c_int::from(vpid)
     }
 
-    /// Takes the place of `free_vpid()`; 0 stands for "none".
+    /// Replaces `free_vpid()`; does nothing for 0, which is no VPID.
     extern "C" fn free_vpid(vpid: c_int) {
         match u16::try_from(vpid) {
             Ok(vpid) => {
@@ -258,24 +259,23 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         stay_on_stack();
     }
 
-    /// Takes the place of `vmx_vcpu_create()`: calls C's body, and allocates a VPID if the body got
-    /// none.
+    /// Replaces `vmx_vcpu_create()`: calls C's body, and allocates a VPID if the body got none.
     ///
     /// A compiler may inline `allocate_vpid()` into the body, or split it, where livepatch does not
-    /// reach it.  While the backend is attached, such a copy finds KVM's bitmap full.  Nothing
+    /// reach it.  While the backend is attached, such a copy finds KVM's bitmap full.  No code
     /// reads the VPID before this function returns: kvm_vcpu_after_set_cpuid() and the reset of the
     /// vCPU come later in kvm_arch_vcpu_create().
     ///
     /// # Safety
     ///
-    /// To be called by KVM only, for a vCPU that it creates.
+    /// Only KVM calls this function, for a vCPU that KVM creates.
     unsafe extern "C" fn vcpu_create(vcpu: *mut bindings::kvm_vcpu) -> c_int {
         REFUSED.store(0, Relaxed);
-        // SAFETY: By the safety requirements KVM creates `vcpu`; the jump leads to C's function
-        // since `pre_patch`, and livepatch keeps kvm_intel while a task is in here.
+        // SAFETY: By the safety requirements KVM creates `vcpu`, and KVM keeps kvm_intel loaded
+        // while it has a vCPU.  The jump leads to C's function since `pre_patch`.
         let ret = unsafe { bindings::vmx_vpid_body_vmx_vcpu_create(vcpu) };
-        // SAFETY: `struct kvm_vcpu` is the first member of `struct vcpu_vmx`, and this task alone
-        // knows the vCPU before it is created.
+        // SAFETY: `struct kvm_vcpu` is the first member of `struct vcpu_vmx`, and no other task can
+        // reach a vCPU that is being created.
         let vpid = unsafe { &mut (*vcpu.cast::<bindings::vcpu_vmx>()).vpid };
         // If the body called `allocate_vpid()` in vain, the failure is counted already.
         if ret == 0 && *vpid == 0 && REFUSED.load(Relaxed) != current() {
@@ -285,66 +285,67 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         ret
     }
 
-    /// Takes the place of `vmx_vcpu_free()`: frees the VPID, then calls C's body, which finds none.
+    /// Replaces `vmx_vcpu_free()`: frees the VPID and sets it to 0, then calls C's body.
     ///
-    /// A copy of `free_vpid()` that is inlined in the body would clear a bit of KVM's bitmap, which
-    /// stays full while the backend is attached.
+    /// If the body found a VPID, a copy of `free_vpid()` that is inlined into the body would clear
+    /// a bit of KVM's bitmap, which has to stay full while the backend is attached.
     ///
     /// # Safety
     ///
-    /// To be called by KVM only, for a vCPU that it destroys.
+    /// Only KVM calls this function, for a vCPU that KVM destroys.
     unsafe extern "C" fn vcpu_free(vcpu: *mut bindings::kvm_vcpu) {
         // SAFETY: `struct kvm_vcpu` is the first member of `struct vcpu_vmx`, and no other task
         // uses a vCPU that is being destroyed.
         let vpid = mem::take(unsafe { &mut (*vcpu.cast::<bindings::vcpu_vmx>()).vpid });
         Self::free_vpid(vpid);
-        // SAFETY: By the safety requirements KVM destroys `vcpu`; the jump leads to C's function
-        // since `pre_patch`, and livepatch keeps kvm_intel while a task is in here.
+        // SAFETY: By the safety requirements KVM destroys `vcpu`, and KVM keeps kvm_intel loaded
+        // while it has a vCPU.  The jump leads to C's function since `pre_patch`.
         unsafe { bindings::vmx_vpid_body_vmx_vcpu_free(vcpu) };
         stay_on_stack();
     }
 
-    /// Takes the place of `vmx_flush_tlb_all()`.
+    /// Replaces `vmx_flush_tlb_all()`.
     ///
     /// # Safety
     ///
-    /// Called by KVM only, with `vcpu` loaded by this task.
+    /// Only KVM calls this function, with `vcpu` loaded by this task.
     unsafe extern "C" fn flush_tlb_all(vcpu: *mut bindings::kvm_vcpu) {
         // SAFETY: By the safety requirements KVM called an operation for `vcpu`, which this task
-        // has loaded.
+        // has loaded and which lives until the operation ends.
         B::flush_tlb_all(unsafe { Vcpu::from_raw(vcpu) });
         stay_on_stack();
     }
 
-    /// Takes the place of `vmx_flush_tlb_current()`.
+    /// Replaces `vmx_flush_tlb_current()`.
     ///
     /// # Safety
     ///
-    /// Called by KVM only, with `vcpu` loaded by this task.
+    /// Only KVM calls this function, with `vcpu` loaded by this task.
     unsafe extern "C" fn flush_tlb_current(vcpu: *mut bindings::kvm_vcpu) {
         // SAFETY: By the safety requirements KVM called an operation for `vcpu`, which this task
-        // has loaded.
+        // has loaded and which lives until the operation ends.
         B::flush_tlb_current(unsafe { Vcpu::from_raw(vcpu) });
         stay_on_stack();
     }
 
-    /// Takes the place of `vmx_flush_tlb_gva()`.
+    /// Replaces `vmx_flush_tlb_gva()`.
     ///
     /// A backend may report in `_full` that it flushed more than the address, so that the caller
-    /// skips the rest of a list; VMX does not.
+    /// skips the rest of a list.  kvm_intel's function does not, and neither does this one.
     ///
     /// # Safety
     ///
-    /// Called by KVM only, with `vcpu` loaded by this task.
+    /// Only KVM calls this function, with `vcpu` loaded by this task.
     unsafe extern "C" fn flush_tlb_gva(
         vcpu: *mut bindings::kvm_vcpu,
         addr: bindings::gva_t,
         _full: *mut bool,
     ) {
         // SAFETY: By the safety requirements KVM called an operation for `vcpu`, which this task
-        // has loaded.
+        // has loaded and which lives until the operation ends.
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
-        // KVM has checked the address; of one that is not canonical nothing can be cached.
+        // KVM has checked the address.  A CPU caches no translation of an address that is not
+        // canonical.
         // CAST: `unsigned long` has 64 bits.
         if let Some(gva) = Gva::new(addr as u64).canonical(cpu::linear_width()) {
             B::flush_tlb_gva(vcpu, gva);
@@ -352,23 +353,23 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         stay_on_stack();
     }
 
-    /// Takes the place of `vmx_flush_tlb_guest()`.
+    /// Replaces `vmx_flush_tlb_guest()`.
     ///
     /// # Safety
     ///
-    /// Called by KVM only, with `vcpu` loaded by this task.
+    /// Only KVM calls this function, with `vcpu` loaded by this task.
     unsafe extern "C" fn flush_tlb_guest(vcpu: *mut bindings::kvm_vcpu) {
         // SAFETY: By the safety requirements KVM called an operation for `vcpu`, which this task
-        // has loaded.
+        // has loaded and which lives until the operation ends.
         B::flush_tlb_guest(unsafe { Vcpu::from_raw(vcpu) });
         stay_on_stack();
     }
 }
 
-/// Defines the entries of exit handlers, which have one form.
+/// Defines the entries of exit handlers.
 ///
-/// They return what KVM's handlers return: 1 or more to resume the guest, 0 to exit to user space,
-/// an errno to make KVM_RUN fail.
+/// An entry returns what KVM's handlers return: 1 or more to resume the guest, 0 to exit to user
+/// space, a negative errno to make KVM_RUN fail.
 macro_rules! handlers {
     ($($(#[$doc:meta])* $name:ident)*) => {
         impl<B: Backend<Vcpu = Vcpu>> Entry<B> {$(
@@ -376,10 +377,11 @@ macro_rules! handlers {
             ///
             /// # Safety
             ///
-            /// To be called by KVM only, to handle an exit of `vcpu`, which is loaded by this task.
+            /// Only KVM calls this function, to handle an exit of `vcpu`, which this task has
+            /// loaded.
             unsafe extern "C" fn $name(vcpu: *mut bindings::kvm_vcpu) -> c_int {
                 // SAFETY: By the safety requirements KVM handles an exit of `vcpu`, which this task
-                // has loaded.
+                // has loaded and which lives until the handler returns.
                 let ret = match B::$name(unsafe { Vcpu::from_raw(vcpu) }) {
                     ExitResult::Resume => 1,
                     ExitResult::UserSpace => 0,
@@ -393,21 +395,22 @@ macro_rules! handlers {
 }
 
 handlers! {
-    /// Takes the place of `handle_invlpg()`.
+    /// Replaces `handle_invlpg()`.
     handle_invlpg
-    /// Takes the place of `handle_invpcid()`.
+    /// Replaces `handle_invpcid()`.
     handle_invpcid
-    /// Takes the place of `handle_invvpid()`.
+    /// Replaces `handle_invvpid()`.
     handle_invvpid
-    /// Takes the place of `handle_invept()`.
+    /// Replaces `handle_invept()`.
     handle_invept
-    /// Takes the place of `handle_ept_violation()`.
+    /// Replaces `handle_ept_violation()`.
     handle_ept_violation
-    /// Takes the place of `handle_ept_misconfig()`.
+    /// Replaces `handle_ept_misconfig()`.
     handle_ept_misconfig
 }
 
-/// Makes the table of operations of a backend.  An operation that the backend lacks stays empty.
+/// Makes the table of operations of a backend; `None` stands for an operation that the backend
+/// lacks.
 pub(super) const fn table<B: Backend<Vcpu = Vcpu>>() -> bindings::vmx_vpid_ops {
     macro_rules! entry {
         ($has:ident, $name:ident) => {

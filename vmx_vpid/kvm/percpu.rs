@@ -3,8 +3,8 @@
 //! This module increments counters, of which each CPU has its own copy, so that a flush touches no
 //! shared cache line.
 //!
-//! The kernel crate has no per-CPU variables.  `rust/helpers.c` defines the array.  It is
-//! incremented here as `this_cpu_inc()` does it in C: by one instruction, which neither an
+//! The kernel crate has no per-CPU variables, so `rust/helpers.c` defines the array.  This module
+//! increments an element as `this_cpu_inc()` does in C: by one instruction, which neither an
 //! interrupt nor a migration can split.
 
 use crate::{
@@ -19,7 +19,7 @@ kernel::static_assert!(Counter::COUNT <= bindings::VMX_VPID_NR_COUNTERS as usize
 pub(super) fn increment<const N: usize>() {
     const { assert!(N < Counter::COUNT) };
     // SAFETY: The array has `VMX_VPID_NR_COUNTERS` elements of 8 bytes on each CPU, and `N` is less
-    // than that.  Only the one word and the arithmetic flags change.
+    // than that.  Only one element and the arithmetic flags change.
     unsafe {
         kernel::asm!(
             "incq %gs:{counters}+{offset}(%rip)";
@@ -34,7 +34,8 @@ pub(super) fn increment<const N: usize>() {
 #[inline]
 pub(super) fn increment_by_value(counter: Counter) {
     // SAFETY: The array has `VMX_VPID_NR_COUNTERS` elements of 8 bytes on each CPU, and a counter
-    // is less than `Counter::COUNT`, which is at most that.
+    // is less than `Counter::COUNT`, which is at most that.  Only one element and the arithmetic
+    // flags change.
     unsafe {
         kernel::asm!(
             "incq %gs:{counters}(,{index},8)";
@@ -65,7 +66,7 @@ pub(crate) fn sum(counter: Counter) -> u64 {
 ///
 /// # Safety
 ///
-/// The variable has a word there, which nothing writes at the same time.
+/// The variable has a word at the offset, and no code writes the word at the same time.
 macro_rules! this_cpu_word {
     ($variable:ident $(, $offset:literal)?) => {{
         let word: u64;

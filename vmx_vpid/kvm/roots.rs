@@ -24,23 +24,24 @@ use kernel::{
     prelude::*, //
 };
 
-/// The initial room for roots; a VM has one or two for each role.
+/// The number of elements that a list has room for at first; a VM has one or two roots for each
+/// role.
 const FEW: usize = 16;
 
-/// A VM, as it is known again.
+/// A VM, by the address and the PID with which C finds the VM again.
 pub(crate) type Vm = bindings::vmx_vpid_vm;
 
-/// The root of an EPT, and how the CPU uses it.
+/// The root of an EPT, and the properties of the EPT.
 #[derive(Clone, Copy)]
 pub(crate) struct Root(bindings::vmx_vpid_vm_root);
 
 impl Root {
-    /// Returns what KVM says of it.
+    /// Returns the properties, as C read them from KVM.
     pub(crate) fn facts(&self) -> &bindings::vmx_vpid_vm_root {
         &self.0
     }
 
-    /// Returns whether the CPU keeps accessed and dirty flags in the tables.
+    /// Returns whether the CPU sets accessed and dirty flags in the tables.
     pub(crate) fn flags(&self) -> Flags {
         if self.0.ad {
             Flags::Kept
@@ -63,21 +64,25 @@ impl Root {
     }
 }
 
-/// Lists what C knows, with as much room as it takes.
+/// Returns a list that C writes, with as much room as the list needs.
 ///
-/// `list` writes as many as there is room for and returns how many there are, or none if what
-/// they are of is no more.
+/// `list` writes as many elements as the vector has room for, and returns the number of all
+/// elements; `None` if the VM of the elements no longer exists.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
 fn listed<T: Copy>(list: impl Fn(&mut KVVec<T>) -> Option<usize>) -> Result<Option<KVVec<T>>> {
     let mut room = FEW;
     loop {
-        // The memory is allocated in advance, because nothing may be allocated with KVM's locks
-        // held.
+        // `list` allocates nothing, since it holds KVM's locks while it writes: the vector has its
+        // room before the call.
         let mut all = KVVec::with_capacity(room, GFP_KERNEL)?;
         match list(&mut all) {
             None => return Ok(None),
             Some(count) if count > all.capacity() => room = count.saturating_add(count / 4),
             Some(count) => {
-                // SAFETY: There was room for all, and so many were written.
+                // SAFETY: `count` is at most the capacity, so `list` wrote `count` elements.
                 unsafe { all.inc_len(count) };
                 return Ok(Some(all));
             }
@@ -85,7 +90,7 @@ fn listed<T: Copy>(list: impl Fn(&mut KVVec<T>) -> Option<usize>) -> Result<Opti
     }
 }
 
-/// Returns the VMs there are.
+/// Returns the VMs, without trust domains.
 ///
 /// # Errors
 ///
@@ -96,13 +101,14 @@ fn listed<T: Copy>(list: impl Fn(&mut KVVec<T>) -> Option<usize>) -> Result<Opti
 /// kvm_intel's symbols are resolved until this returns.
 pub(crate) unsafe fn vms() -> Result<KVVec<Vm>> {
     let vms = listed(|all: &mut KVVec<Vm>| {
-        // SAFETY: By the contract; the vector has the room.
+        // SAFETY: By the safety requirements the symbols are resolved; `all` has room for as many
+        // elements as its capacity.
         Some(unsafe { bindings::vmx_vpid_vms(all.as_mut_ptr(), all.capacity()) })
     })?;
     Ok(vms.unwrap_or_default())
 }
 
-/// Returns the roots of a VM's EPTs, `None` if the VM is no more.
+/// Returns the roots of a VM's EPTs; `None` if the VM no longer exists.
 ///
 /// # Errors
 ///
@@ -113,7 +119,8 @@ pub(crate) unsafe fn vms() -> Result<KVVec<Vm>> {
 /// kvm_intel's symbols are resolved until this returns, and EPT is on.
 pub(crate) unsafe fn roots(vm: &Vm) -> Result<Option<KVec<Root>>> {
     let Some(facts) = listed(|all: &mut KVVec<bindings::vmx_vpid_vm_root>| {
-        // SAFETY: By the contract; the vector has the room.
+        // SAFETY: By the safety requirements the symbols are resolved and EPT is on; `all` has room
+        // for as many elements as its capacity.
         let count = unsafe { bindings::vmx_vpid_roots(vm, all.as_mut_ptr(), all.capacity()) };
         usize::try_from(count).ok()
     })?
@@ -127,7 +134,7 @@ pub(crate) unsafe fn roots(vm: &Vm) -> Result<Option<KVec<Root>>> {
     Ok(Some(roots))
 }
 
-/// The tables of an EPT, as long as they stay.
+/// Access to the tables of an EPT, while C holds the locks that keep the tables.
 ///
 /// # Invariants
 ///
@@ -136,8 +143,9 @@ pub(crate) struct Live(());
 
 impl Entries for Live {
     fn read(&mut self, at: Hpa) -> u64 {
-        // SAFETY: By the contract of the trait, `holds()` found that the address is in a table of
-        // KVM's; by the type invariant the table lives as long as this value.
+        // SAFETY: The cursor reads in the root table and in tables for which `holds()` returned
+        // true, see `Entries::read()`: `at` is in a table of KVM's.  By the type invariant C holds
+        // the locks that keep the table.
         unsafe { bindings::vmx_vpid_read_entry(at.into_raw()) }
     }
 
@@ -149,39 +157,40 @@ impl Entries for Live {
             Level::Pml4 => 4,
             Level::Pml5 => 5,
         };
-        // SAFETY: The helper takes any address, and reads nothing there before it is known.
+        // SAFETY: The helper accepts any address: it looks up KVM's page of that address without
+        // faulting, and reads nothing at the address itself.
         unsafe { bindings::vmx_vpid_is_table(table.into_raw(), number) }
     }
 }
 
-/// A function that is called while tables may be read.
+/// The function that [`look_at()`] passes to [`vmx_vpid_look()`].
 type Look<'a> = &'a mut dyn FnMut(&mut Live);
 
-/// Calls a function with the tables of an EPT at hand; returns whether VM and root are still
-/// there.
+/// Calls a function that may read the tables of an EPT; returns false, without that call, if the VM
+/// or the root no longer exists.
 ///
-/// The function must not sleep, and others wait until it returns.
+/// `look` must not sleep, and other tasks wait for KVM's locks until `look` returns.
 ///
 /// # Safety
 ///
 /// kvm_intel's symbols are resolved until this returns.
 pub(crate) unsafe fn look_at(vm: &Vm, root: &Root, mut look: impl FnMut(&mut Live)) -> bool {
     let mut look: Look<'_> = &mut look;
-    // SAFETY: By the safety requirements of this callback `vmx_vpid_look()` passes on the pointer
-    // that it was given.
+    // SAFETY: By the safety requirements the symbols are resolved.  `vmx_vpid_look_at()` passes the
+    // pointer to `vmx_vpid_look()` only, and `look` lives until that call has returned.
     unsafe { bindings::vmx_vpid_look_at(vm, &root.0, (&raw mut look).cast()) }
 }
 
-/// Looks at tables, with locks held that keep them.
+/// Calls the function of [`look_at()`]; C calls this with the locks held that keep the tables.
 ///
 /// # Safety
 ///
-/// `look` is that of [`look_at()`], which is running.
+/// `look` is the pointer that [`look_at()`] passed to C, and `look_at()` has not returned.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_look(look: *mut c_void) {
-    // SAFETY: By the safety requirements the symbols are resolved, and the pointers live until the
-    // call returns.
+    // SAFETY: By the safety requirements `look` points to a variable of `look_at()`, which lives,
+    // and which no other code uses until `look_at()` returns.
     let look = unsafe { &mut *look.cast::<Look<'_>>() };
-    // INVARIANT: The value is dropped before this function returns.
+    // INVARIANT: The value does not outlive this function.
     look(&mut Live(()));
 }

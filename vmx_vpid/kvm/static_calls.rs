@@ -2,10 +2,10 @@
 
 //! This module points KVM's static calls straight at the backend.
 //!
-//! A call through livepatch costs some 80 instructions more.  KVM calls the entries of
-//! `kvm_x86_ops` by static calls, direct calls that the kernel rewrites.  They lead to the very
-//! functions that livepatch leads to, because livepatch looks for these functions on every task's
-//! stack before it releases the module.
+//! A call through livepatch costs about 80 instructions more than a plain call.  KVM calls the
+//! entries of `kvm_x86_ops` by static calls, direct calls that the kernel rewrites.  The static
+//! calls lead to the very functions that livepatch leads to, because livepatch looks for these
+//! functions on every task's stack before it releases the module.
 
 use crate::bindings;
 use core::ptr;
@@ -30,23 +30,26 @@ impl Site {
     ///
     /// The site's pointers are those of one static call, and valid.
     unsafe fn leads_to(&self, function: *mut c_void) -> bool {
-        // SAFETY: By the safety requirements `key` is valid.  Only the initialisation of kvm_intel,
-        // which is over or has not begun, and this code, which is serialised, write it.
+        // SAFETY: By the safety requirements `key` is valid.  Only two pieces of code write the
+        // key: the initialisation of kvm_intel, which is over or has not begun, and this module,
+        // whose calls are serialised.
         unsafe { ptr::read_volatile(&raw const (*self.key).func) == function }
     }
 
-    /// Points the call at `to` if it leads to `from` now; returns whether it did.
+    /// Points the call at `to`, if the call leads to `from` now; returns whether it did.
     ///
     /// # Safety
     ///
-    /// The site's pointers are those of one static call, and valid.
+    /// The site's pointers are those of one static call, and valid; `to` has the signature of the
+    /// call.
     unsafe fn switch(&self, from: *mut c_void, to: *mut c_void) -> bool {
         // SAFETY: By the safety requirements the site's pointers are those of one static call, and
         // valid.
         if !unsafe { self.leads_to(from) } {
             return false;
         }
-        // SAFETY: Key and trampoline are those of one static call, and `to` has its signature.
+        // SAFETY: By the safety requirements key and trampoline are those of one static call, and
+        // `to` has its signature.
         unsafe { bindings::__static_call_update(self.key, self.trampoline, to) };
         true
     }
@@ -57,14 +60,14 @@ macro_rules! site {
     ($ops:expr, $name:ident, $key:ident, $trampoline:ident, $original:ident) => {
         Site {
             name: stringify!($name),
-            // SAFETY: An import is a static pointer; it is filled in by the safety requirements of
-            // `sites()`.
+            // SAFETY: An import is a static pointer, which is filled in by the safety requirements
+            // of `sites()`.
             key: unsafe { bindings::$key }.cast(),
-            // SAFETY: An import is a static pointer; it is filled in by the safety requirements of
-            // `sites()`.
+            // SAFETY: An import is a static pointer, which is filled in by the safety requirements
+            // of `sites()`.
             trampoline: unsafe { bindings::$trampoline },
-            // SAFETY: An import is a static pointer; it is filled in by the safety requirements of
-            // `sites()`.
+            // SAFETY: An import is a static pointer, which is filled in by the safety requirements
+            // of `sites()`.
             original: unsafe { bindings::$original },
             replacement: match $ops.$name {
                 Some(function) => function as *mut c_void,
@@ -115,7 +118,7 @@ unsafe fn sites(ops: &bindings::vmx_vpid_ops) -> [Site; SITES] {
     ]
 }
 
-/// Points KVM's static calls at the backend; returns how many lead there.
+/// Points KVM's static calls at the backend; returns the number of calls that lead there.
 ///
 /// A call that leads to an unexpected function (`vt_*` with TDX built in) is left alone: livepatch
 /// serves it.  A second call changes nothing.
@@ -123,14 +126,16 @@ unsafe fn sites(ops: &bindings::vmx_vpid_ops) -> [Site; SITES] {
 /// # Safety
 ///
 /// kvm_intel is live, its symbols are resolved, its functions are livepatched by those in `ops`,
-/// and calls of this and of [`disarm()`] are serialised.
+/// and calls of this function and of [`disarm()`] are serialised.
 pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
     let mut armed = 0;
     // SAFETY: By the safety requirements the symbols are resolved.
     for site in unsafe { sites(ops) } {
-        // SAFETY: `sites()` returns matching pointers.
+        // SAFETY: The pointers of a site of `sites()` are those of one static call, and valid; both
+        // functions have the signature of the call.
         let switched = unsafe { site.switch(site.original, site.replacement) };
-        // SAFETY: `sites()` returns matching pointers.
+        // SAFETY: The pointers of a site of `sites()` are those of one static call, and valid; both
+        // functions have the signature of the call.
         if switched || unsafe { site.leads_to(site.replacement) } {
             armed += 1;
         } else {
@@ -147,11 +152,13 @@ pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
 ///
 /// # Safety
 ///
-/// The symbols of kvm_intel are resolved, and calls of this and of [`arm()`] are serialised.
+/// The symbols of kvm_intel are resolved, and calls of this function and of [`arm()`] are
+/// serialised.
 pub(super) unsafe fn disarm(ops: &bindings::vmx_vpid_ops) {
     // SAFETY: By the safety requirements the symbols are resolved.
     for site in unsafe { sites(ops) } {
-        // SAFETY: `sites()` returns matching pointers.
+        // SAFETY: The pointers of a site of `sites()` are those of one static call, and valid; both
+        // functions have the signature of the call.
         unsafe { site.switch(site.replacement, site.original) };
     }
 }

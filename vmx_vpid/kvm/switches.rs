@@ -34,7 +34,7 @@ use kernel::{
 };
 
 global_lock! {
-    // SAFETY: `set_up()` initialises it, before there is a file in debugfs.
+    // SAFETY: `set_up()` initialises the lock, before a file in debugfs exists.
     unsafe(uninit) static SWITCHES: Mutex<Switches> = Switches {
         force_flush: false,
         flush_context: false,
@@ -50,7 +50,7 @@ static MAX_VPIDS: Atomic<u32> = Atomic::new(0);
 ///
 /// # Errors
 ///
-/// [`EINVAL`] for a value that is out of range; the log names it, with the reason.
+/// [`EINVAL`] for a value that is out of range; the log names the value and the reason.
 pub(crate) fn set_up(switches: Switches, max_vpids: u16) -> Result {
     // SAFETY: This function is called once, and no other code uses the lock before it returns.
     unsafe { SWITCHES.init() };
@@ -64,11 +64,11 @@ pub(crate) fn set_up(switches: Switches, max_vpids: u16) -> Result {
     set(|all| *all = switches)
 }
 
-/// Changes switches.
+/// Changes switches, and the policy that follows from them.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] when the CPU would be left without a flush; nothing changes then.
+/// [`EINVAL`] if the switches leave the CPU no instruction to flush with; nothing changes then.
 fn set(change: impl FnOnce(&mut Switches)) -> Result {
     let mut guard = SWITCHES.lock();
     let mut switches = *guard;
@@ -83,18 +83,19 @@ fn set(change: impl FnOnce(&mut Switches)) -> Result {
     })?;
     *guard = switches;
     let policy = switches.policy(cpu::caps());
-    // SAFETY: The word is live, and only this function writes it, with the lock held.
+    // SAFETY: The word is static, and only this function writes it, with the lock held.
     unsafe { (&raw mut bindings::vmx_vpid_state.policy).write_volatile(policy.into_raw()) };
-    // One kind stands for the others: `takes_fast_path()` is the same for each.
+    // `Request::Guest` stands for all kinds but `All`, which `takes_fast_path()` treats alike.
     let not_plain = |request| !flush::takes_fast_path(request, policy);
-    // SAFETY: The helper may sleep, and so may this function.
+    // SAFETY: The helper may sleep, and so may this task, which loads the module or writes a file
+    // in debugfs.
     unsafe {
         bindings::vmx_vpid_set_not_plain(not_plain(Request::All), not_plain(Request::Guest));
     }
     Ok(())
 }
 
-/// The form of `struct vmx_vpid_keys` of `rust/vmx_vpid.h`.
+/// The layout of `struct vmx_vpid_keys` in `rust/vmx_vpid.h`.
 #[repr(C)]
 struct Keys {
     all_not_plain: static_key_false,
@@ -107,11 +108,11 @@ extern "C" {
 
 /// Returns whether a request needs the slow path: the opposite of [`flush::takes_fast_path()`].
 ///
-/// It is a NOP as long as no switch is set.  While a switch changes, either value may be seen, as
-/// for [`policy()`].
+/// The test is a NOP as long as no switch is set.  While a switch changes, the result may be the
+/// old or the new one, as for [`policy()`].
 #[inline(always)]
 pub(super) fn needs_slow_path(request: Request) -> bool {
-    // SAFETY: The keys are defined in C, by a structure of this form.
+    // SAFETY: C defines `vmx_vpid_keys`, with the layout of `Keys`.
     unsafe {
         match request {
             Request::All => static_branch_unlikely!(vmx_vpid_keys, Keys, all_not_plain),
@@ -124,11 +125,12 @@ pub(super) fn needs_slow_path(request: Request) -> bool {
 
 /// Returns the policy of flushes.
 ///
-/// A flush reads it once.  A flush that runs while a switch changes uses the old value or the new
-/// one, and either is enough.
+/// A flush reads the policy once.  A flush that runs while a switch changes uses the old policy or
+/// the new one, and either is enough.
 #[inline(always)]
 pub(super) fn policy() -> Policy {
-    // SAFETY: The word is live, and each of its values was written by `set()`.
+    // SAFETY: The word is static.  `set()` wrote each of its values, the first before an operation
+    // can be called.
     Policy::from_raw(unsafe { (&raw const bindings::vmx_vpid_state.policy).read_volatile() })
 }
 
@@ -143,7 +145,7 @@ pub(crate) fn get() -> Switches {
     *SWITCHES.lock()
 }
 
-/// Reads a switch's file.
+/// Returns the value of a switch, for a read of its file in debugfs.
 #[no_mangle]
 extern "C" fn vmx_vpid_switch_get(which: bindings::vmx_vpid_switch) -> u64 {
     let switches = get();
@@ -157,7 +159,9 @@ extern "C" fn vmx_vpid_switch_get(which: bindings::vmx_vpid_switch) -> u64 {
     }
 }
 
-/// Writes a switch's file.
+/// Sets a switch to the value that was written to its file in debugfs.
+///
+/// Returns 0, or a negative errno if the value is refused.
 #[no_mangle]
 extern "C" fn vmx_vpid_switch_set(which: bindings::vmx_vpid_switch, value: u64) -> c_int {
     let boolean = |name: &str| match value {

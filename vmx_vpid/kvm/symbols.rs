@@ -3,14 +3,15 @@
 //! This module reads the private data of kvm_intel, through livepatch relocations.
 //!
 //! Each import is a pointer that livepatch fills in before `pre_patch` and clears after
-//! `post_unpatch` (`rust/vmx_vpid_imports.h` lists them).  Two kinds of code may use one: an
-//! operation, because KVM calls operations only while kvm_intel is loaded; and code that holds the
-//! mutex of [`super::attach`], in every phase but `Detached`.
+//! `post_unpatch` (`rust/vmx_vpid_imports.h` lists the imports).  Two kinds of code may use an
+//! import: an operation, because KVM calls operations only while kvm_intel is loaded; and code that
+//! holds the mutex of [`super::attach`], in every phase but `Detached`.
 
 use crate::bindings;
 use core::ptr;
 
-/// Returns the line that debugfs shows for kvm_intel when the backend is detached.
+/// Returns the line that debugfs shows while the backend is detached; `live` is whether kvm_intel
+/// is loaded.
 pub(crate) fn absence(live: bool) -> &'static str {
     if live {
         "kvm_intel: served by C"
@@ -31,15 +32,15 @@ unsafe fn read_bool(import: *mut kernel::ffi::c_void) -> bool {
     unsafe { *import.cast::<bool>() }
 }
 
-/// Returns whether guests run on EPT. It may be called while kvm_intel initialises itself, which
-/// changes the value.
+/// Returns whether guests run on EPT.  kvm_intel may initialise itself at the same time, and change
+/// the value.
 ///
 /// # Safety
 ///
 /// kvm_intel's symbols are resolved.
 pub(crate) unsafe fn enable_ept_by_now() -> bool {
-    // SAFETY: By the safety requirements this is the import of a live `bool`, and filled in.  One
-    // load reads all of it.
+    // SAFETY: By the safety requirements the import is filled in, and it is that of a `bool`.  One
+    // load reads all of the value, which kvm_intel may write at the same time.
     unsafe { ptr::read_volatile(bindings::vmx_vpid_import_enable_ept.cast()) }
 }
 
@@ -52,8 +53,8 @@ macro_rules! flags {
         /// There is a vCPU, so that kvm_intel is initialised, and its symbols are resolved.
         #[inline]
         pub(crate) unsafe fn $name() -> bool {
-            // SAFETY: The import is that of a `bool`.  By the safety requirements it is filled in,
-            // and kvm_intel is initialised.
+            // SAFETY: The import is that of a `bool`.  By the safety requirements the import is
+            // filled in, and kvm_intel is initialised.
             unsafe { read_bool(bindings::$import) }
         }
     )*};
@@ -66,8 +67,10 @@ flags! {
     enable_ept_ad_bits = vmx_vpid_import_enable_ept_ad_bits;
     /// Whether guests run with VPIDs: kvm_intel's `enable_vpid`.
     enable_vpid = vmx_vpid_import_enable_vpid;
-    /// Whether the CPU knows when an NMI handler of the guest's is done: kvm_intel's `enable_vnmi`.
+    /// Whether the CPU blocks NMIs until the guest's NMI handler ends (virtual NMIs): kvm_intel's
+    /// `enable_vnmi`.
     enable_vnmi = vmx_vpid_import_enable_vnmi;
-    /// Whether a guest may have fewer address bits than the CPU: kvm's `allow_smaller_maxphyaddr`.
+    /// Whether a guest may have fewer physical-address bits than the CPU: kvm's
+    /// `allow_smaller_maxphyaddr`.
     allow_smaller_maxphyaddr = vmx_vpid_import_allow_smaller_maxphyaddr;
 }

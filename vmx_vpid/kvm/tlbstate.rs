@@ -2,9 +2,9 @@
 
 //! This module reads the host's ASIDs as the kernel keeps them, and receives each event.
 //!
-//! `rust/tlbstate.c` reports each switch and each flush, on the CPU where it happens and with
-//! interrupts off.  The data of a CPU belongs to that CPU: nothing is locked, and nothing is
-//! shared.  [`super::asid_follow`] starts the check and shows the results.
+//! `rust/tlbstate.c` reports each switch and each flush, on the CPU that switches or flushes and
+//! with interrupts off.  Only the CPU itself accesses its data, so the events take no lock.
+//! [`super::asid_follow`] starts the lockstep check and collects its results.
 
 use crate::{
     asid::{
@@ -58,7 +58,7 @@ use kernel::{
 
 kernel::static_assert!(tlb::VMX_VPID_TLB_NR_DYN_ASIDS as usize == SLOTS);
 
-/// The number of the injected bug; 0 for none.
+/// The number of the injected bug; 0 if no bug is injected.
 static BUG: Atomic<u64> = Atomic::new(0);
 
 /// Returns the injected bug.
@@ -89,25 +89,25 @@ pub(super) fn set_bug(number: u64) -> Result {
 ///
 /// # Invariants
 ///
-/// Only the CPU that owns it accesses it, with interrupts off; while that CPU is offline, only the
-/// holder of `cpus_read_lock()`.
+/// Only the CPU that owns the data accesses the content, with interrupts off.  While that CPU is
+/// offline, only a task that holds `cpus_read_lock()` and the mutex of [`super::asid_follow`] does.
 #[repr(align(64))]
 pub(super) struct Place(pub(super) UnsafeCell<Follower>);
 
-// SAFETY: By the type invariant no two threads access it at a time.
+// SAFETY: By the type invariant at most one CPU or task accesses the content at a time.
 unsafe impl Sync for Place {}
-// SAFETY: It holds plain numbers.
+// SAFETY: `Follower` consists of plain numbers, which do not belong to a thread.
 unsafe impl Send for Place {}
 
-/// All CPUs, while they are followed.
+/// The data of all CPUs, while the module follows the kernel's switches and flushes.
 pub(super) struct Followed {
     features: Features,
-    /// One for each CPU that can be there, by its number.
+    /// The data of each CPU, by the CPU's number: `nr_cpu_ids` of them.
     places: KVVec<Place>,
 }
 
 impl Followed {
-    /// Makes a value for CPUs of which nothing is known yet.
+    /// Makes a value in which no CPU has a prediction yet.
     ///
     /// # Errors
     ///
@@ -115,33 +115,37 @@ impl Followed {
     pub(super) fn new(features: Features) -> Result<KBox<Self>> {
         let mut places = KVVec::new();
         for _ in 0..nr_cpu_ids() {
-            // INVARIANT: Nobody else has it yet.
+            // INVARIANT: No CPU can reach the value before `vmx_vpid_asid_follow()` gets its
+            // address.
             places.push(Place(UnsafeCell::new(Follower::default())), GFP_KERNEL)?;
         }
         Ok(KBox::new(Self { features, places }, GFP_KERNEL)?)
     }
 
-    /// Returns the data of a CPU.
+    /// Returns the data of a CPU; `None` if the number is not below `nr_cpu_ids`.
     pub(super) fn place(&self, cpu: u32) -> Option<&Place> {
         self.places.get(usize::try_from(cpu).ok()?)
     }
 
-    /// Calls a function with the data of this CPU.
+    /// Calls a function with the data of this CPU, and returns the function's result.
     ///
     /// # Safety
     ///
-    /// Interrupts are off, and this is not called within `work`.
+    /// Interrupts are off, and `work` does not call this function.
     pub(super) unsafe fn here<R>(&self, work: impl FnOnce(&mut Follower) -> R) -> Option<R> {
         let place = self.place(cpu::current())?;
-        // SAFETY: It is this CPU's, which does nothing else until interrupts are on again.
+        // SAFETY: By the safety requirements interrupts are off, so this CPU runs no other code
+        // that accesses `place`, and `work` does not get a second reference.  By the type invariant
+        // of `Place` no other CPU accesses `place`.
         Some(work(unsafe { &mut *place.0.get() }))
     }
 }
 
-/// Returns how the kernel uses PCIDs; `None` where it uses global ASIDs, which are not followed.
+/// Returns how the kernel uses PCIDs; `None` if the kernel uses global ASIDs, which this module
+/// does not follow.
 pub(crate) fn features() -> Option<Features> {
     let mut raw = bindings::vmx_vpid_asid_features::default();
-    // SAFETY: The helper writes the whole value.
+    // SAFETY: The helper writes all of `raw`, a local variable.
     unsafe { bindings::vmx_vpid_asid_features(&mut raw) };
     (!raw.invlpgb).then_some(Features {
         pcid: raw.pcid,
@@ -150,14 +154,16 @@ pub(crate) fn features() -> Option<Features> {
     })
 }
 
-/// Reads an address space.
+/// Reads the context id, the tlb_gen and the root of an address space; `None` if the context id is
+/// 0.
 ///
 /// # Safety
 ///
-/// It is loaded, or about to be, or the kernel's own.
+/// `mm` points to an address space that lives until this function returns.
 unsafe fn read_mm(mm: *mut bindings::mm_struct) -> Option<MmSnapshot> {
     let mut raw = bindings::vmx_vpid_mm::default();
-    // SAFETY: The helper writes the whole value, and the pointer is that of a local variable.
+    // SAFETY: By the safety requirements `mm` is live; the helper writes all of `raw`, a local
+    // variable.
     unsafe { bindings::vmx_vpid_read_mm(mm, &mut raw) };
     Some(MmSnapshot {
         id: ContextId::new(raw.ctx_id)?,
@@ -166,26 +172,32 @@ unsafe fn read_mm(mm: *mut bindings::mm_struct) -> Option<MmSnapshot> {
     })
 }
 
-/// Returns the kernel's slots of this CPU, the state that other CPUs see of it, and the address
-/// space that is loaded unless a switch is under way.
+/// Returns the kernel's slots of this CPU, the state that the CPU publishes to other CPUs, and the
+/// loaded address space, which is `None` while a switch is under way.
+///
+/// Returns `None` if the kernel's ASID is out of range.
 ///
 /// # Safety
 ///
 /// Interrupts are off.
 pub(super) unsafe fn read_cpu() -> Option<(Cpu, Published, Option<MmSnapshot>)> {
-    // SAFETY: The kernel's own value for this CPU, which nothing else writes.
+    // SAFETY: By the safety requirements interrupts are off, so the pointer is that of this CPU's
+    // `cpu_tlbstate` and no code of this CPU writes the variable now.  No other CPU ever writes the
+    // variable.
     let state = unsafe { ptr::read(bindings::vmx_vpid_tlb_state().cast::<tlb::tlb_state>()) };
-    // SAFETY: By the safety requirements interrupts are off, so the task stays on this CPU and the
-    // pointers are those of its variables.
+    // SAFETY: By the safety requirements interrupts are off, so the pointer is that of this CPU's
+    // `cpu_tlbstate_shared`.  Only this CPU writes `is_lazy`.
     let lazy = unsafe {
         let shared = bindings::vmx_vpid_tlb_state_shared().cast::<tlb::tlb_state_shared>();
         (&raw const (*shared).is_lazy).read()
     };
-    // CAST: An address is as good as its number.
+    // CAST: Only the address is compared.
     let loaded = if state.loaded_mm as u64 == tlb::VMX_VPID_LOADED_MM_SWITCHING {
         None
     } else {
-        // SAFETY: It is loaded; the two bindings of the type are the same C type.
+        // SAFETY: `loaded_mm` is not the mark of a switch, so it points to the address space that
+        // is loaded on this CPU, and that stays loaded while interrupts are off.  Both bindings of
+        // the type are the same C type.
         unsafe { read_mm(state.loaded_mm.cast()) }
     };
     let id = loaded.map(|mm| mm.id);
@@ -206,52 +218,59 @@ pub(super) unsafe fn read_cpu() -> Option<(Cpu, Published, Option<MmSnapshot>)> 
 
 /// Converts an address from C.
 fn address(address: usize) -> Hva {
-    // CAST: They are of one size.
+    // CAST: `unsigned long` has 64 bits.
     Hva::new(address as u64)
 }
 
-/// This CPU is about to switch to an address space: `switch_mm_irqs_off()` was called.
+/// Handles the begin of a switch: C calls this function when the kernel calls
+/// `switch_mm_irqs_off()` for `next` on this CPU.
 ///
 /// # Safety
 ///
-/// `follower` is what was given to `vmx_vpid_asid_follow()`; interrupts are off.
+/// `follower` points to a live [`Followed`], `next` points to a live address space, and interrupts
+/// are off.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_asid_switching(
     follower: *mut c_void,
     next: *mut bindings::mm_struct,
 ) {
-    // SAFETY: The contract of this function: it lives until no event comes any more.
+    // SAFETY: By the safety requirements `follower` points to a live `Followed`.
     let followed = unsafe { &*follower.cast::<Followed>() };
-    // SAFETY: By the safety requirements the pointer is that of a live `Followed`.
+    // SAFETY: By the safety requirements interrupts are off and `next` points to a live address
+    // space.
     let (cpu, next) = unsafe { (read_cpu(), read_mm(next)) };
     if let (Some((cpu, ..)), Some(next)) = (cpu, next) {
-        // SAFETY: By the safety requirements interrupts are off, and the pointer is that of a live
-        // `mm_struct`.
+        // SAFETY: By the safety requirements interrupts are off; `begin()` does not call `here()`.
         unsafe {
             followed.here(|it| it.begin(cpu, Next::Switch(next), followed.features, injected_bug()))
         };
     }
 }
 
-/// This CPU is about to serve a flush: `flush_tlb_func()` was called.
+/// Handles the begin of a flush: C calls this function when the kernel calls `flush_tlb_func()`
+/// with `info` on this CPU.
 ///
 /// # Safety
 ///
-/// As above; `info` is what it was called with.
+/// `follower` points to a live [`Followed`], `info` points to the argument of `flush_tlb_func()`,
+/// and interrupts are off.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_asid_flushing(
     follower: *mut c_void,
     info: *const bindings::flush_tlb_info,
 ) {
-    // SAFETY: The contract of this function: it lives until no event comes any more.
+    // SAFETY: By the safety requirements `follower` points to a live `Followed`.
     let followed = unsafe { &*follower.cast::<Followed>() };
-    // SAFETY: Nobody writes it any more; the two bindings of the type are the same C type.
+    // SAFETY: By the safety requirements `info` points to the argument of `flush_tlb_func()`, which
+    // no code writes before each CPU has served the flush.  Both bindings of the type are the same
+    // C type.
     let info = unsafe { &*info.cast::<tlb::flush_tlb_info>() };
-    // SAFETY: By the safety requirements the pointer is that of a live `Followed`.
+    // SAFETY: By the safety requirements interrupts are off.
     let Some((cpu, _, Some(loaded))) = (unsafe { read_cpu() }) else {
         return;
     };
-    // SAFETY: Who asks for the flush of an address space keeps it until all have served it.
+    // SAFETY: `info.mm` is not null, so it points to the address space that the flush is for.  The
+    // task that requested the flush keeps the address space until each CPU has served the flush.
     let space = (!info.mm.is_null()).then(|| unsafe { read_mm(info.mm.cast()) });
     let flush = Flush {
         space: space.flatten().map(|mm| mm.id),
@@ -263,8 +282,7 @@ unsafe extern "C" fn vmx_vpid_asid_flushing(
         tlb_gen: TlbGen::new(info.new_tlb_gen),
     };
     let next = Next::Flush(flush, loaded);
-    // SAFETY: By the safety requirements interrupts are off, and this is not called within the data
-    // of this CPU.
+    // SAFETY: By the safety requirements interrupts are off; `begin()` does not call `here()`.
     unsafe { followed.here(|it| it.begin(cpu, next, followed.features, injected_bug())) };
 }
 
@@ -272,11 +290,11 @@ unsafe extern "C" fn vmx_vpid_asid_flushing(
 ///
 /// # Safety
 ///
-/// `follower` is the pointer of a live [`Followed`], and interrupts are off.
+/// `follower` points to a live [`Followed`], and interrupts are off.
 unsafe fn end(follower: *mut c_void, when: Event, cr3: u64, pages: u64) {
-    // SAFETY: The contract of this function: it lives until no event comes any more.
+    // SAFETY: By the safety requirements `follower` points to a live `Followed`.
     let followed = unsafe { &*follower.cast::<Followed>() };
-    // SAFETY: By the safety requirements the pointer is that of a live `Followed`.
+    // SAFETY: By the safety requirements interrupts are off.
     let Some((cpu, shown, _)) = (unsafe { read_cpu() }) else {
         return;
     };
@@ -290,31 +308,34 @@ unsafe fn end(follower: *mut c_void, when: Event, cr3: u64, pages: u64) {
             pages => Dropped::Pages(pages),
         },
     };
-    // SAFETY: By the safety requirements interrupts are off, and this is not called within the data
-    // of this CPU.
+    // SAFETY: By the safety requirements interrupts are off; `end()` does not call `here()`.
     unsafe { followed.here(|it| it.end(when, done, followed.features)) };
 }
 
-/// Called from C after this CPU wrote CR3 for a switch, with the number of pages that it dropped.
+/// Handles the end of a switch: C calls this function after the kernel wrote CR3 on this CPU.
+///
+/// `pages` is 0 if the CPU kept its translations, and all ones if the CPU dropped them.
 ///
 /// # Safety
 ///
-/// `follower` is the pointer of a live [`Followed`], and interrupts are off.
+/// `follower` points to a live [`Followed`], and interrupts are off.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_asid_switched(follower: *mut c_void, cr3: u64, pages: u64) {
-    // SAFETY: By the safety requirements the pointer is that of a live `Followed`, and interrupts
-    // are off.
+    // SAFETY: By the safety requirements `follower` points to a live `Followed`, and interrupts are
+    // off.
     unsafe { end(follower, Event::Switch, cr3, pages) };
 }
 
-/// Called from C after this CPU served a flush, with the number of pages that it dropped.
+/// Handles the end of a flush: C calls this function after the kernel served a flush on this CPU.
+///
+/// `pages` is the number of pages whose translations the CPU dropped; all ones stands for all.
 ///
 /// # Safety
 ///
-/// `follower` is the pointer of a live [`Followed`], and interrupts are off.
+/// `follower` points to a live [`Followed`], and interrupts are off.
 #[no_mangle]
 unsafe extern "C" fn vmx_vpid_asid_flushed(follower: *mut c_void, cr3: u64, pages: u64) {
-    // SAFETY: By the safety requirements the pointer is that of a live `Followed`, and interrupts
-    // are off.
+    // SAFETY: By the safety requirements `follower` points to a live `Followed`, and interrupts are
+    // off.
     unsafe { end(follower, Event::Flush, cr3, pages) };
 }

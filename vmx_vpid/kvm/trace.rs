@@ -2,9 +2,9 @@
 
 //! This module emits the trace events under events/vmx_vpid/ in tracefs.
 //!
-//! The kernel crate's `declare_trace!` supports tracepoints of the kernel only.
-//! `rust/vmx_vpid_trace.h` defines these; a tracepoint that is off is a NOP at the place where it
-//! would be emitted.
+//! The kernel crate's `declare_trace!` supports tracepoints of the kernel only, so
+//! `rust/vmx_vpid_trace.h` defines the tracepoints of this module.  A tracepoint that is off is a
+//! NOP in the code that would emit the event.
 
 use crate::{
     bindings,
@@ -15,19 +15,19 @@ use crate::{
 };
 use kernel::bindings::tracepoint;
 
-/// Why an invalidation is issued; the numbers are those of `rust/vmx_vpid_trace.h`.
+/// The reason for an invalidation; the numbers are those in `rust/vmx_vpid_trace.h`.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(super) enum Reason {
-    /// A request for everything.
+    /// A request to flush all translations.
     All = 0,
-    /// A request for the root in use.
+    /// A request to flush the current root.
     Current = 1,
-    /// A request for an address.
+    /// A request to flush one address.
     Gva = 2,
-    /// A request for what the guest may have cached.
+    /// A request to flush what the guest may have cached.
     Guest = 3,
-    /// An INVVPID of a hypervisor in a guest.
+    /// An INVVPID that L1 executed.
     L1 = 4,
 }
 
@@ -43,7 +43,7 @@ impl From<Request> for Reason {
     }
 }
 
-// Whether a tracepoint has members of size 0 depends on the configuration.
+// In some configurations `struct tracepoint` has members of size 0.
 #[allow(improper_ctypes)]
 extern "C" {
     static __tracepoint_vmx_vpid_acquire: tracepoint;
@@ -57,7 +57,7 @@ extern "C" {
 /// Returns whether a tracepoint is on.
 macro_rules! is_on {
     ($tracepoint:ident) => {
-        // SAFETY: The key is that of a tracepoint that C defines.
+        // SAFETY: C defines the tracepoint as a static variable, so its key is live.
         unsafe { kernel::jump_label::static_branch_unlikely!($tracepoint, tracepoint, key) }
     };
 }
@@ -72,7 +72,7 @@ macro_rules! emit {
     };
 }
 
-/// A VPID was given out; `None` when all were in use.
+/// Emits `vmx_vpid_acquire`: a VPID was allocated, or `None`, since all VPIDs were in use.
 #[inline(always)]
 pub(super) fn acquire(vpid: Option<Vpid>) {
     emit!(
@@ -81,7 +81,7 @@ pub(super) fn acquire(vpid: Option<Vpid>) {
     );
 }
 
-/// A VPID came back; `held` tells whether it was in use.
+/// Emits `vmx_vpid_release`: a VPID was freed; `held` is whether the VPID was in use.
 #[inline(always)]
 pub(super) fn release(vpid: Vpid, held: bool) {
     emit!(
@@ -102,7 +102,7 @@ pub(super) fn invept_is_on() -> bool {
     is_on!(__tracepoint_vmx_vpid_invept)
 }
 
-/// An INVVPID is issued.
+/// Emits `vmx_vpid_invvpid`: an INVVPID is about to be issued.
 #[inline(always)]
 pub(super) fn invvpid(extent: invvpid::Extent, reason: Reason) {
     emit!(
@@ -116,7 +116,7 @@ pub(super) fn invvpid(extent: invvpid::Extent, reason: Reason) {
     );
 }
 
-/// An INVEPT is issued.
+/// Emits `vmx_vpid_invept`: an INVEPT is about to be issued.
 #[inline(always)]
 pub(super) fn invept(extent: ept::Extent, reason: Reason) {
     emit!(
@@ -125,12 +125,12 @@ pub(super) fn invept(extent: ept::Extent, reason: Reason) {
     );
 }
 
-/// The backend serves from now on, with so many VPIDs taken over from C.
+/// Emits `vmx_vpid_attach`: every task runs the backend; `vpids` VPIDs are in use.
 pub(super) fn attach(vpids: u32) {
     emit!(__tracepoint_vmx_vpid_attach, vmx_vpid_emit_attach(vpids));
 }
 
-/// C serves again, or is about to, with so many VPIDs given back to it.
+/// Emits `vmx_vpid_detach`: C serves again, or is about to; `vpids` VPIDs are in use.
 pub(super) fn detach(vpids: u32) {
     emit!(__tracepoint_vmx_vpid_detach, vmx_vpid_emit_detach(vpids));
 }

@@ -16,19 +16,19 @@ use crate::{
 use core::mem::offset_of;
 use kernel::types::Opaque;
 
-// KVM's `to_vmx()` is a cast, and KVM asserts the same.
+// This module casts a `struct kvm_vcpu` to the `struct vcpu_vmx` around it; KVM asserts the same.
 kernel::static_assert!(offset_of!(bindings::vcpu_vmx, vcpu) == 0);
 
 /// A vCPU that KVM called an operation for.
 ///
 /// # Invariants
 ///
-/// It is part of a `struct vcpu_vmx`, loaded by this task, which holds the vCPU's mutex or destroys
-/// the vCPU: no other task changes the fields that are read here.
+/// The vCPU is part of a `struct vcpu_vmx`, and loaded by this task, which holds the vCPU's mutex
+/// or destroys the vCPU: no other task changes the fields that this module reads.
 ///
 /// If a vCPU is destroyed while L2 is active, nested_vmx_free_vcpu() serves pending flushes after
 /// the VPIDs were freed.  Such a flush may drop mappings of another vCPU that has the VPID by now,
-/// and may record that vCPU's VPID as flushed, which it is then.
+/// and may record that VPID as flushed, which is true.
 #[repr(transparent)]
 pub(crate) struct Vcpu(Opaque<bindings::kvm_vcpu>);
 
@@ -40,29 +40,31 @@ impl Vcpu {
     /// `vcpu` points to a vCPU that lives for `'a` and for which the invariants of [`Vcpu`] hold.
     #[inline]
     pub(super) unsafe fn from_raw<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Self {
-        // SAFETY: KVM passes a live vCPU, and `Self` is transparent.
-        // INVARIANT: KVM calls those entries with the vCPU loaded, and its mutex held unless it is
-        // being destroyed.
+        // SAFETY: By the safety requirements `vcpu` points to a vCPU that lives for `'a`, and
+        // `Self` is transparent.
+        // INVARIANT: By the safety requirements the invariants hold for `vcpu`: KVM calls an
+        // operation with the vCPU loaded, and with its mutex held unless the vCPU is being
+        // destroyed.
         unsafe { &*vcpu.cast() }
     }
 
-    /// Returns the vCPU as kvm_intel knows it.
+    /// Returns the `struct vcpu_vmx` of the vCPU.
     #[inline]
     pub(super) fn vmx(&self) -> *const bindings::vcpu_vmx {
         self.0.get().cast()
     }
 
-    /// Returns whether its VM is being destroyed.
+    /// Returns whether the vCPU's VM is being destroyed.
     pub(super) fn is_dying(&self) -> bool {
         // SAFETY: By the type invariant the vCPU is live, and so is its VM.  The count is an
-        // aligned word that others write: one load of all of it.
+        // aligned word that other tasks may write at the same time; one load reads all of it.
         unsafe {
             let kvm = (*self.vmx()).vcpu.kvm;
             (&raw const (*kvm).users_count.refs.counter).read_volatile() == 0
         }
     }
 
-    /// Returns whether L2 is active and L1 has given it a VPID of its own.
+    /// Returns whether L2 is active and L1 runs L2 with a VPID.
     #[inline]
     fn l2_has_vpid(&self) -> bool {
         let vmx = self.vmx();
@@ -71,9 +73,9 @@ impl Vcpu {
         if flags & bindings::HF_GUEST_MASK == 0 {
             return false;
         }
-        // SAFETY: By the type invariant the fields are live and stable.  While L2 is active there
-        // is a cached vmcs12; it is allocated with the vCPU's nested state and freed after L2 is
-        // left.
+        // SAFETY: By the type invariant the fields are live and stable.  While L2 is active,
+        // `cached_vmcs12` points to a vmcs12, which KVM allocates when L1 enters VMX operation and
+        // frees after L2 is left.
         let (primary, secondary) = unsafe {
             let vmcs12 = (*vmx).nested.cached_vmcs12;
             (
@@ -85,10 +87,10 @@ impl Vcpu {
             && secondary & bindings::VMX_VPID_ENABLE_VPID != 0
     }
 
-    /// Returns a root by its address, which the function returns.
+    /// Returns the root with the address that `root` returns.
     ///
-    /// It is called again after the look at the root's page: to keep the address would take a
-    /// register, which each flush would have to save.
+    /// This function calls `root` again after the look at the root's page: to keep the address
+    /// would take a register, which each flush would have to save.
     #[inline]
     fn root_at(&self, root: impl Fn() -> bindings::hpa_t) -> Root {
         if root() == bindings::VMX_VPID_INVALID_PAGE {
@@ -112,7 +114,8 @@ impl Vcpu {
             } else {
                 Levels::Four
             },
-            // SAFETY: There is a vCPU and an operation runs, so the symbols are resolved.
+            // SAFETY: There is a vCPU, so kvm_intel is initialised; an operation runs, so its
+            // symbols are resolved.
             accessed_dirty: role.ad_disabled() == 0
                 && unsafe { super::symbols::enable_ept_ad_bits() },
         }
@@ -122,15 +125,15 @@ impl Vcpu {
 impl Tags for Vcpu {
     #[inline]
     fn ept(&self) -> bool {
-        // SAFETY: There is a vCPU, so kvm_intel is loaded; an operation runs, so its symbols are
-        // resolved.
+        // SAFETY: There is a vCPU, so kvm_intel is initialised; an operation runs, so its symbols
+        // are resolved.
         unsafe { super::symbols::enable_ept() }
     }
 
     #[inline]
     fn vpid(&self) -> bool {
-        // SAFETY: There is a vCPU, so kvm_intel is loaded; an operation runs, so its symbols are
-        // resolved.
+        // SAFETY: There is a vCPU, so kvm_intel is initialised; an operation runs, so its symbols
+        // are resolved.
         unsafe { super::symbols::enable_vpid() }
     }
 
@@ -144,8 +147,8 @@ impl Tags for Vcpu {
 
     #[inline]
     fn vpid02(&self) -> Option<Vpid> {
-        // KVM leaves the number where it was when it gives the VPID back: outside VMX operation
-        // it is another vCPU's.
+        // KVM does not clear `vpid02` when it frees the VPID: outside VMX operation the number may
+        // be another vCPU's VPID.
         // SAFETY: By the type invariant the fields are live and stable.
         let (vmxon, vpid02) = unsafe {
             let nested = &raw const (*self.vmx()).nested;
@@ -160,7 +163,7 @@ impl Tags for Vcpu {
 
     #[inline]
     fn current_vpid(&self) -> Option<Vpid> {
-        // L2 runs with vpid01 if there was no VPID left for vpid02.
+        // L2 runs with vpid01 if no VPID was free for vpid02.
         if self.l2_has_vpid() {
             self.vpid02().or_else(|| self.vpid01())
         } else {
@@ -177,7 +180,8 @@ impl Tags for Vcpu {
 
     fn roots(&self) -> [Root; ROOTS] {
         let vmx = self.vmx();
-        // L1's tables, and those of an L2 that L1 gave an EPT: there is no other `struct kvm_mmu`.
+        // `root_mmu` has the roots of L1, and of L2 without an EPT of L1's; `guest_mmu` has the
+        // roots of L2 with such an EPT.
         // SAFETY: By the type invariant the fields are live and stable.
         let (l1, l2) = unsafe { (&(*vmx).vcpu.arch.root_mmu, &(*vmx).vcpu.arch.guest_mmu) };
         let [a, b, c] = l1.prev_roots;

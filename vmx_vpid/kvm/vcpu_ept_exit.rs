@@ -43,16 +43,16 @@ const BLOCKED_BY_NMI: u64 = 1 << 3;
 #[inline(always)]
 unsafe fn is_on(tracepoint: *mut kernel::ffi::c_void) -> bool {
     let tracepoint: *const bindings::tracepoint = tracepoint.cast();
-    // SAFETY: By the safety requirements the pointer leads to a tracepoint.  Its key is an `int`,
-    // which may be written at any time.
+    // SAFETY: By the safety requirements the pointer leads to a tracepoint.  The tracepoint's key
+    // is an aligned `int`, which other CPUs may write at any time; one load reads all of it.
     unsafe { ptr::read_volatile(&raw const (*tracepoint).key.key.enabled.counter) != 0 }
 }
 
-/// A vCPU during the handling of such an exit.
+/// A vCPU that exited for a guest-physical address, while the exit is being handled.
 ///
 /// # Invariants
 ///
-/// The vCPU is loaded by this task, which handles an exit of it and holds `kvm->srcu`.
+/// The vCPU is loaded by this task, which handles an exit of the vCPU and holds `kvm->srcu`.
 #[derive(Clone, Copy)]
 pub(super) struct EptExit<'a>(&'a Vcpu);
 
@@ -64,17 +64,18 @@ impl<'a> EptExit<'a> {
     /// Called in a handler of an exit that KVM called for `vcpu`.
     #[inline]
     pub(super) unsafe fn new(vcpu: &'a Vcpu) -> Self {
-        // INVARIANT: By the safety requirements this is such a handler.
+        // INVARIANT: By the safety requirements this task handles an exit of `vcpu`; KVM calls a
+        // handler with the vCPU loaded and `kvm->srcu` held.
         Self(vcpu)
     }
 
-    /// Returns the vCPU as kvm_intel knows it.
+    /// Returns the `struct vcpu_vmx` of the vCPU.
     #[inline]
     fn vmx(self) -> *mut bindings::vcpu_vmx {
         self.0.vmx().cast_mut()
     }
 
-    /// Returns the vCPU as KVM knows it.
+    /// Returns the `struct kvm_vcpu` of the vCPU.
     #[inline]
     fn raw(self) -> *mut bindings::kvm_vcpu {
         self.vmx().cast()
@@ -109,10 +110,12 @@ impl GuestPhysical for EptExit<'_> {
 
     #[inline]
     fn tells_user_fetches(self) -> bool {
-        // This follows KVM's `mmu_has_mbec()`, because the result is for KVM's fault handler.
+        // The test is that of KVM's `mmu_has_mbec()`, because the result is for KVM's fault
+        // handler.
         let mmu = get!(self, vcpu.arch.mmu);
-        // SAFETY: `mmu` points to one of the vCPU's own, which only this task writes; every member
-        // of the role's union is valid for any bits.
+        // SAFETY: By the type invariant the vCPU is live.  `mmu` points to one of its own
+        // `struct kvm_mmu`, which only this task writes; every member of the role's union is valid
+        // for any bits.
         unsafe { (*mmu).root_role.__bindgen_anon_1.cr4_smep() != 0 }
     }
 
@@ -122,7 +125,8 @@ impl GuestPhysical for EptExit<'_> {
     }
 
     fn allows_narrow_guests(self) -> bool {
-        // SAFETY: There is an exit: its handler is an operation, so the symbols are resolved.
+        // SAFETY: By the type invariant a handler of an exit runs, so kvm_intel is initialised and
+        // its symbols are resolved.
         unsafe { symbols::allow_smaller_maxphyaddr() }
     }
 
@@ -132,12 +136,14 @@ impl GuestPhysical for EptExit<'_> {
     }
 
     fn block_nmis(self) {
-        // SAFETY: An exit is handled by an operation, so the symbols are resolved.
+        // SAFETY: By the type invariant a handler of an exit runs, so kvm_intel is initialised and
+        // its symbols are resolved.
         if !unsafe { symbols::enable_vnmi() } {
             return;
         }
         let blocked = field(Field::GUEST_INTERRUPTIBILITY) | BLOCKED_BY_NMI;
-        // SAFETY: The guest was in that state before it executed IRET.
+        // SAFETY: NMIs were blocked before the guest executed the IRET, so the guest may be entered
+        // with this value.  KVM's `handle_ept_violation()` writes the same value.
         if !unsafe { vmwrite(Field::GUEST_INTERRUPTIBILITY, blocked) } {
             pr_err_once!("VMWRITE of the guest's interruptibility failed\n");
         }
@@ -145,17 +151,19 @@ impl GuestPhysical for EptExit<'_> {
 
     #[inline]
     fn trace_violation(self, address: Gpa, qualification: Qualification) {
-        // SAFETY: An operation runs, so the import is filled in.
+        // SAFETY: By the type invariant a handler of an exit runs, so the import is filled in; it
+        // is the import of a tracepoint.
         if unsafe { is_on(bindings::vmx_vpid_import___tracepoint_kvm_page_fault) } {
             let (address, qualification) = (address.into_raw(), qualification.into_raw());
-            // SAFETY: The vCPU is loaded, and its exit handled.
+            // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.
             unsafe { bindings::vmx_vpid_emit_kvm_page_fault(self.raw(), address, qualification) };
         }
     }
 
     #[inline]
     fn trace_told(self, address: Gpa) {
-        // SAFETY: An operation runs, so the import is filled in.
+        // SAFETY: By the type invariant a handler of an exit runs, so the import is filled in; it
+        // is the import of a tracepoint.
         if unsafe { is_on(bindings::vmx_vpid_import___tracepoint_kvm_fast_mmio) } {
             // SAFETY: A tracepoint may be emitted in any context.
             unsafe { bindings::vmx_vpid_emit_kvm_fast_mmio(address.into_raw()) };
@@ -164,8 +172,8 @@ impl GuestPhysical for EptExit<'_> {
 
     #[inline]
     fn tell_device(self, address: Gpa) -> bool {
-        // SAFETY: The vCPU is loaded, its exit is handled, and `kvm->srcu` is held.  The length is
-        // 0, so `val` is not read.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled with
+        // `kvm->srcu` held.  The length is 0, so `val` is not read.
         let ret = unsafe {
             bindings::vmx_vpid_call_kvm_io_bus_write(
                 self.raw(),
@@ -180,7 +188,8 @@ impl GuestPhysical for EptExit<'_> {
 
     #[inline]
     fn skip(self) -> ExitResult {
-        // SAFETY: An exit for an instruction is handled, and this is the last step of it.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled; the skip
+        // is the last step of the handler.
         ExitResult::Raw(unsafe {
             bindings::vmx_vpid_call_kvm_skip_emulated_instruction(self.raw())
         })
@@ -188,8 +197,8 @@ impl GuestPhysical for EptExit<'_> {
 
     #[inline]
     fn resolve(self, address: Gpa, code: ErrorCode) -> ExitResult {
-        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held; KVM reads the
-        // instruction itself if it needs it.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.  No lock
+        // is held.  Without bytes of the instruction, KVM reads the instruction itself.
         ExitResult::Raw(unsafe {
             bindings::vmx_vpid_call_kvm_mmu_page_fault(
                 self.raw(),
@@ -202,13 +211,15 @@ impl GuestPhysical for EptExit<'_> {
     }
 
     fn emulate(self) -> ExitResult {
-        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.  No lock
+        // is held.
         ExitResult::Raw(unsafe { bindings::vmx_vpid_call_kvm_emulate_instruction(self.raw(), 0) })
     }
 
     fn refuse_emulation(self) {
-        // What that says is known already; it raises #UD in an enclave.
-        // SAFETY: The vCPU is loaded, and its exit handled.
+        // The caller has found that KVM refuses, so the result is not used.  In an enclave the call
+        // raises #UD.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.
         unsafe {
             bindings::vmx_vpid_call_vmx_check_emulate_instruction(
                 self.raw(),

@@ -55,7 +55,7 @@ impl exits::Vcpu for Exit<'_> {
         let features = Features {
             max_phy_addr: self.physical_width(),
             gigabyte_pages: self.has_feature::<{ bindings::VMX_VPID_FEATURE_GBPAGES }>(),
-            // With EPT on the CPU walks the guest's tables, and every CPU that has EPT has PSE-36.
+            // With EPT on, the CPU walks the guest's tables, and every CPU that has EPT has PSE-36.
             pse36: self.has_feature::<{ bindings::VMX_VPID_FEATURE_PSE36 }>()
                 || !self.is_shadowed(),
         };
@@ -69,6 +69,7 @@ impl exits::Vcpu for Exit<'_> {
         }
         // CAST: The field has 32 bits.
         let rights = field(Field::guest_rights(SegmentRegister::Ss.index())) as u32;
+        // CAST: A privilege level has 2 bits.
         Rights::from(rights).dpl().get() as u8
     }
 
@@ -95,7 +96,8 @@ impl exits::Vcpu for Exit<'_> {
 
     #[inline]
     fn skip(&mut self) -> ExitResult {
-        // SAFETY: An exit for an instruction is handled, and this is the last step of it.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled; the skip
+        // is the last step of the handler.
         ExitResult::Raw(unsafe {
             bindings::vmx_vpid_call_kvm_skip_emulated_instruction(self.raw())
         })
@@ -107,7 +109,7 @@ impl exits::Vcpu for Exit<'_> {
             Exception::GeneralProtection => bindings::VMX_VPID_GP_VECTOR,
             Exception::Stack => bindings::VMX_VPID_SS_VECTOR,
             Exception::Page { address, code } => {
-                // SAFETY: The vCPU is loaded, and its exit handled.
+                // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.
                 return unsafe {
                     bindings::vmx_vpid_raise_page_fault(
                         self.raw(),
@@ -118,13 +120,14 @@ impl exits::Vcpu for Exit<'_> {
                 };
             }
         };
-        // SAFETY: The vCPU is loaded, and its exit handled.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.
         unsafe { bindings::vmx_vpid_raise(self.raw(), vector) };
     }
 
     #[cold]
     fn give_up(&mut self) -> ExitResult {
-        // SAFETY: The vCPU is loaded, and its exit handled; user space runs next.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled; the
+        // handler exits to user space next.
         unsafe { bindings::vmx_vpid_call_kvm_prepare_emulation_failure_exit(self.raw()) };
         ExitResult::UserSpace
     }
@@ -138,7 +141,8 @@ impl Translations for Exit<'_> {
 
     #[inline]
     fn is_shadowed(&self) -> bool {
-        // SAFETY: There is a vCPU, so kvm_intel is loaded, and a handler of the backend runs.
+        // SAFETY: By the type invariant a handler of an exit runs, so kvm_intel is initialised and
+        // its symbols are resolved.
         !unsafe { symbols::enable_ept() }
     }
 
@@ -146,7 +150,8 @@ impl Translations for Exit<'_> {
     fn pcids(&self) -> [Option<Pcid>; Roots::COUNT] {
         let cr4 = self.cr4();
         let mmu = get!(self, vcpu.arch.mmu);
-        // SAFETY: `mmu` points to one of the vCPU's own, which this task alone writes.
+        // SAFETY: By the type invariant the vCPU is live.  `mmu` points to one of its own
+        // `struct kvm_mmu`, which only this task writes.
         let [one, two, three] = unsafe { (*mmu).prev_roots };
         let pcid = |root: bindings::kvm_mmu_root_info| {
             let valid = root.hpa != bindings::VMX_VPID_INVALID_PAGE;
@@ -163,7 +168,8 @@ impl Translations for Exit<'_> {
     #[inline]
     fn invalidate(&mut self, address: CanonicalGva, roots: Roots) {
         let vcpu = self.raw();
-        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.  No lock
+        // is held.
         unsafe {
             bindings::vmx_vpid_call_kvm_mmu_invalidate_addr(
                 vcpu,
@@ -182,20 +188,21 @@ impl Translations for Exit<'_> {
     }
 
     fn request_sync(&mut self) {
-        // SAFETY: The vCPU is loaded.
+        // SAFETY: By the type invariant the vCPU is loaded.
         unsafe { bindings::vmx_vpid_request_sync(self.raw()) };
     }
 
     fn free_roots(&mut self, roots: Roots) {
         let vcpu = self.raw();
         let roots = roots.into_raw().into();
-        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.  No lock
+        // is held.
         unsafe { bindings::vmx_vpid_call_kvm_mmu_free_roots((*vcpu).kvm, (*vcpu).arch.mmu, roots) };
     }
 
     #[inline]
     fn request_flush(&mut self) {
-        // SAFETY: The vCPU is loaded.
+        // SAFETY: By the type invariant the vCPU is loaded.
         unsafe { bindings::vmx_vpid_request_flush_guest(self.raw()) };
     }
 }

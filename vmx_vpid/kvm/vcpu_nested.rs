@@ -71,12 +71,13 @@ impl Nested for Exit<'_> {
     fn set_rflags(&mut self, rflags: Rflags) {
         // CAST: `unsigned long` has 64 bits.
         let rflags = rflags.into_raw() as usize;
-        // SAFETY: The vCPU is loaded, and its exit handled.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.
         unsafe { bindings::vmx_vpid_call_vmx_set_rflags(self.raw(), rflags) };
     }
 
     fn set_vm_instruction_error(&mut self, error: VmInsnError) -> bool {
-        // SAFETY: The vCPU is loaded, and an exit of L1 in VMX operation is handled.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.  The
+        // handler has found that L1 is in VMX operation.
         unsafe { bindings::vmx_vpid_fail_valid(self.raw(), error.into_raw()) }
     }
 
@@ -86,7 +87,8 @@ impl Nested for Exit<'_> {
 
     fn issue(&mut self, what: Invalidation) {
         // A lost flush is reported and counted already; L1's instruction reports no error for it.
-        // SAFETY: An exit is handled by an operation, which does not end before this.
+        // SAFETY: By the type invariant an operation handles an exit, and does not end before the
+        // value is dropped.
         let _ = what.execute(unsafe { Cpu::new(Reason::L1) });
     }
 
@@ -96,7 +98,7 @@ impl Nested for Exit<'_> {
 
     fn vmcs02_is_here(&self) -> bool {
         // SAFETY: By the type invariant the vCPU is live.  The field is an aligned `int`, which
-        // another CPU may set to -1 at any time, when it goes offline: one load reads all of it.
+        // another CPU that goes offline may set to -1 at any time; one load reads all of it.
         let cpu = unsafe { ptr::read_volatile(&raw const (*self.vmx()).nested.vmcs02.cpu) };
         u32::try_from(cpu) == Ok(cpu::current())
     }
@@ -108,8 +110,9 @@ impl Nested for Exit<'_> {
 
     fn free_l2_roots(&mut self) {
         let vcpu = self.raw();
-        // L1 and L2 share these tables as long as there is no EPT.
-        // SAFETY: The vCPU is loaded and runs L1, its exit is handled, and no lock is held.
+        // With EPT off, `root_mmu` has the roots of L1 and of L2.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.  The
+        // vCPU runs L1, and no lock is held.
         unsafe {
             bindings::vmx_vpid_call_kvm_mmu_free_guest_mode_roots(
                 (*vcpu).kvm,
@@ -128,8 +131,9 @@ impl Nested for Exit<'_> {
 
     fn free_ept12_roots(&mut self, roots: Roots) {
         let vcpu = self.raw();
-        // SAFETY: The vCPU is loaded, its exit is handled, and no lock is held.  L2 runs on these
-        // tables if L1 gave it an EPT.
+        // L2 runs on the roots of `guest_mmu` if L1 gave L2 an EPT.
+        // SAFETY: By the type invariant the vCPU is loaded, and its exit is being handled.  No lock
+        // is held.
         unsafe {
             bindings::vmx_vpid_call_kvm_mmu_free_roots(
                 (*vcpu).kvm,

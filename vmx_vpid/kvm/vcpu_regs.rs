@@ -49,43 +49,43 @@ use kernel::{
     prelude::*, //
 };
 
-/// The number of RSP.
+/// The number of RSP among the general-purpose registers.
 const RSP: u32 = 4;
 
-/// Reads a field of the current VMCS that every CPU has.
+/// Reads a field, which every CPU has, from the current VMCS; returns 0 if the read fails.
 ///
-/// The vCPU's VMCS is current: it is loaded, and if the task is preempted, KVM loads it again
-/// before the task continues.
+/// The vCPU's VMCS is the current one, since the vCPU is loaded: if the task is preempted, KVM
+/// loads the vCPU again before the task continues.
 #[inline]
 pub(super) fn field(field: Field) -> u64 {
     vmread(field).unwrap_or_else(|| missing(field))
 }
 
-/// Replaces a field that could not be read by 0, as KVM does.
+/// Reports that a field could not be read; returns 0, as KVM does.
 #[cold]
 fn missing(field: Field) -> u64 {
     pr_err_once!("VMREAD of {:?} failed: 0 is taken\n", field);
     0
 }
 
-/// Reads a field of the vCPU of an [`Exit`], by its place in `struct vcpu_vmx`.
+/// Reads a field of the vCPU of an exit, by its place in `struct vcpu_vmx`.
 ///
-/// It reads that field alone: other tasks write other fields at any time.
+/// The macro reads that field alone: other tasks write other fields at any time.
 macro_rules! get {
     ($exit:expr, $($place:tt)+) => {{
         let vmx = $exit.vmx();
-        // SAFETY: By the type invariant of `Exit` the vCPU is live, and only this task writes the
-        // fields that are read by this macro.
+        // SAFETY: By the type invariant of the exit the vCPU is live, and only this task writes the
+        // fields that this macro is used for.
         unsafe { (*vmx).$($place)+ }
     }};
 }
 pub(super) use get;
 
-/// A vCPU during the handling of an exit.
+/// A vCPU that exited for an instruction, while the exit is being handled.
 ///
 /// # Invariants
 ///
-/// - `vcpu` is loaded by this task, which handles an exit of it and holds `kvm->srcu`.
+/// - `vcpu` is loaded by this task, which handles an exit of `vcpu` and holds `kvm->srcu`.
 /// - `window` has size 0, or is a memslot of the VM that was found since the exit.
 pub(super) struct Exit<'a> {
     vcpu: &'a Vcpu,
@@ -100,8 +100,8 @@ impl<'a> Exit<'a> {
     /// Called once in a handler of an exit that KVM called for `vcpu`.
     #[inline]
     pub(super) unsafe fn new(vcpu: &'a Vcpu) -> Self {
-        // INVARIANT: By the safety requirements this is such a handler; no memslot was looked up
-        // yet.
+        // INVARIANT: By the safety requirements this task handles an exit of `vcpu`; KVM calls a
+        // handler with the vCPU loaded and `kvm->srcu` held.  `window` has size 0.
         Self {
             vcpu,
             window: bindings::vmx_vpid_window::default(),
@@ -114,7 +114,7 @@ impl<'a> Exit<'a> {
         self.vcpu
     }
 
-    /// Returns the vCPU as kvm_intel knows it.
+    /// Returns the `struct vcpu_vmx` of the vCPU.
     #[inline]
     pub(super) fn vmx(&self) -> *mut bindings::vcpu_vmx {
         self.vcpu.vmx().cast_mut()
@@ -126,14 +126,14 @@ impl<'a> Exit<'a> {
         &mut self.window
     }
 
-    /// Returns the vCPU as KVM knows it.
+    /// Returns the `struct kvm_vcpu` of the vCPU.
     #[inline]
     pub(super) fn raw(&self) -> *mut bindings::kvm_vcpu {
         self.vmx().cast()
     }
 }
 
-/// Translates the error of a read of guest memory.
+/// Converts the errno of a read of guest memory.
 #[cold]
 fn no_answer(ret: c_int) -> Answer {
     match to_result(ret) {
@@ -143,12 +143,13 @@ fn no_answer(ret: c_int) -> Answer {
 }
 
 impl Exit<'_> {
-    /// Has KVM read a register from the VMCS, if it has not done so since the exit.
+    /// Makes KVM read a register from the VMCS, if KVM has not read it since the exit.
     #[inline]
     fn cache(&self, register: bindings::kvm_reg) {
         let [available, ..] = get!(self, vcpu.arch.regs_avail);
         if available >> register & 1 == 0 {
-            // SAFETY: The vCPU is loaded; `register` is one that KVM reads on demand.
+            // SAFETY: By the type invariant the vCPU is loaded; callers pass registers that KVM
+            // reads on demand.
             unsafe { bindings::vmx_vpid_call_vmx_cache_reg(self.raw(), register) };
         }
     }
@@ -157,11 +158,12 @@ impl Exit<'_> {
     #[inline]
     pub(super) fn has_feature<const FEATURE: u32>(&self) -> bool {
         const { assert!(FEATURE / 32 < bindings::VMX_VPID_NR_CPU_CAPS) };
-        // CAST: A small number.
+        // CAST: The assertion above bounds `FEATURE`.
         get!(self, vcpu.arch.cpu_caps[FEATURE as usize / 32]) >> (FEATURE % 32) & 1 != 0
     }
 
-    /// Returns whether KVM emulates real mode by virtual-8086 mode, because the CPU cannot run it.
+    /// Returns whether KVM emulates real mode by virtual-8086 mode, because the CPU cannot run a
+    /// guest in real mode.
     #[inline]
     pub(super) fn imitates_real_mode(&self) -> bool {
         get!(self, rmode.vm86_active) != 0
@@ -186,22 +188,24 @@ impl Exit<'_> {
     /// Returns RFLAGS, as the guest would see them.
     #[inline]
     pub(super) fn guest_rflags(&self) -> Rflags {
-        // SAFETY: The vCPU is loaded.
+        // SAFETY: By the type invariant the vCPU is loaded.
         let rflags = unsafe { bindings::vmx_vpid_call_vmx_get_rflags(self.raw()) };
         // CAST: `unsigned long` has 64 bits.
         Rflags::from(rflags as u64)
     }
 
-    /// Returns a segment while KVM emulates real mode: KVM keeps what the guest loaded.
+    /// Returns a segment as the guest loaded it, while KVM emulates real mode; the VMCS has another
+    /// value.
     ///
-    /// No CPU is known to exit then: INVPCID raises #GP in virtual-8086 mode first.  If one exited
-    /// nevertheless, the guest's operand would be read from the wrong address without this.
+    /// No CPU is known to exit in that state: INVPCID raises #GP in virtual-8086 mode first.
+    /// Without this function, a CPU that exits nevertheless would make the handler read the operand
+    /// at the wrong address.
     #[cold]
     fn imitated_segment(&self, register: SegmentRegister) -> Segment {
         let mut segment = bindings::kvm_segment::default();
-        // CAST: A number of 0 to 5.
+        // CAST: The index is 0 to 5.
         let index = register.index() as c_int;
-        // SAFETY: The vCPU is loaded, and KVM numbers segments as VMX does.
+        // SAFETY: By the type invariant the vCPU is loaded; KVM numbers segments as VMX does.
         unsafe { bindings::vmx_vpid_call_vmx_get_segment(self.raw(), &mut segment, index) };
         Segment {
             base: segment.base,
@@ -222,6 +226,7 @@ impl GuestRegs for Exit<'_> {
     fn mode(&self) -> Mode {
         let efer = self.efer();
         if efer.long_mode_active() {
+            // CAST: The field has 32 bits.
             let rights =
                 Rights::from(field(Field::guest_rights(SegmentRegister::Cs.index())) as u32);
             return Mode::new(Cr0::zeroed(), efer, false, rights.long());
@@ -259,16 +264,19 @@ impl GuestRegs for Exit<'_> {
 
     #[inline]
     fn cr3(&self) -> Cr3 {
-        // With shadow paging every load of CR3 exits, so KVM's copy is current.
+        // With shadow paging every load of CR3 exits, so KVM's copy is up to date.
         if !self.is_shadowed() {
             self.cache(bindings::kvm_reg_VCPU_REG_CR3);
         }
+        // CAST: `unsigned long` has 64 bits.
         Cr3::from(get!(self, vcpu.arch.cr3) as u64)
     }
 
     #[inline]
     fn cr4(&self) -> Cr4 {
-        // The guest cannot change any of the bits that are used here without an exit.
+        // The guest cannot change a bit that the handlers use without an exit, so KVM's copy is up
+        // to date.
+        // CAST: `unsigned long` has 64 bits.
         Cr4::from(get!(self, vcpu.arch.cr4) as u64)
     }
 }
@@ -276,7 +284,8 @@ impl GuestRegs for Exit<'_> {
 impl Memory for Exit<'_> {
     #[inline]
     fn read_entry(&mut self, address: Gpa, width: EntryWidth) -> Option<u64> {
-        // SAFETY: An exit is handled, and the window is empty or was found since the exit.
+        // SAFETY: By the type invariant an exit of the vCPU is being handled, and the window is
+        // empty or was found since the exit.
         let entry = unsafe {
             bindings::vmx_vpid_guest_read_entry(
                 self.raw(),
@@ -289,7 +298,8 @@ impl Memory for Exit<'_> {
     }
 
     fn exchange_entry(&mut self, address: Gpa, width: EntryWidth, old: u64, new: u64) -> Exchange {
-        // SAFETY: An exit is handled, and the window is empty or was found since the exit.
+        // SAFETY: By the type invariant an exit of the vCPU is being handled, and the window is
+        // empty or was found since the exit.
         let ret = unsafe {
             bindings::vmx_vpid_guest_exchange_entry(
                 self.raw(),
@@ -310,8 +320,8 @@ impl Memory for Exit<'_> {
 
     #[inline]
     fn read(&mut self, address: Gpa, bytes: &mut [u8]) -> Answer {
-        // SAFETY: An exit is handled, and the window is empty or was found since the exit; `bytes`
-        // has room for its own length.
+        // SAFETY: By the type invariant an exit of the vCPU is being handled, and the window is
+        // empty or was found since the exit; `bytes` has room for its own length.
         let ret = unsafe {
             bindings::vmx_vpid_guest_read(
                 self.raw(),

@@ -25,10 +25,10 @@ use kernel::prelude::*;
 /// The number of reads before a difference is shown as a bug.
 ///
 /// A vCPU may be created or destroyed between the read of the VPIDs and the read of the claims, or
-/// two may exchange a VPID; the next read agrees.
+/// two vCPUs may exchange a VPID.  The next read then agrees.
 const TRIES: u32 = 4;
 
-/// Returns a line for each VPID in use or claimed.
+/// Returns the lines of the VPIDs that are in use or claimed, for a read of debugfs.
 ///
 /// # Errors
 ///
@@ -36,16 +36,17 @@ const TRIES: u32 = 4;
 ///
 /// # Safety
 ///
-/// kvm_intel's symbols are resolved until this returns.
+/// A read of debugfs calls this function, and kvm_intel's symbols are resolved until it returns.
 pub(super) unsafe fn lines() -> Result<KVVec<Line>> {
-    // SAFETY: The contract of this function, which is called to be read in debugfs.
+    // SAFETY: By the safety requirements a read of debugfs runs, and the symbols are resolved until
+    // this function returns, which they are only while kvm_intel is loaded.
     let vpids = unsafe { Vpids::new() };
     let mut tries = 0;
     loop {
         tries += 1;
         let mut in_use = KBox::<Words>::zeroed(GFP_KERNEL)?;
-        // Read the VPIDs before the claims and after them: a vCPU that is created or destroyed in
-        // between holds its VPID at one of the two times.
+        // The VPIDs are read before the claims and after them: a vCPU that is created or destroyed
+        // in between holds its VPID at one of the two times.
         vpids.locked(|allocators| allocators.add_to(&mut in_use));
         // SAFETY: By the safety requirements the symbols are resolved.
         let claims = unsafe { claims() }?;
@@ -58,7 +59,11 @@ pub(super) unsafe fn lines() -> Result<KVVec<Line>> {
     }
 }
 
-/// Returns what every vCPU says that it holds.
+/// Returns the VPIDs that each vCPU claims to hold, in ascending order of VPIDs.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
 ///
 /// # Safety
 ///
@@ -66,16 +71,17 @@ pub(super) unsafe fn lines() -> Result<KVVec<Line>> {
 unsafe fn claims() -> Result<KVVec<Claim>> {
     let mut room = 64;
     loop {
-        // The memory is allocated in advance, because nothing may be allocated with KVM's lock
-        // held.
+        // The helper allocates nothing, since it holds KVM's lock while it writes: the vector has
+        // its room before the call.
         let mut raw = KVVec::<bindings::vmx_vpid_claim>::with_capacity(room, GFP_KERNEL)?;
-        // SAFETY: By the contract; the vector has the room.
+        // SAFETY: By the safety requirements the symbols are resolved; `raw` has room for `room`
+        // claims.
         let count = unsafe { bindings::vmx_vpid_claims(raw.as_mut_ptr(), room) };
         if count > room {
             room = count.saturating_add(count / 4);
             continue;
         }
-        // SAFETY: So many were written.
+        // SAFETY: `count` is at most `room`, so the helper wrote `count` claims.
         unsafe { raw.inc_len(count) };
         let mut claims = KVVec::with_capacity(count, GFP_KERNEL)?;
         for claim in &raw {
@@ -94,21 +100,21 @@ unsafe fn claims() -> Result<KVVec<Claim>> {
     }
 }
 
-/// The VPIDs in use as they were at one time, for `vpids`.
+/// The content of `vpids` in debugfs: the VPIDs in use as they were at one time.
 pub(crate) enum VpidList {
-    /// Nothing is known of them; why.
+    /// The backend is detached: the line to show instead.
     Unknown(&'static str),
-    /// A line for each, and where it was flushed.
+    /// The lines, each with the CPUs on which the VPID was flushed.
     Lines(KVVec<(Line, KVec<u32>)>),
 }
 
 impl VpidList {
-    /// Makes a list that says why nothing is known.
+    /// Makes the list of a detached backend; `live` is whether kvm_intel is loaded.
     pub(crate) fn unknown(live: bool) -> Self {
         Self::Unknown(symbols::absence(live))
     }
 
-    /// Makes a list of lines; `flushed` tells on which CPUs a VPID was flushed.
+    /// Makes a list of lines; `flushed` returns the CPUs on which a VPID was flushed.
     ///
     /// # Errors
     ///
@@ -128,7 +134,7 @@ impl VpidList {
         Ok(Self::Lines(all))
     }
 
-    /// Returns whether there is a line of this number, the first being 0.
+    /// Returns whether the list has a line with this number, counted from 0.
     pub(crate) fn has(&self, line: u64) -> bool {
         let count = match self {
             Self::Unknown(_) => 1,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module takes kvm_intel's lock of VPIDs, and gives access to both allocators under it.
+//! This module takes kvm_intel's lock of VPIDs, and gives access to both allocators while it is
+//! held.
 
 use crate::{
     bindings,
@@ -24,19 +25,20 @@ kernel::static_assert!(bindings::VMX_NR_VPIDS as usize == Vpid::COUNT);
 ///
 /// # Invariants
 ///
-/// The content is accessed under kvm_intel's `vmx_vpid_lock` only.
-struct OwnersCell(UnsafeCell<VpidAllocator>);
+/// Only the holder of kvm_intel's `vmx_vpid_lock` accesses the content.
+struct AllocatorCell(UnsafeCell<VpidAllocator>);
 
 // SAFETY: By the type invariant a lock serialises every access, and `VpidAllocator` is plain data.
-unsafe impl Sync for OwnersCell {}
+unsafe impl Sync for AllocatorCell {}
 
-static ALLOCATOR: OwnersCell = OwnersCell(UnsafeCell::new(VpidAllocator::new()));
+static ALLOCATOR: AllocatorCell = AllocatorCell(UnsafeCell::new(VpidAllocator::new()));
 
-/// KVM's VPIDs, and the lock that C takes for its bitmap too.
+/// KVM's VPIDs, with the lock that C takes for KVM's bitmap.
 ///
 /// # Invariants
 ///
-/// kvm_intel is loaded and its symbols are resolved as long as a value lives.
+/// - kvm_intel is loaded and its symbols are resolved as long as a value lives.
+/// - A value lives within an operation, a callback of livepatch or a read of debugfs.
 pub(super) struct Vpids(());
 
 impl Vpids {
@@ -48,7 +50,8 @@ impl Vpids {
     /// lives within an operation, a callback of livepatch or a read of debugfs.
     #[inline]
     pub(super) unsafe fn new() -> Self {
-        // INVARIANT: By the safety requirements kvm_intel is loaded and its symbols are resolved.
+        // INVARIANT: By the safety requirements kvm_intel is loaded and its symbols are resolved,
+        // and the value lives within an operation, a callback of livepatch or a read of debugfs.
         Self(())
     }
 }
@@ -56,19 +59,19 @@ impl Vpids {
 impl VpidLock for Vpids {
     type Word = flushed_cpus::SharedWord;
 
-    // The kernel crate's guard is not used here: it makes lockdep check each lock a second time.
+    // The kernel crate's guard is not used: with it, lockdep checks each lock a second time.
     #[inline]
     fn locked<R>(&self, function: impl FnOnce(Allocators<'_>) -> R) -> R {
         // SAFETY: By the type invariant the import of the lock is filled in.
         unsafe { bindings::vmx_vpid_lock_vpids() };
         let result = function(Allocators {
-            // SAFETY: The lock of the cell's invariant is held, and the reference does not outlive
-            // the call.
+            // SAFETY: This function holds `vmx_vpid_lock`, as the invariant of `AllocatorCell`
+            // requires, and the reference does not outlive the call of `function`.
             allocator: unsafe { &mut *ALLOCATOR.0.get() },
-            // SAFETY: The import points to `DECLARE_BITMAP(, VMX_NR_VPIDS)`, an array of that many
-            // bits in 64-bit words.  The lock that guards it is held.  Without the lock kvm_intel
-            // only sets bit 0, in its initialisation before there is a vCPU, and nothing here
-            // depends on that bit.
+            // SAFETY: By the type invariant the import is filled in.  It points to
+            // `vmx_vpid_bitmap`, an array of `VMX_NR_VPIDS` bits in 64-bit words.  This function
+            // holds the lock that guards the bitmap.  Without the lock kvm_intel only sets bit 0,
+            // in its initialisation before there is a vCPU, and no code here depends on that bit.
             bitmap: unsafe { &mut *bindings::vmx_vpid_import_vmx_vpid_bitmap.cast::<Words>() },
         });
         // SAFETY: By the type invariant the import of the lock is filled in, and this function took
@@ -79,8 +82,8 @@ impl VpidLock for Vpids {
 
     #[inline]
     fn flushed(&self) -> FlushedCpus<'_, flushed_cpus::SharedWord> {
-        // SAFETY: By the safety requirements of `new()` this runs within an operation, a callback
-        // of livepatch or a read of debugfs, so the record exists.
+        // SAFETY: By the type invariant an operation, a callback of livepatch or a read of debugfs
+        // runs, so the record exists.
         unsafe { flushed_cpus::flushed() }
     }
 }
