@@ -2,28 +2,30 @@
 
 //! This module keeps the host's ASIDs: the address spaces that a CPU has cached, and their PCIDs.
 //!
-//! Each CPU has a slot for six address spaces at a time.  A switch to an address space that has a
-//! slot keeps its cached translations, unless its tables changed since; the tlb_gen tells.  The
-//! rules are those of `arch/x86/mm/tlb.c`, `arch/x86/include/asm/tlbflush.h` and
-//! `arch/x86/entry/calling.h`, and each function names its equivalent there.
+//! Each CPU has six slots, one for each of six address spaces.  A switch to an address space that
+//! has a slot keeps the cached translations of the address space, unless its tables changed since,
+//! which the tlb_gen shows.  The rules come from `arch/x86/mm/tlb.c`,
+//! `arch/x86/include/asm/tlbflush.h` and `arch/x86/entry/calling.h`, and each function names its C
+//! equivalent.
 //!
-//! Words, most of them of tlb.c:
+//! Terms, most of them from tlb.c:
 //!
-//! - *Address space*: C's `struct mm_struct`.  Its *context id* is unique and never reused; its
-//!   *tlb_gen* counts the changes of its tables.
-//! - *ASID*: the number of an address space on a CPU.  The first six are *slots*, which each CPU
-//!   has for itself; the others are *global*, the same on every CPU, where a CPU can invalidate on
-//!   others (INVLPGB, AMD only).
-//! - *kPCID*: the PCID in CR3 in kernel mode, ASID + 1: code that does not know PCIDs uses PCID 0.
-//! - *uPCID*: the PCID in user mode under page-table isolation, with other tables: the kPCID with
-//!   bit 11.
-//! - *Lazy*: a CPU runs a kernel thread and has left CR3 as it was.
+//! - *Address space*: C's `struct mm_struct`.  The *context id* of an address space is unique and
+//!   never reused; the *tlb_gen* counts the changes of the tables.
+//! - *ASID*: the number of an address space on a CPU.  The first six ASIDs are *slots*, and each
+//!   CPU has its own.  The other ASIDs are *global*, the same on every CPU; the kernel uses global
+//!   ASIDs only if a CPU can invalidate on other CPUs (INVLPGB, AMD only).
+//! - *kPCID*: the PCID in CR3 in kernel mode: ASID + 1, because code that does not know PCIDs uses
+//!   PCID 0.
+//! - *uPCID*: the PCID in user mode under page-table isolation, where user mode has tables of its
+//!   own: the kPCID with bit 11 set.
+//! - *Lazy*: a lazy CPU runs a kernel thread on the tables that CR3 had before.
 //!
 //! This code runs on a model that keeps every translation for ever (`model/host_mm/`), and predicts
 //! the kernel's behaviour, which [`crate::kvm`] observes switch by switch.
 //!
-//! Nothing here is atomic.  [`Hardware::publish()`] makes state visible to other CPUs, and
-//! [`Mm::tlb_gen()`] reads what they change, in the order of C.
+//! Nothing here is atomic.  [`Hardware::publish()`] makes the state of a CPU visible to other CPUs,
+//! and [`Mm::tlb_gen()`] reads the counter that other CPUs increment, in the same order as C.
 
 pub(crate) mod cpu;
 pub(crate) mod difference;
@@ -47,7 +49,7 @@ use kernel::bits::bit_u64;
 /// The number of slots of a CPU. Equivalent of `TLB_NR_DYN_ASIDS`.
 pub(crate) const SLOTS: usize = 6;
 
-/// The number by which a CPU knows an address space.
+/// The number of an address space on a CPU.
 ///
 /// # Invariants
 ///
@@ -57,20 +59,20 @@ pub(crate) const SLOTS: usize = 6;
 pub(crate) struct Asid(u16);
 
 impl Asid {
-    /// The first slot, and the only one as long as PCIDs are off.
+    /// The first slot, and the only slot in use as long as PCIDs are off.
     pub(crate) const FIRST: Self = Self(0);
 
-    /// The last ASID: PCIDs have 12 bits, of which one distinguishes user from kernel, and 0 is
-    /// left out.
+    /// The last ASID: PCIDs have 12 bits, of which one distinguishes user from kernel, and PCID 0
+    /// is left out.
     ///
-    /// One less than `MAX_ASID_AVAILABLE`.  A kernel without page-table isolation has twice as
-    /// many; it uses them only with INVLPGB.
+    /// One less than `MAX_ASID_AVAILABLE`.  A kernel without page-table isolation has twice as many
+    /// ASIDs, and uses these only with INVLPGB.
     pub(crate) const LAST: u16 = (1 << 11) - 3;
 
-    /// Makes an ASID of a number that is one.
+    /// Returns the ASID with a number; `None` above [`Self::LAST`].
     #[inline]
     pub(crate) const fn new(asid: u16) -> Option<Self> {
-        // INVARIANT: Checked.
+        // INVARIANT: The condition ensures that `asid` is at most [`Self::LAST`].
         if asid <= Self::LAST {
             Some(Self(asid))
         } else {
@@ -84,7 +86,7 @@ impl Asid {
         self.0
     }
 
-    /// Returns the slot of the ASID; `None` for a global one.
+    /// Returns the slot of the ASID; `None` for a global ASID.
     ///
     /// Equivalent of `is_dyn_asid()`.
     #[inline]
@@ -93,17 +95,17 @@ impl Asid {
         (slot < SLOTS).then_some(slot)
     }
 
-    /// Returns what CR3 has in kernel mode: `kern_pcid()`.
+    /// Returns the PCID in CR3 in kernel mode: `kern_pcid()`.
     #[inline]
     pub(crate) const fn kpcid(self) -> Kpcid {
-        // INVARIANT: 1..=LAST + 1.
+        // INVARIANT: An ASID is at most 2045, so the kPCID is 1 to 2046: bit 11 is clear.
         Kpcid(self.0 + 1)
     }
 
-    /// Returns what CR3 has in user mode, under page-table isolation: `user_pcid()`.
+    /// Returns the PCID in CR3 in user mode, under page-table isolation: `user_pcid()`.
     #[inline]
     pub(crate) const fn upcid(self) -> Upcid {
-        // INVARIANT: By the type invariant of `Kpcid`.
+        // INVARIANT: The number is a kPCID with bit 11 set.
         Upcid(self.kpcid().0 | Upcid::BIT)
     }
 }
@@ -112,7 +114,7 @@ impl Asid {
 ///
 /// # Invariants
 ///
-/// Neither 0 nor does it have bit 11.
+/// The number is not 0, and bit 11 is clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Kpcid(u16);
@@ -136,13 +138,13 @@ impl From<Kpcid> for Pcid {
 ///
 /// # Invariants
 ///
-/// A kPCID with bit 11.
+/// The number is a kPCID with bit 11 set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Upcid(u16);
 
 impl Upcid {
-    /// The bit that distinguishes it from the kPCID: `X86_CR3_PTI_PCID_USER_BIT`.
+    /// The bit that distinguishes a uPCID from its kPCID: `X86_CR3_PTI_PCID_USER_BIT`.
     pub(crate) const BIT: u16 = 1 << 11;
 
     /// Returns the number, 2049 to 4094.
@@ -159,7 +161,7 @@ impl From<Upcid> for Pcid {
     }
 }
 
-/// The name of an address space: `mm->context.ctx_id`.  None is ever used again.
+/// The unique id of an address space: `mm->context.ctx_id`.  An id is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct ContextId(NonZeroU64);
@@ -168,7 +170,7 @@ impl ContextId {
     /// The context id of the kernel's own address space, `init_mm`.
     pub(crate) const KERNEL: Self = Self(NonZeroU64::MIN);
 
-    /// Makes a context id of a number; 0 is none.
+    /// Returns the context id with a number; `None` for 0.
     #[inline]
     pub(crate) const fn new(id: u64) -> Option<Self> {
         match NonZeroU64::new(id) {
@@ -190,11 +192,11 @@ impl ContextId {
 pub(crate) struct TlbGen(u64);
 
 impl TlbGen {
-    /// The tlb_gen of a new address space.  In a request it stands for no tlb_gen
+    /// The tlb_gen of a new address space.  In a request, the value stands for no tlb_gen
     /// (`TLB_GENERATION_INVALID`).
     pub(crate) const ZERO: Self = Self(0);
 
-    /// Makes a tlb_gen of a number.
+    /// Returns the tlb_gen with a number.
     #[inline]
     pub(crate) const fn new(tlb_gen: u64) -> Self {
         Self(tlb_gen)
@@ -213,13 +215,13 @@ impl TlbGen {
     }
 }
 
-/// An address of the host's, linear.
+/// A linear address of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Hva(u64);
 
 impl Hva {
-    /// Makes an address; every 64-bit value is one.
+    /// Makes an address; every 64-bit value is valid.
     #[inline]
     pub(crate) const fn new(address: u64) -> Self {
         Self(address)
@@ -238,13 +240,13 @@ impl Hva {
 pub(crate) struct Root(u64);
 
 impl Root {
-    /// Makes a root of a value for CR3, without the PCID and bit 63.
+    /// Makes a root from a value for CR3, without the PCID and bit 63.
     #[inline]
     pub(crate) const fn new(cr3: u64) -> Self {
         Self(cr3 & !NOFLUSH & !0xfff)
     }
 
-    /// Returns the value of CR3 in kernel mode that drops what the CPU has cached under its PCID.
+    /// Returns the value for CR3 in kernel mode that drops the translations cached under the PCID.
     ///
     /// Equivalent of `build_cr3()`.
     #[inline]
@@ -254,13 +256,13 @@ impl Root {
     }
 }
 
-/// Bit 63 of a value that is written to CR3: what is cached under its PCID is kept.
+/// Bit 63 of a value that is written to CR3: the CPU keeps the translations cached under the PCID.
 ///
-/// It reads as 0.  The manual's chapter on paging, "Operations that Invalidate TLBs and
-/// Paging-Structure Caches"; `CR3_NOFLUSH` in C.
+/// The bit reads as 0.  Source: the manual's chapter on paging, "Operations that Invalidate TLBs
+/// and Paging-Structure Caches"; `CR3_NOFLUSH` in C.
 pub(crate) const NOFLUSH: u64 = bit_u64(63);
 
-/// Returns the value of CR3 that keeps what the CPU has cached under its PCID.
+/// Returns the value for CR3 that keeps the translations cached under the PCID.
 ///
 /// Equivalent of `build_cr3_noflush()`.
 #[inline]
@@ -271,52 +273,53 @@ pub(crate) fn keeping(cr3: Cr3) -> Cr3 {
 /// The features of the kernel on a CPU, as `cpu_feature_enabled()` returns them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Features {
-    /// Translations are tagged: `X86_FEATURE_PCID`.  The kernel sets it only beside global pages.
+    /// The kernel uses PCIDs: `X86_FEATURE_PCID`.  The kernel uses PCIDs only if the CPU has global
+    /// pages.
     pub(crate) pcid: bool,
-    /// Page-table isolation: user mode has tables of its own, and the kernel no global pages:
+    /// Page-table isolation: user mode has tables of its own, and the kernel has no global pages:
     /// `X86_FEATURE_PTI`.
     pub(crate) pti: bool,
     /// `X86_FEATURE_INVPCID`.
     pub(crate) invpcid: bool,
 }
 
-/// An address space, as much of it as a CPU has to know that switches to it or flushes it.
+/// An address space, as far as a CPU needs it to switch to the address space or to flush it.
 pub(crate) trait Mm {
-    /// Its name.
+    /// Returns the context id.
     fn id(&self) -> ContextId;
-    /// Its tables.
+    /// Returns the root of the tables.
     fn root(&self) -> Root;
-    /// Returns the tlb_gen of its tables.  Each call reads it behind a full barrier, after other
+    /// Returns the current tlb_gen.  Each call reads the tlb_gen behind a full barrier, after other
     /// CPUs see everything that this CPU published before.
     fn tlb_gen(&self) -> TlbGen;
-    /// Its ASID if that is the same on every CPU: `mm_global_asid()`.
+    /// Returns the global ASID, if the address space has one: `mm_global_asid()`.
     fn global_asid(&self) -> Option<Asid>;
-    /// Sets this CPU's bit in `mm_cpumask()`: from now on other CPUs notify it of changes.
+    /// Sets this CPU's bit in `mm_cpumask()`: from then on, other CPUs notify this CPU of changes.
     fn join(&self);
 }
 
-/// The state of a CPU that other CPUs see: whose tables it uses.
+/// The state of a CPU that other CPUs see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Published {
-    /// `cpu_tlbstate.loaded_mm`; `None` on the way from one to another (`LOADED_MM_SWITCHING`).
+    /// `cpu_tlbstate.loaded_mm`; `None` in the middle of a switch (`LOADED_MM_SWITCHING`).
     pub(crate) loaded: Option<ContextId>,
     /// `cpu_tlbstate_shared.is_lazy`.
     pub(crate) lazy: bool,
 }
 
-/// A CPU, as the bookkeeping works on it.
+/// The operations of a CPU that the bookkeeping uses.
 pub(crate) trait Hardware {
     /// Returns the features of the kernel.
     fn features(&self) -> Features;
-    /// Lets the others see what changed, before anything that follows.
+    /// Makes a new state visible to other CPUs, before any later access.
     fn publish(&self, shown: Published);
     /// Writes CR3.
     fn write_cr3(&self, cr3: Cr3);
     /// Clears this CPU's bit in an address space's `mm_cpumask()`.
     fn leave(&self, space: ContextId);
-    /// Drops an address under the PCID in CR3, and as a global page.
+    /// Executes INVLPG: drops an address under the PCID in CR3, and as a global page.
     fn invlpg(&self, address: Hva);
-    /// Issues INVPCID, which the CPU has.
+    /// Executes INVPCID, which the CPU must have.
     fn invpcid(&self, extent: invpcid::Extent);
 }
 
@@ -325,7 +328,7 @@ pub(crate) trait Hardware {
 mod tests {
     use super::*;
 
-    /// With PCIDs, or without.
+    /// Returns features with or without PCIDs.
     fn features(pcid: bool) -> Features {
         Features {
             pcid,
@@ -344,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_asids_share_a_pcid_nor_take_0() {
+    fn all_asids_have_distinct_pcids_other_than_0() {
         let all = || (0..=Asid::LAST).filter_map(Asid::new);
         assert_eq!(all().count(), 2046);
         for (number, asid) in (1..).zip(all()) {
@@ -368,7 +371,7 @@ mod tests {
         assert_eq!(cr3(false), 0x1234_5000);
         let kept = keeping(root.cr3(Asid(2), features(true)));
         assert_eq!(kept.into_raw(), 0x8000_0000_1234_5003);
-        // LAM bits are not the PCID's.
+        // LAM bits belong to the root, not to the PCID.
         assert_eq!(
             Root::new(3 << 61).cr3(Asid(0), features(true)).into_raw(),
             3 << 61 | 1

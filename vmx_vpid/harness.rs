@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module has the entry points of userspace test programs.  Not built into any kernel module.
+//! This module has the entry points of userspace test programs, and is built into no kernel module.
 //!
-//! A program calls a function of a module below this one, in plain numbers and types of that
-//! module: the types of the crate stay within the crate.
+//! A program calls a function of a module below this one.  Arguments and results are plain numbers
+//! and types of that module: programs see no other types of the crate.
 
 pub mod descriptor;
 pub mod ept_walk;
@@ -30,7 +30,7 @@ pub enum Exception {
     Stack,
     /// #PF.
     Page {
-        /// What the guest finds in CR2.
+        /// The value of CR2.
         address: u64,
         /// The error code.
         code: u32,
@@ -38,8 +38,8 @@ pub enum Exception {
 }
 
 impl From<exception::Exception> for Exception {
-    fn from(bug: exception::Exception) -> Self {
-        match bug {
+    fn from(exception: exception::Exception) -> Self {
+        match exception {
             exception::Exception::InvalidOpcode => Self::InvalidOpcode,
             exception::Exception::GeneralProtection => Self::GeneralProtection,
             exception::Exception::Stack => Self::Stack,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module finds the kernel's sources for build scripts, and makes a module of some of them.
+//! This module finds the kernel's sources for build scripts, and makes a module of some sources.
 
 use std::{
     env,
@@ -13,7 +13,8 @@ use std::{
     process::Command, //
 };
 
-/// The kernel's source tree: `KSRC` of the environment, or what the testbed unpacked.
+/// Returns the kernel's source tree: `KSRC` of the environment, or the tree that the testbed
+/// unpacked.
 fn source_tree() -> Result<PathBuf, Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=KSRC");
     if let Some(named) = env::var_os("KSRC").filter(|named| !named.is_empty()) {
@@ -27,10 +28,10 @@ fn source_tree() -> Result<PathBuf, Box<dyn Error>> {
     Ok(String::from_utf8(output.stdout)?.trim_end().into())
 }
 
-/// Writes `sources.rs` to the build's folder: `mod source`, with the kernel's own `modules` of a
-/// folder of its tree.
+/// Writes `sources.rs` to the build's folder: `mod source`, which has some of the kernel's own
+/// modules, from a folder of the kernel's tree.
 ///
-/// A folder, not a file, is what `#[path]` names: modules within those modules resolve then.
+/// `#[path]` names a folder, not a file, so that modules within those modules are found.
 pub(crate) fn module_of(folder: &str, modules: &[&str]) -> Result<(), Box<dyn Error>> {
     let folder = source_tree()?.join(folder);
     let mut text = format!("#[path = {folder:?}]\nmod source {{\n");

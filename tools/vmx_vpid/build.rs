@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This build script sets the configuration of the kernel's build, and what only userspace has.
+//! This build script sets the options of the kernel's build, and the options of userspace.
 
 fn main() -> Result<(), std::env::VarError> {
     let loom = std::env::var("CARGO_PKG_NAME")?.ends_with("loom");
@@ -14,7 +14,7 @@ fn main() -> Result<(), std::env::VarError> {
             println!("cargo::rustc-cfg={name}");
         }
     }
-    // Nothing else has a say in that.
+    // The options depend on nothing else.
     println!("cargo::rerun-if-env-changed=CARGO_PKG_NAME");
     Ok(())
 }

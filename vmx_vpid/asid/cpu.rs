@@ -12,49 +12,47 @@ use crate::asid::{
     SLOTS, //
 };
 
-/// Whose translations a slot has, and up to which change of its tables: `struct tlb_context`.
+/// A slot: the address space that has the slot, and a tlb_gen: `struct tlb_context`.
 ///
-/// What the CPU has cached under the slot's PCIDs is never older than that.
+/// No translation that the CPU has cached under the slot's PCIDs is older than the tlb_gen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// `None`: the cached translations are unknown, so the next address space in the slot has to
-    /// flush.
+    /// The address space; `None` if the cached translations are unknown, so that the next address
+    /// space in the slot has to flush.
     pub(crate) id: Option<ContextId>,
     /// The tlb_gen that the slot has caught up with; meaningless without an id.
     pub(crate) tlb_gen: TlbGen,
 }
 
 impl Slot {
-    /// One of which nothing is known.
+    /// A slot whose cached translations are unknown.
     pub(crate) const UNKNOWN: Self = Self {
         id: None,
         tlb_gen: TlbGen::ZERO,
     };
 }
 
-/// The slots whose user half is to be flushed when it is next used: `user_pcid_flush_mask`.
+/// The slots whose user half has to be flushed before its next use: `user_pcid_flush_mask`.
 ///
-/// A bit for each, at the place of its kPCID: that is what the code on the way to user mode finds
-/// in CR3.
+/// The number of a slot's bit is the kPCID, which the code on the way to user mode finds in CR3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct UserFlush(u16);
 
 impl UserFlush {
-    /// Makes the mask of C's value.
+    /// Makes a mask from C's value.
     #[inline]
     pub(crate) const fn from_raw(mask: u16) -> Self {
         Self(mask)
     }
 
-    /// Returns the mask as C has it.
+    /// Returns C's value of the mask.
     #[inline]
     pub(crate) const fn into_raw(self) -> u16 {
         self.0
     }
 
-    /// Returns an ASID's bit: none for one that is the same on every CPU, whose user half is never
-    /// flushed late.
+    /// Returns the bit of an ASID; 0 for a global ASID, whose user half never has a deferred flush.
     #[inline]
     fn bit(asid: Asid) -> u16 {
         match asid.slot() {
@@ -74,13 +72,13 @@ impl UserFlush {
     /// Equivalent of `invalidate_user_asid()`.
     #[inline]
     pub(crate) fn defer(&mut self, asid: Asid, features: Features) {
-        // Without PCIDs the write of CR3 on the way to user mode drops all.
+        // Without PCIDs, the write of CR3 on the way to user mode drops everything.
         if features.pcid && features.pti {
             self.0 |= Self::bit(asid);
         }
     }
 
-    /// Forgets an ASID; returns whether it was noted.
+    /// Clears the bit of an ASID; returns whether the bit was set.
     #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
     pub(crate) fn take(&mut self, asid: Asid) -> bool {
         let noted = self.contains(asid);
@@ -101,15 +99,16 @@ pub(crate) struct Choice {
 /// The slots of a CPU: `struct tlb_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cpu {
-    /// Whose tables it uses: `loaded_mm`.
+    /// The address space whose tables the CPU uses: `loaded_mm`.
     pub(crate) loaded: ContextId,
-    /// Under which ASID: `loaded_mm_asid`.
+    /// The ASID of that address space: `loaded_mm_asid`.
     pub(crate) asid: Asid,
-    /// It runs a kernel thread on them: `is_lazy`.
+    /// The CPU runs a kernel thread on those tables: `is_lazy`.
     pub(crate) lazy: bool,
-    /// The slot to be taken next for a newcomer, 1 to 6: `next_asid`.
+    /// The slot that the next new address space gets, 1 to 6, where 6 stands for slot 0:
+    /// `next_asid`.
     pub(crate) next: u16,
-    /// Whether translations under the other slots may be of old kernel tables.
+    /// Translations under the other slots may come from old kernel tables.
     pub(crate) invalidate_other: bool,
     /// `user_pcid_flush_mask`.
     pub(crate) user_flush: UserFlush,
@@ -118,7 +117,7 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    /// Returns what the others may see of it.
+    /// Returns the state that other CPUs see.
     #[inline]
     pub(crate) fn published(&self) -> Published {
         Published {
@@ -127,13 +126,13 @@ impl Cpu {
         }
     }
 
-    /// Returns a slot by its ASID; `None` for one that is the same on every CPU.
+    /// Returns the slot of an ASID; `None` for a global ASID.
     #[inline]
     pub(super) fn slot_mut(&mut self, asid: Asid) -> Option<&mut Slot> {
         self.slots.get_mut(asid.slot()?)
     }
 
-    /// Forgets what the slots have that are not in use: `clear_asid_other()`.
+    /// Clears the ids of all slots that are not in use: `clear_asid_other()`.
     fn forget_others(&mut self) {
         let loaded = self.asid.slot();
         for (number, slot) in self.slots.iter_mut().enumerate() {
@@ -144,11 +143,11 @@ impl Cpu {
         self.invalidate_other = false;
     }
 
-    /// Chooses an ASID for an address space whose changes up to `tlb_gen` are known.
+    /// Chooses an ASID for an address space whose tables are at `tlb_gen`.
     ///
-    /// Equivalent of `choose_new_asid()`.  The order is: no PCIDs; a global ASID; the kernel's
-    /// tables changed, so the other slots are cleared; the slot that the address space has; the
-    /// next slot in turn.
+    /// Equivalent of `choose_new_asid()`.  The cases come in this order: there are no PCIDs; the
+    /// address space has a global ASID; the kernel's tables changed, so the other slots are
+    /// cleared; the address space has a slot; the address space gets the next slot in turn.
     pub(super) fn choose(&mut self, next: &impl Mm, tlb_gen: TlbGen, features: Features) -> Choice {
         let choice = |asid, flush| Choice { asid, flush };
         if !features.pcid {
@@ -190,8 +189,8 @@ mod tests {
         MockMm, //
     };
 
-    /// A CPU that has the address spaces 10 to 15 in its slots, each at its 5th tlb_gen, and
-    /// uses slot 2.
+    /// Returns a CPU that has the address spaces 10 to 15 in its slots, each at tlb_gen 5, and uses
+    /// slot 2.
     fn full() -> Cpu {
         let mut cpu = cpu(12, 2);
         for (id, slot) in (10..).zip(&mut cpu.slots) {
@@ -201,7 +200,7 @@ mod tests {
         cpu
     }
 
-    /// The choice for an address space at a tlb_gen.
+    /// Returns the choice for an address space at a tlb_gen.
     fn choose(cpu: &mut Cpu, id: u64, tlb_gen: u64) -> (u16, bool) {
         let features = features(true, true);
         let choice = cpu.choose(&MockMm::new(id, tlb_gen), TlbGen::new(tlb_gen), features);
@@ -214,7 +213,7 @@ mod tests {
         for id in 10..16 {
             let slot = (id - 10) as u16;
             assert_eq!(choose(&mut cpu, id, 5), (slot, false));
-            // Its tables changed since, or less than the CPU knows.
+            // A newer tlb_gen than the slot's needs a flush; an older tlb_gen needs none.
             assert_eq!(choose(&mut cpu, id, 6), (slot, true));
             assert_eq!(choose(&mut cpu, id, 4), (slot, false));
         }
@@ -225,8 +224,8 @@ mod tests {
     fn new_address_spaces_take_slots_in_turn() {
         let mut cpu = full();
         cpu.next = 4;
-        // The last slot, the first, and so on, whichever address space has them, the current slot
-        // too.
+        // The slots follow each other in a circle, the current slot included, whichever address
+        // spaces have them.
         for slot in [4, 5, 0, 1, 2, 3, 4, 5, 0] {
             assert_eq!(choose(&mut cpu, 99, 0), (slot, true));
             assert!(cpu.next >= 1 && cpu.next <= 6);
@@ -251,7 +250,7 @@ mod tests {
         for (number, slot) in cpu.slots.iter().enumerate() {
             assert_eq!(slot.id.is_some(), number == 2);
         }
-        // An address space that had a slot has to take another one, and flush.
+        // An address space that lost its slot gets another slot, and has to flush.
         cpu.next = 1;
         assert_eq!(choose(&mut cpu, 10, 5), (1, true));
     }
@@ -273,7 +272,7 @@ mod tests {
         mm.global = Asid::new(100);
         let choice = cpu.choose(&mm, TlbGen::new(99), features(true, true));
         assert_eq!((choice.asid.into_raw(), choice.flush), (100, false));
-        // The slots are cleared only when an address space needs one.
+        // The other slots are cleared only when an address space needs a slot.
         assert!(cpu.invalidate_other && cpu.slots == full().slots);
     }
 

@@ -16,9 +16,9 @@ use crate::asid::{
 pub(crate) enum What {
     /// CR3.
     Cr3,
-    /// Whether translations were dropped, and how many: pages, or all ones.
+    /// The number of dropped pages: 0 for no flush, all ones for a full flush.
     Flush,
-    /// The name of the address space in a slot.
+    /// The context id in a slot.
     Context,
     /// The tlb_gen in a slot.
     TlbGen,
@@ -26,7 +26,7 @@ pub(crate) enum What {
     Next,
     /// `invalidate_other`.
     InvalidateOther,
-    /// The user halves to be flushed, a mask.
+    /// The mask of user halves that have to be flushed.
     UserFlush,
     /// The ASID in use.
     Asid,
@@ -39,7 +39,7 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// Returns the name as it is shown.
+    /// Returns the name for debugfs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cr3 => "cr3",
@@ -57,19 +57,18 @@ impl What {
     }
 }
 
-/// When it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// By a switch.
+    /// A switch.
     Switch,
-    /// By a flush that was served.
+    /// A flush.
     Flush,
-    /// Since the event before.
+    /// The interval since the previous switch or flush.
     Between,
 }
 
 impl Event {
-    /// Returns the name as it is shown.
+    /// Returns the name for debugfs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Switch => "switch",
@@ -82,19 +81,19 @@ impl Event {
 /// One difference between the prediction and the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
-    /// When it was found.
+    /// The event at which the mismatch was found.
     pub(crate) when: Event,
-    /// The number of the switch by which it was, or after which.
+    /// The number of the current switch, or of the last switch before.
     pub(crate) switch: u64,
     /// The value that differs.
     pub(crate) what: What,
     /// The predicted value.
     pub(crate) wanted: u64,
-    /// The value of the kernel.
+    /// The kernel's value.
     pub(crate) found: u64,
 }
 
-/// A number for what was dropped, as the kernel traces it.
+/// Returns the number of dropped pages as the kernel traces it.
 pub(super) fn pages(dropped: Option<Dropped>) -> u64 {
     match dropped {
         Some(Dropped::All) => u64::MAX,
@@ -103,15 +102,15 @@ pub(super) fn pages(dropped: Option<Dropped>) -> u64 {
     }
 }
 
-/// A number for an address space, or none.
+/// Returns the number of a context id; 0 for none.
 pub(super) fn name(id: Option<ContextId>) -> u64 {
     id.map_or(0, ContextId::into_raw)
 }
 
-/// Two numbers, and what they are about.
+/// What is compared, the predicted number, and the kernel's number.
 pub(super) type Compared = (What, u64, u64);
 
-/// Compares what slots are said to have, and what goes with them.
+/// Returns the predicted and the observed state of the slots, side by side.
 pub(super) fn slots(wanted: &Cpu, found: &Cpu) -> impl Iterator<Item = Compared> {
     let both = wanted.slots.into_iter().zip(found.slots);
     both.flat_map(|(wanted, found)| {
@@ -140,7 +139,7 @@ pub(super) fn slots(wanted: &Cpu, found: &Cpu) -> impl Iterator<Item = Compared>
     ])
 }
 
-/// Compares the slots in use.
+/// Returns the predicted and the observed slot in use, side by side.
 pub(super) fn in_use(wanted: &Cpu, found: &Cpu) -> impl Iterator<Item = Compared> {
     let asid = |cpu: &Cpu| cpu.asid.into_raw().into();
     let loaded = |cpu: &Cpu| cpu.loaded.into_raw();
@@ -151,7 +150,7 @@ pub(super) fn in_use(wanted: &Cpu, found: &Cpu) -> impl Iterator<Item = Compared
     .into_iter()
 }
 
-/// The first two numbers that differ.
+/// Returns the first comparison whose two numbers differ.
 pub(super) fn difference(all: impl IntoIterator<Item = Compared>) -> Option<Compared> {
     all.into_iter().find(|(_, wanted, found)| wanted != found)
 }
@@ -165,12 +164,12 @@ macro_rules! counts {
         }
 
         impl Counts {
-            /// Returns the sum of two.
+            /// Returns the sum of two sets of counts.
             pub(crate) fn plus(self, other: Self) -> Self {
                 Self { $($name: self.$name.wrapping_add(other.$name),)* }
             }
 
-            /// Returns each with its name.
+            /// Returns each count with its name.
             pub(crate) fn named(self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)*].into_iter()
             }
@@ -181,29 +180,29 @@ macro_rules! counts {
 counts! {
     /// Switches that were followed.
     switches,
-    /// Of these, those that leave CR3 as it is.
+    /// Followed switches that left CR3 unchanged.
     switches_stayed,
-    /// Switches that kept cached translations.
+    /// Followed switches that kept cached translations.
     switches_kept,
-    /// Switches that flushed.
+    /// Followed switches that flushed.
     switches_flushed,
     /// Flushes that were followed.
     flushes,
-    /// Of these, those by which everything was dropped.
+    /// Followed flushes that dropped everything.
     flushes_all,
-    /// Flushes of some pages.
+    /// Followed flushes of some pages.
     flushes_pages,
-    /// Predictions that were redone, for a tlb_gen that the kernel read later.
+    /// Predictions that were redone, because the kernel read a newer tlb_gen.
     raced,
-    /// Ends of a switch or a flush of which the beginning was not seen.
+    /// Ends of a switch or a flush without a begin.
     unseen,
-    /// CPUs that came up again.
+    /// CPUs that came online again.
     restarts,
     /// Switches, flushes and intervals that differed from the prediction.
     mismatches,
 }
 
-/// Counts one more.
+/// Increments a count.
 pub(super) fn increment(count: &mut u64) {
     *count = count.wrapping_add(1);
 }

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! This module predicts what the kernel does at each context switch and flush, and compares the
-//! prediction with what it did.
+//! prediction with what the kernel did.
 //!
-//! The kernel reports four events: it is about to switch to an address space, or to serve a flush;
-//! and it has done so, as far as its tracepoint says.  Each event brings the CPU's slots.  From the
-//! slots at the first event, [`Cpu`] predicts the slots at the second.
+//! The kernel reports four events: the begin and the end of a switch, and the begin and the end of
+//! a flush; a tracepoint reports both ends.  Each event comes with the CPU's slots.  From the slots
+//! at a begin, [`Cpu`] predicts the slots at the end.
 //!
-//! Between two events only the functions that are not followed change anything: a CPU becomes lazy,
-//! returns to user mode, or tables of the kernel change.
+//! Between an end and the next begin, only functions that are not followed change the state: a CPU
+//! becomes lazy or goes to user mode, or tables of the kernel change.
 //!
-//! The kernel reads the tlb_gen after the first event, and another CPU may change it in between.
-//! If the kernel flushed, it recorded the tlb_gen that it read; the prediction is redone with that
-//! value.
+//! The kernel reads the tlb_gen after the begin, and another CPU may change the tlb_gen in between.
+//! If the kernel flushed, the kernel recorded the tlb_gen that it read, and the prediction is
+//! redone with that value.
 
 use crate::{
     asid::{
@@ -55,14 +55,14 @@ use crate::{
 };
 use core::cell::Cell;
 
-/// An address space as it was at one time.
+/// The state of an address space at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MmSnapshot {
-    /// Its name.
+    /// The context id.
     pub(crate) id: ContextId,
-    /// The tlb_gen of its tables.
+    /// The tlb_gen.
     pub(crate) tlb_gen: TlbGen,
-    /// Its tables.
+    /// The root of the tables.
     pub(crate) root: Root,
 }
 
@@ -86,12 +86,12 @@ impl Mm for MmSnapshot {
     fn join(&self) {}
 }
 
-/// The hardware of a CPU that is only recording of.
+/// Hardware that only records the operations.
 struct RecordingHw {
     features: Features,
     /// The published state.
     shown: Cell<Published>,
-    /// The last value written to CR3, and the state published then.
+    /// The last value written to CR3, and the state that was published at that time.
     wrote: Cell<Option<(Cr3, Published)>>,
 }
 
@@ -115,26 +115,26 @@ impl Hardware for RecordingHw {
     fn invpcid(&self, _: Extent) {}
 }
 
-/// A bug to inject into each prediction, to see that it is found.
+/// A bug to inject into each prediction, to test that a mismatch is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// Nothing.
+    /// No bug.
     #[default]
     None,
     /// Another slot's PCID is in CR3.
     Slot,
-    /// A flush is predicted where the CPU keeps translations, and the other way round.
+    /// A flush is predicted where the CPU keeps translations, and vice versa.
     Flush,
     /// Another slot is the next in turn.
     Next,
-    /// Another tlb_gen is noted.
+    /// Another tlb_gen is recorded.
     TlbGen,
-    /// Another user half is to be flushed.
+    /// Another user half has to be flushed.
     UserFlush,
 }
 
 impl Bug {
-    /// All of them, by the numbers that a user gives.
+    /// All bugs, in the order of the numbers that a user writes.
     const ALL: [Self; 6] = [
         Self::None,
         Self::Slot,
@@ -144,7 +144,7 @@ impl Bug {
         Self::UserFlush,
     ];
 
-    /// Makes a bug of the number that a user writes.
+    /// Returns the bug with the number that a user writes.
     pub(crate) fn new(number: u64) -> Option<Self> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
@@ -153,9 +153,9 @@ impl Bug {
 /// The next action of a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It switches to an address space.
+    /// A switch to an address space.
     Switch(MmSnapshot),
-    /// It serves a flush, and uses an address space.
+    /// A flush request, and the loaded address space.
     Flush(Flush, MmSnapshot),
 }
 
@@ -188,7 +188,7 @@ impl Next {
                 match cpu.serve(&flush, &loaded, &kernel, &recording) {
                     Served::Elsewhere => dropped = Some(Dropped::Nothing),
                     Served::CaughtUp(what) => dropped = Some(what),
-                    // The switch to the kernel's own address space is followed by itself.
+                    // The switch to the kernel's own address space has events of its own.
                     Served::Left => (leaves, cpu) = (true, before),
                     Served::Kernel | Served::Broadcast | Served::Known => {}
                 }
@@ -202,7 +202,7 @@ impl Next {
         }
     }
 
-    /// The same with another tlb_gen of the address space.
+    /// Returns the same action with another tlb_gen of the address space.
     fn with(self, tlb_gen: TlbGen) -> Self {
         match self {
             Self::Switch(mm) => Self::Switch(MmSnapshot { tlb_gen, ..mm }),
@@ -210,7 +210,7 @@ impl Next {
         }
     }
 
-    /// The tlb_gen of the address space.
+    /// Returns the tlb_gen of the address space.
     fn tlb_gen(self) -> TlbGen {
         match self {
             Self::Switch(mm) | Self::Flush(_, mm) => mm.tlb_gen,
@@ -231,16 +231,16 @@ impl Next {
 struct Predicted {
     /// The slots.
     cpu: Cpu,
-    /// The value of CR3, and the state published when it was written, if it was.
+    /// The value written to CR3, if any, and the state that was published at that time.
     wrote: Option<(Cr3, Published)>,
-    /// The report of dropped translations; `None` if there is none.
+    /// The expected report of dropped translations; `None` if the kernel reports no end.
     dropped: Option<Dropped>,
-    /// It goes to the kernel's own address space before anything else.
+    /// The CPU has to switch to the kernel's own address space next.
     leaves: bool,
 }
 
 impl Predicted {
-    /// Compares it with what a CPU did.
+    /// Returns the first difference from the observed state.
     fn compare(&self, done: &Observed) -> Option<Compared> {
         let told = (What::Told, self.dropped.is_some().into(), 1);
         let dropped = (What::Flush, pages(self.dropped), pages(Some(done.dropped)));
@@ -256,7 +256,7 @@ impl Predicted {
         difference(said.chain(slots(&self.cpu, &done.cpu)))
     }
 
-    /// Makes it wrong.
+    /// Injects a bug.
     fn inject(&mut self, bug: Bug) {
         let slot = self
             .cpu
@@ -282,10 +282,10 @@ impl Predicted {
     }
 }
 
-/// The observed state of a CPU, as far as it reports it.
+/// The state of a CPU that the kernel reports at an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Observed {
-    /// The slots; within a switch, not yet the one that is loaded.
+    /// The slots; at the end of a switch, `loaded` and `asid` still have the old values.
     pub(crate) cpu: Cpu,
     /// The published state.
     pub(crate) shown: Published,
@@ -296,10 +296,11 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Returns the tlb_gen that the kernel read, if it flushed: it noted it.
+    /// Returns the tlb_gen that the kernel read, if the kernel flushed and so recorded the tlb_gen.
     fn read(&self, when: Event, features: Features) -> Option<TlbGen> {
         let asid = if when == Event::Switch && features.pcid {
-            // The field does not name the next slot yet; CR3 does.  CAST: The field has 12 bits.
+            // `cpu.asid` does not have the new slot yet, but CR3 has.
+            // CAST: A PCID has 12 bits.
             Asid::new((self.cr3.pcid().get() as u16).checked_sub(1)?)?
         } else {
             self.cpu.asid
@@ -309,12 +310,12 @@ impl Observed {
     }
 }
 
-/// Takes over the parts of a CPU's state that may change between events.
+/// Copies the parts of a CPU's state that may change between events, if they changed as allowed.
 fn between_events(mut known: Cpu, now: &Cpu, features: Features) -> Cpu {
-    // It went lazy, and only a switch ends that; tables of the kernel's changed.
+    // The CPU may become lazy, which only a switch ends; the kernel's tables may change.
     known.lazy |= now.lazy && known.loaded != ContextId::KERNEL;
     known.invalidate_other |= now.invalidate_other && features.pti;
-    // It dropped something, or went to user mode: both are about the slot in use.
+    // A drop of an address defers a flush of the slot in use, and user mode executes that flush.
     let (mut before, mut after) = (known.user_flush, now.user_flush);
     before.defer(known.asid, features);
     after.defer(known.asid, features);
@@ -324,12 +325,12 @@ fn between_events(mut known: Cpu, now: &Cpu, features: Features) -> Cpu {
     known
 }
 
-/// One CPU that is followed.
+/// A CPU that is followed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Follower {
-    /// The action, the slots before it, and the prediction.
+    /// The current action, the slots before the action, and the prediction.
     pending: Option<(Next, Cpu, Predicted)>,
-    /// The slots as long as nothing happens; `None` until they are seen.
+    /// The expected slots at the next event; `None` if they are unknown.
     known: Option<Cpu>,
     /// The counts of events.
     pub(crate) counts: Counts,
@@ -338,7 +339,7 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Handles the beginning of an action on a CPU with these slots.
+    /// Handles the begin of an action on a CPU with these slots.
     pub(crate) fn begin(&mut self, now: Cpu, next: Next, features: Features, bug: Bug) {
         self.settle(next);
         self.between(&now, features);
@@ -351,7 +352,7 @@ impl Follower {
         self.pending = Some((next, now, predicted));
     }
 
-    /// Ends what it did without saying so.
+    /// Ends an action for which the kernel reported no end.
     fn settle(&mut self, next: Next) {
         let Some((was, _, predicted)) = self.pending.take() else {
             return;
@@ -365,7 +366,7 @@ impl Follower {
         }
     }
 
-    /// Compares what a CPU knows with what it knew when it was last heard of.
+    /// Compares the slots of a CPU with the slots at the previous event.
     fn between(&mut self, now: &Cpu, features: Features) {
         let Some(known) = self.known.take() else {
             return;
@@ -385,7 +386,7 @@ impl Follower {
         }
     }
 
-    /// A CPU says what it did.
+    /// Handles the end of an action.
     pub(crate) fn end(&mut self, when: Event, done: Observed, features: Features) {
         let pending = self.pending.take().filter(|it| it.0.when() == when);
         let Some((next, before, mut predicted)) = pending else {
@@ -410,10 +411,10 @@ impl Follower {
         }
     }
 
-    /// Handles the end of an action whose beginning was not reported.
+    /// Handles an end without a begin.
     fn unseen(&mut self, when: Event, done: &Observed) {
         let counts = &mut self.counts;
-        // Before the first beginning that is reported, there are ends that are.
+        // The module listens to ends before it listens to begins, so early ends have no begin.
         let told = match when {
             Event::Switch => counts.switches,
             Event::Flush | Event::Between => counts.flushes,
@@ -424,7 +425,7 @@ impl Follower {
         self.known = (when == Event::Flush).then_some(done.cpu);
     }
 
-    /// Records a difference; the slots have to be seen again.
+    /// Records a mismatch; the slots are unknown until the next event.
     fn mismatch(&mut self, when: Event, (what, wanted, found): Compared) {
         self.known = None;
         increment(&mut self.counts.mismatches);

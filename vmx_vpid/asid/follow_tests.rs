@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! These tests of [`crate::asid::follow`] use a kernel that works as it should, and one that does
-//! not.
+//! These tests of [`crate::asid::follow`] use the reports of a correct kernel and of incorrect
+//! kernels.
 
 #[kernel::macros::kunit_tests(vmx_vpid_asid_follow)]
 mod tests {
@@ -35,7 +35,7 @@ mod tests {
         x86::control_regs::Cr3, //
     };
 
-    /// An address space at a tlb_gen.
+    /// Returns an address space at a tlb_gen.
     fn mm(id: u64, tlb_gen: u64) -> MmSnapshot {
         MmSnapshot {
             id: ContextId::new(id).unwrap_or(ContextId::KERNEL),
@@ -44,7 +44,7 @@ mod tests {
         }
     }
 
-    /// A CPU that uses the address space 20 in slot 2 and has 30 in slot 4.
+    /// Returns a CPU that uses the address space 20 in slot 2 and has 30 in slot 4.
     fn start() -> Cpu {
         let mut cpu = cpu(20, 2);
         cpu.slots[4] = Slot {
@@ -54,7 +54,7 @@ mod tests {
         cpu
     }
 
-    /// The report of a kernel that switched to an address space in a slot.
+    /// Returns the report of a kernel that switched to an address space in a slot.
     fn done(cpu: Cpu, to: u64, slot: u64, dropped: Dropped) -> Observed {
         let shown = Published {
             loaded: None,
@@ -69,8 +69,8 @@ mod tests {
         }
     }
 
-    /// A switch from [`start()`] to the address space 30 at a tlb_gen, and the kernel's report of
-    /// it.
+    /// Follows a switch from [`start()`] to the address space 30 at a tlb_gen, with the kernel's
+    /// report.
     fn switch(tlb_gen: u64, bug: Bug, did: Observed) -> Follower {
         let mut follower = Follower::default();
         let features = features(true, true);
@@ -79,12 +79,12 @@ mod tests {
         follower
     }
 
-    /// The right report if 30 did not change.
+    /// Returns the correct report if the address space 30 did not change.
     fn kept() -> Observed {
         done(start(), 30, 4, Dropped::Nothing)
     }
 
-    /// The right report if the kernel read this tlb_gen.
+    /// Returns the correct report if the kernel read this tlb_gen.
     fn flushed(tlb_gen: u64) -> Observed {
         let mut cpu = start();
         cpu.slots[4].tlb_gen = TlbGen::new(tlb_gen);
@@ -92,7 +92,7 @@ mod tests {
         done(cpu, 30, 4, Dropped::All)
     }
 
-    /// The first difference.
+    /// Returns the first mismatch.
     fn first(follower: &Follower) -> Option<(Event, What, u64, u64)> {
         assert_eq!(follower.counts.mismatches == 0, follower.first.is_none());
         let first = follower.first?;
@@ -113,11 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tlb_gen_that_is_read_later_counts() {
+    fn a_prediction_is_redone_for_a_newer_tlb_gen() {
         let follower = switch(5, Bug::None, flushed(6));
         assert_eq!(first(&follower), None);
         assert_eq!(follower.counts.raced, 1);
-        // Earlier it cannot have been read.
+        // The kernel cannot have read an older tlb_gen than the tlb_gen at the begin.
         let follower = switch(7, Bug::None, flushed(6));
         let wanted = (Event::Switch, What::TlbGen, 7, 6);
         assert_eq!(first(&follower), Some(wanted));
@@ -182,10 +182,10 @@ mod tests {
         follower.begin(start(), same, features, Bug::None);
         assert_eq!(first(&follower), None);
         assert_eq!(follower.counts.switches_stayed, 1);
-        // And if it does.
+        // An end that is not expected is a mismatch.
         follower.end(Event::Switch, done(start(), 20, 2, Dropped::All), features);
         assert_eq!(first(&follower), Some((Event::Switch, What::Told, 0, 1)));
-        // And if one does not that should.
+        // A missing end is a mismatch.
         let mut follower = Follower::default();
         follower.begin(start(), Next::Switch(mm(30, 5)), features, Bug::None);
         follower.begin(start(), same, features, Bug::None);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lazy_cpu_that_finds_changes_late_is_right() {
+    fn a_lazy_cpu_may_read_a_newer_tlb_gen() {
         let features = features(true, false);
         let mut lazy = start();
         lazy.lazy = true;
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(follower.counts.raced, 1);
     }
 
-    /// The difference found of a CPU that was known as [`start()`], and is seen again.
+    /// Follows a CPU that is first reported as [`start()`], and then as `now`.
     fn seen_again(now: Cpu, pti: bool) -> Follower {
         let features = features(true, pti);
         let same = Next::Switch(mm(20, 5));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn allowed_changes_between_events_are_no_difference() {
+    fn only_some_state_may_change_between_events() {
         let with = |pti, change: fn(&mut Cpu)| {
             let mut cpu = start();
             change(&mut cpu);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_current_slot_returns_to_user_mode() {
+    fn only_the_current_slots_user_flush_may_change_between_events() {
         let (own, other) = (1 << 3, 1 << 5);
         for (mask, right) in [
             (own | other, true),
@@ -289,15 +289,15 @@ mod tests {
         assert_eq!(seen_again(cpu, true).counts.mismatches, 1);
     }
 
-    /// A change of the address space 20 that takes it to its 6th tlb_gen.
+    /// A change of the address space 20 that increments its tlb_gen to 6.
     const CHANGE: Flush = Flush {
         space: ContextId::new(20),
         range: Range::new(Hva::new(0x1000), Hva::new(0x3000), 12),
         tlb_gen: TlbGen::new(6),
     };
 
-    /// A flush served from [`start()`] while the address space is at a tlb_gen, and the kernel's
-    /// report of it: the tlb_gen that it read, and the translations that it dropped.
+    /// Follows a flush on [`start()`] while the address space is at a tlb_gen, with the kernel's
+    /// report: the tlb_gen that the kernel read, and the translations that the kernel dropped.
     fn flush(tlb_gen: u64, read: u64, dropped: Dropped) -> Follower {
         let features = features(true, false);
         let mut follower = Follower::default();
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!((first(&follower), follower.counts.flushes_pages), (None, 1));
         let follower = flush(7, 7, Dropped::All);
         assert_eq!((first(&follower), follower.counts.flushes_all), (None, 1));
-        // The 7th came while it was being served.
+        // The tlb_gen became 7 while the flush was served.
         let follower = flush(6, 7, Dropped::All);
         assert_eq!((first(&follower), follower.counts.raced), (None, 1));
         for follower in [
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lazy_cpu_leaves_for_the_kernels_own_tables() {
+    fn a_lazy_cpu_has_to_switch_to_init_mm_at_a_flush() {
         let features = features(true, false);
         let mut lazy = start();
         lazy.lazy = true;
@@ -353,12 +353,12 @@ mod tests {
     }
 
     #[test]
-    fn an_end_without_a_beginning_is_no_difference() {
+    fn an_end_without_a_begin_is_no_mismatch() {
         let features = features(true, true);
         let mut follower = Follower::default();
         follower.end(Event::Switch, kept(), features);
         assert_eq!(follower.counts.unseen, 0);
-        // From the first beginning on it is counted.
+        // Such an end is counted after the first begin.
         follower.begin(start(), Next::Switch(mm(30, 5)), features, Bug::None);
         follower.end(Event::Switch, kept(), features);
         follower.end(Event::Switch, kept(), features);

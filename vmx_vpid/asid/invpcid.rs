@@ -10,8 +10,8 @@ use crate::{
     x86::invpcid::Pcid, //
 };
 
-/// The extent of one INVPCID; the numbers of the types are those of the manual.
-// The module follows the kernel and issues none, and of what it follows only type 0 is a part.
+/// The extent of one INVPCID; the type numbers come from the manual.
+// vmx_vpid.ko executes no INVPCID, but follows the kernel, where it needs only type 0.
 #[cfg_attr(not(CONFIG_VMX_VPID_KUNIT_TEST), expect(dead_code))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -38,14 +38,14 @@ struct Descriptor {
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 kernel::static_assert!(core::mem::size_of::<Descriptor>() == 16);
 
-/// INVPCID raised an exception, and nothing was invalidated.
+/// INVPCID raised an exception, and invalidated nothing.
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fault;
+pub(crate) struct Exception;
 
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 impl Extent {
-    /// Returns the type and the operand that stand for this extent.
+    /// Returns the type and the operand of INVPCID for this extent.
     #[inline]
     fn encode(self) -> (u64, Descriptor) {
         let (kind, pcid, address) = match self {
@@ -63,24 +63,24 @@ impl Extent {
 ///
 /// # Errors
 ///
-/// [`Fault`] where the CPU lacks INVPCID; as long as CR4.PCIDE is clear, for a PCID other than 0;
-/// for an address that is not canonical.
+/// [`Exception`] if the CPU lacks INVPCID, if the PCID is not 0 while CR4.PCIDE is clear, and if
+/// the address is not canonical.
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
 #[inline]
-pub(crate) fn invpcid(extent: Extent) -> Result<(), Fault> {
+pub(crate) fn invpcid(extent: Extent) -> Result<(), Exception> {
     let (kind, descriptor) = extent.encode();
     let descriptor = &descriptor;
     'out: {
-        // SAFETY: `descriptor` is a live operand of 16 bytes.  At CPL 0 the instruction only drops
-        // cached translations, which is always legal; a fault leaves through the label below.
-        // There is no `nomem`: the implied memory clobber orders it after the page-table writes
-        // that it has to cover.
+        // SAFETY: `descriptor` points to 16 bytes that live until the instruction is executed.  At
+        // CPL 0, INVPCID only drops cached translations, which is always allowed; an exception
+        // continues at the label below.  Without `nomem`, the asm block clobbers memory, which
+        // orders INVPCID after the page-table writes that the flush has to cover.
         unsafe {
             kernel::asm!(
                 include!(concat!(env!("VMX_VPID_OBJ"), "/vmx_vpid/asid/invpcid_asm.rs"));
                 desc = in(reg) descriptor,
                 kind = in(reg) kind,
-                fault = label { break 'out Err(Fault) },
+                fault = label { break 'out Err(Exception) },
             );
         }
         Ok(())
@@ -107,9 +107,9 @@ mod tests {
         assert_eq!(raw(Extent::All), (3, 0, 0));
     }
 
-    // Runs on machines of all kinds: with INVPCID and PCIDs, with INVPCID alone, with neither.
+    // This test runs on machines with INVPCID and PCIDs, with INVPCID alone, and with neither.
     #[test]
-    fn each_type_is_issued_or_its_fault_is_caught() {
+    fn each_invpcid_type_is_executed_or_its_exception_is_caught() {
         let there = invpcid(Extent::All);
         for extent in [
             Extent::AllAndGlobals,
@@ -122,8 +122,9 @@ mod tests {
         let tagged = invpcid(Extent::Context(pcid));
         assert_eq!(invpcid(Extent::Address(pcid, Hva::new(0x1000))), tagged);
         assert!(there.is_ok() || tagged.is_err());
-        // Neither half of the address space has it.
+        // The address is not canonical.
         let between = Hva::new(1 << 63);
-        assert_eq!(invpcid(Extent::Address(Pcid::ZERO, between)), Err(Fault));
+        let outcome = invpcid(Extent::Address(Pcid::ZERO, between));
+        assert_eq!(outcome, Err(Exception));
     }
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module mocks the hardware and the address spaces for tests: it records the actions in their
-//! order.
+//! This module mocks hardware and address spaces for tests: the mocks log each operation, in order.
 
 use crate::{
     asid::{
@@ -26,10 +25,10 @@ use crate::{
 };
 use core::cell::Cell;
 
-/// Something that was done.
+/// A logged operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Did {
-    /// The others were shown something.
+    /// A state was published.
     Show(Published),
     /// CR3 was written.
     Cr3(u64),
@@ -39,18 +38,18 @@ pub(crate) enum Did {
     Invpcid(Extent),
     /// An address space was joined.
     Join(u64),
-    /// One was left.
+    /// An address space was left.
     Leave(u64),
-    /// Its tlb_gen was read.
+    /// The tlb_gen of an address space was read.
     Read(u64),
-    /// CR4.PGE was turned round twice.
+    /// CR4.PGE was toggled twice.
     Pge,
 }
 
-/// The largest number of actions of a test.
+/// The greatest number of logged operations.
 const MOST: usize = 32;
 
-/// The hardware.
+/// Mock hardware, with the log.
 pub(crate) struct Hands {
     features: Features,
     log: Cell<[Option<Did>; MOST]>,
@@ -58,7 +57,7 @@ pub(crate) struct Hands {
 }
 
 impl Hands {
-    /// Makes one to which nothing was done.
+    /// Makes hardware with an empty log.
     pub(crate) fn new(features: Features) -> Self {
         Self {
             features,
@@ -67,7 +66,7 @@ impl Hands {
         }
     }
 
-    /// Notes something.
+    /// Logs an operation.
     pub(crate) fn note(&self, did: Did) {
         let (mut log, count) = (self.log.get(), self.count.get());
         if let Some(place) = log.get_mut(count) {
@@ -77,7 +76,7 @@ impl Hands {
         self.count.set(count + 1);
     }
 
-    /// Returns whether exactly these actions were done.
+    /// Returns whether the log has exactly these operations.
     pub(crate) fn did(&self, wanted: &[Did]) -> bool {
         let log = self.log.get();
         let same = wanted.len() == self.count.get()
@@ -122,12 +121,12 @@ impl Hardware for Hands {
     }
 }
 
-/// An address space, whose tables are at its number of pages.
+/// A mock address space; the number of the root's page is the context id.
 pub(crate) struct MockMm<'a> {
     id: ContextId,
     tlb_gen: TlbGen,
     hands: Option<&'a Hands>,
-    /// Its ASID, if that is the same on every CPU.
+    /// The global ASID, if the address space has one.
     pub(crate) global: Option<Asid>,
 }
 
@@ -142,13 +141,13 @@ impl<'a> MockMm<'a> {
         }
     }
 
-    /// Records the calls of its methods in `hands`.
+    /// Returns the address space with each method call logged in `hands`.
     pub(crate) fn with(self, hands: &'a Hands) -> Self {
         let hands = Some(hands);
         Self { hands, ..self }
     }
 
-    /// Notes something.
+    /// Logs an operation.
     fn note(&self, did: Did) {
         if let Some(hands) = self.hands {
             hands.note(did);
@@ -179,7 +178,7 @@ impl Mm for MockMm<'_> {
     }
 }
 
-/// A CPU with INVPCID, and more or less.
+/// Returns the features of a CPU with INVPCID.
 pub(crate) fn features(pcid: bool, pti: bool) -> Features {
     Features {
         pcid,
@@ -188,8 +187,8 @@ pub(crate) fn features(pcid: bool, pti: bool) -> Features {
     }
 }
 
-/// A CPU that uses an address space under an ASID, has caught up with its 5th tlb_gen, and
-/// knows of no other.
+/// Returns a CPU that uses an address space under an ASID, at tlb_gen 5; the other slots are
+/// unknown.
 pub(crate) fn cpu(loaded: u64, asid: u16) -> Cpu {
     let loaded = ContextId::new(loaded).unwrap_or(ContextId::KERNEL);
     let asid = Asid::new(asid).unwrap_or(Asid::FIRST);

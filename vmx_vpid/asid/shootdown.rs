@@ -3,9 +3,8 @@
 //! This module serves a CPU's part of a TLB shootdown: another CPU changed tables and requests a
 //! flush.
 //!
-//! Three generations take part: the tlb_gen of the address space, the one that this CPU has caught
-//! up with, and the one that the request wants it to catch up with.  A request that names an
-//! address stands for one change, and covers no other.
+//! Three values of tlb_gen take part: that of the address space, that of this CPU's slot, and that
+//! of the request.  A request for a range covers one change, and no other change.
 
 use crate::{
     asid::{
@@ -20,24 +19,23 @@ use crate::{
     x86::invpcid::Pcid, //
 };
 
-/// The addresses of which translations are to go.
+/// The addresses whose translations have to be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Range {
-    /// Some.
     Some {
-        /// The first.
+        /// The first address.
         start: Hva,
-        /// The first beyond.
+        /// The first address behind the range.
         end: Hva,
-        /// From one to the next, as a power of 2.
+        /// The binary logarithm of the step from one address to the next.
         shift: u32,
     },
-    /// All: `TLB_FLUSH_ALL`.
+    /// All addresses: `TLB_FLUSH_ALL`.
     All,
 }
 
 impl Range {
-    /// Makes a range of C's values.
+    /// Makes a range from C's values.
     #[inline]
     pub(crate) const fn new(start: Hva, end: Hva, shift: u32) -> Self {
         if end.into_raw() == u64::MAX {
@@ -49,7 +47,7 @@ impl Range {
 
     /// Returns the number of steps, rounded down.
     ///
-    /// C traces it and compares it with the ceiling.  The flush itself rounds up.
+    /// C traces this number, and compares it with the ceiling.  The flush itself rounds up.
     #[inline]
     pub(crate) fn steps(start: Hva, end: Hva, shift: u32) -> u64 {
         let bytes = end.into_raw().wrapping_sub(start.into_raw());
@@ -60,47 +58,47 @@ impl Range {
 /// The request to a CPU: `struct flush_tlb_info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flush {
-    /// Whose tables were changed; `None` for whichever is loaded.
+    /// The address space whose tables were changed; `None` for the loaded address space of the CPU.
     pub(crate) space: Option<ContextId>,
-    /// The range to drop, if the CPU lacks just one change.
+    /// The range to drop, if this change is the only one that the CPU lacks.
     pub(crate) range: Range,
-    /// The tlb_gen with that change; [`TlbGen::ZERO`] if none is meant.
+    /// The tlb_gen after this change; [`TlbGen::ZERO`] if the request names no change.
     pub(crate) tlb_gen: TlbGen,
 }
 
 /// The dropped translations, as `trace_tlb_flush()` reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
-    /// Nothing: it had caught up.
+    /// Nothing: the slot was up to date.
     Nothing,
-    /// So many pages.
+    /// A number of pages.
     Pages(u64),
-    /// Everything under its ASID.
+    /// Everything under the ASID.
     All,
 }
 
 /// The result of a flush on a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Served {
-    /// It does not use that address space, and let that be known.
+    /// The CPU does not use the address space, and has left its `mm_cpumask()`.
     Elsewhere,
-    /// It uses the kernel's own address space, which has nothing that such a flush is about.
+    /// The CPU uses the kernel's own address space, which needs no such flush.
     Kernel,
-    /// Its ASID is one of every CPU, kept up to date by who changes tables.
+    /// The ASID is global: the CPU that changes tables flushes the ASID on all CPUs.
     Broadcast,
-    /// It was lazy, and went to the kernel's own address space.
+    /// The CPU was lazy, and has switched to the kernel's own address space.
     Left,
-    /// It knew of the change.
+    /// The slot already had the change.
     Known,
-    /// It caught up, and dropped these translations.
+    /// The slot is up to date now, and these translations were dropped.
     CaughtUp(Dropped),
 }
 
 impl Cpu {
-    /// Does what a flush asks for; with interrupts off.
+    /// Serves a flush request; called with interrupts off.
     ///
-    /// `loaded` is the address space that this CPU uses, `kernel` the kernel's own.  Answers to
-    /// `flush_tlb_func()`.
+    /// `loaded` is the address space that this CPU uses, `kernel` is the kernel's own.  Equivalent
+    /// of `flush_tlb_func()`.
     pub(crate) fn serve(
         &mut self,
         flush: &Flush,
@@ -122,8 +120,8 @@ impl Cpu {
             return Served::Broadcast;
         };
         if self.lazy {
-            // Tables may be freed that the CPU would still walk on its own account.  To leave them
-            // costs little more than to drop what it has of them.
+            // Tables may be freed, and the CPU could walk a freed table speculatively.  Switching
+            // to init_mm costs little more than the flush.
             self.switch_to(kernel, hardware);
             return Served::Left;
         }
@@ -136,7 +134,7 @@ impl Cpu {
             return Served::CaughtUp(Dropped::Nothing);
         }
         let dropped = match flush.range {
-            // The CPU lacks only this change: it knows the one before, and there is none after.
+            // The CPU lacks only this change: the slot has the change before, and none follows.
             Range::Some { start, end, shift }
                 if flush.tlb_gen == local.next() && flush.tlb_gen == tlb_gen =>
             {
@@ -154,12 +152,12 @@ impl Cpu {
         Served::CaughtUp(dropped)
     }
 
-    /// Drops some addresses of the address space in use.
+    /// Drops a range of addresses of the current address space.
     fn drop_range(&mut self, start: Hva, end: Hva, shift: u32, hardware: &impl Hardware) {
         let mut address = start.into_raw();
         while address < end.into_raw() {
             self.drop_address(Hva::new(address), hardware);
-            // A step that leads beyond the last address ends it.
+            // A step beyond the last address ends the loop.
             match 1u64
                 .checked_shl(shift)
                 .and_then(|step| address.checked_add(step))
@@ -172,9 +170,9 @@ impl Cpu {
 
     /// Drops one address of the current address space, in both halves.
     ///
-    /// Equivalent of `native_flush_tlb_one_user()`.  INVPCID of a PCID other than 0 faults as long
-    /// as CR4.PCIDE is clear; C reads this CPU's CR4, because it may get here before that bit is
-    /// set.
+    /// Equivalent of `native_flush_tlb_one_user()`.  INVPCID of a PCID other than 0 raises an
+    /// exception as long as CR4.PCIDE is clear; C reads this CPU's CR4, because C may flush before
+    /// it sets that bit.
     pub(crate) fn drop_address(&mut self, address: Hva, hardware: &impl Hardware) {
         hardware.invlpg(address);
         let features = hardware.features();
@@ -188,11 +186,11 @@ impl Cpu {
         }
     }
 
-    /// Drops everything of the address space in use but global pages: `native_flush_tlb_local()`.
+    /// Drops everything of the current address space but global pages: `native_flush_tlb_local()`.
     fn drop_all_loaded(&mut self, loaded: &impl Mm, hardware: &impl Hardware) {
         let features = hardware.features();
         self.user_flush.defer(self.asid, features);
-        // C reads it from CR3, where it is the same.
+        // C writes the value that it reads from CR3, which is the same.
         hardware.write_cr3(loaded.root().cr3(self.asid, features));
     }
 }
@@ -215,7 +213,7 @@ mod tests {
         Published, //
     };
 
-    /// A change of the address space 20, which took it to a tlb_gen.
+    /// Returns the request for a change of the address space 20 that led to a tlb_gen.
     fn change(tlb_gen: u64, range: Range) -> Flush {
         Flush {
             space: ContextId::new(20),
@@ -224,12 +222,12 @@ mod tests {
         }
     }
 
-    /// Some pages of 4 KiB.
+    /// Returns a range of pages of 4 KiB.
     fn pages(start: u64, count: u64) -> Range {
         Range::new(Hva::new(start), Hva::new(start + (count << 12)), 12)
     }
 
-    /// Serves a flush on a CPU that knows the address space 20 at its 5th tlb_gen, while the tables
+    /// Serves a flush on a CPU whose slot has the address space 20 at tlb_gen 5, while the tables
     /// are at `tlb_gen`.
     fn serve(flush: Flush, tlb_gen: u64, hands: &Hands) -> (Cpu, Served) {
         let mut cpu = cpu(20, 0);
@@ -261,12 +259,12 @@ mod tests {
     #[test]
     fn several_missing_changes_flush_everything() {
         for (flush, come_to) in [
-            // Two changes are missing, of which the second is asked for first.
+            // Two changes are missing, and the request for the second one comes first.
             (change(7, pages(0x1000, 1)), 7),
-            // There is one more after it.
+            // Another change follows the requested one.
             (change(6, pages(0x1000, 1)), 7),
             (change(6, Range::All), 6),
-            // No change is named.
+            // The request names no change.
             (change(0, pages(0x1000, 1)), 6),
         ] {
             let hands = Hands::new(features(true, true));
@@ -292,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_in_another_mm_reports_that() {
+    fn a_cpu_in_another_mm_leaves_the_cpu_mask() {
         let hands = Hands::new(features(true, true));
         let (kernel, mm) = (MockMm::new(1, 0), MockMm::new(10, 0));
         let mut cpu = cpu(10, 0);
@@ -367,13 +365,13 @@ mod tests {
 
     #[test]
     fn a_range_is_dropped_to_its_end() {
-        // Of a page of 2 MiB and a half, C traces one, and drops both.
+        // For a range of one and a half pages of 2 MiB, C traces one page, and drops two.
         let range = Range::new(Hva::new(0), Hva::new(3 << 20), 21);
         let hands = Hands::new(features(true, false));
         let (_, served) = serve(change(6, range), 6, &hands);
         assert!(hands.did(&[Did::Invlpg(0), Did::Invlpg(2 << 20)]));
         assert_eq!(served, Served::CaughtUp(Dropped::Pages(1)));
-        // The last page that there is.
+        // The last page of the address space.
         let hands = Hands::new(features(true, false));
         let range = Range::new(Hva::new(!0xfff), Hva::new(u64::MAX - 1), 12);
         serve(change(6, range), 6, &hands);

@@ -21,7 +21,7 @@ use crate::asid::{
 /// The result of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Switched {
-    /// CR3 is as it was.
+    /// CR3 is unchanged.
     Stayed,
     /// CR3 was written, for this choice.
     Loaded(Choice),
@@ -33,8 +33,8 @@ impl Cpu {
     /// Equivalent of `switch_mm_irqs_off()`; called with interrupts off, as in C.
     ///
     /// The order matters for a change of tables that another CPU makes at the same time.  That CPU
-    /// increments the tlb_gen, and then looks which CPUs to notify.  This CPU publishes its state
-    /// and then reads the tlb_gen.  So it reads the new tlb_gen, or is notified, or both.
+    /// increments the tlb_gen, and then selects the CPUs to notify.  This CPU publishes its state
+    /// and then reads the tlb_gen.  So this CPU reads the new tlb_gen, or is notified, or both.
     pub(crate) fn switch_to(&mut self, next: &impl Mm, hardware: &impl Hardware) -> Switched {
         let was_lazy = self.lazy;
         if was_lazy {
@@ -59,8 +59,8 @@ impl Cpu {
             (choice, tlb_gen)
         };
         if choice.flush {
-            // Record the tlb_gen that was read before: the flush that follows covers it, and may
-            // not cover later changes.
+            // Record the tlb_gen that was read before: the flush that follows covers the changes up
+            // to that tlb_gen, and may not cover later changes.
             if let Some(slot) = self.slot_mut(choice.asid) {
                 let id = Some(next.id());
                 *slot = Slot { id, tlb_gen };
@@ -80,19 +80,19 @@ impl Cpu {
         was_lazy: bool,
         hardware: &impl Hardware,
     ) -> Option<(Choice, TlbGen)> {
-        // It got an ASID for every CPU: `mm_needs_global_asid()`.
+        // The address space has a new global ASID: `mm_needs_global_asid()`.
         if next.global_asid().is_some_and(|asid| asid != self.asid) {
             let tlb_gen = next.tlb_gen();
             let choice = self.choose(next, tlb_gen, hardware.features());
             return Some((choice, tlb_gen));
         }
-        // Between threads of a process this CPU was notified of every change.  A global ASID is
-        // kept up to date even without that.
+        // Between threads of a process, no flush is needed: other CPUs notified this CPU of every
+        // change.  A global ASID is up to date on every CPU, even without notifications.
         let slot = self.slots.get(self.asid.slot()?)?;
         if !was_lazy {
             return None;
         }
-        // While it was lazy it was spared.
+        // Other CPUs do not notify a lazy CPU, so compare the tlb_gen.
         let tlb_gen = next.tlb_gen();
         if slot.tlb_gen == tlb_gen {
             return None;
@@ -106,7 +106,7 @@ impl Cpu {
         let features = hardware.features();
         let cr3 = next.root().cr3(choice.asid, features);
         if choice.flush {
-            // This write is about the kPCID; the uPCID waits until it is used.
+            // This write flushes the kPCID; the flush of the uPCID is deferred until user mode.
             self.user_flush.defer(choice.asid, features);
             hardware.write_cr3(cr3);
         } else {
@@ -114,7 +114,7 @@ impl Cpu {
         }
     }
 
-    /// Stays where it is, for a kernel thread: `enter_lazy_tlb()`.
+    /// Keeps the loaded tables for a kernel thread: `enter_lazy_tlb()`.
     #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
     pub(crate) fn enter_lazy(&mut self, hardware: &impl Hardware) {
         if self.loaded != ContextId::KERNEL {
@@ -125,8 +125,9 @@ impl Cpu {
 
     /// Restarts in slot 0 after the CPU was offline, on the tables that CR3 has already.
     ///
-    /// `kernel` is the tlb_gen of the kernel's own address space, whichever is loaded.  Equivalent
-    /// of `initialize_tlbstate_and_flush()`, which leaves the rest of the state as it is.
+    /// `kernel` is the tlb_gen of the kernel's own address space, whichever address space is
+    /// loaded.  Equivalent of `initialize_tlbstate_and_flush()`, which leaves the rest of the state
+    /// unchanged.
     pub(crate) fn restart(&mut self, kernel: TlbGen) {
         self.asid = Asid::FIRST;
         self.next = 1;
@@ -159,12 +160,12 @@ mod tests {
         }, //
     };
 
-    /// The value written to CR3 for the address space 20, whose tables are at 20 << 12.
+    /// Returns the write of CR3 for the address space 20, whose tables are at 20 << 12.
     fn cr3(asid: u64, keep: bool) -> Did {
         Did::Cr3(20 << 12 | (asid + 1) | if keep { 1 << 63 } else { 0 })
     }
 
-    /// The published state.
+    /// Returns the publication of a state.
     fn shown(loaded: u64, lazy: bool) -> Did {
         let loaded = ContextId::new(loaded);
         Did::Show(Published { loaded, lazy })
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!((cpu.loaded, cpu.asid.into_raw(), cpu.next), (mm.id(), 1, 2));
         assert_eq!(cpu.slots[1].id, Some(mm.id()));
         assert_eq!(cpu.slots[1].tlb_gen, TlbGen::new(3));
-        // Its user half is flushed when it goes there.
+        // The user half is flushed on the way to user mode.
         assert_eq!(cpu.user_flush, UserFlush::from_raw(1 << 2));
         assert!(!cpu.user_flush.contains(asid));
     }
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_of_one_process_write_nothing() {
+    fn a_switch_between_threads_of_a_process_writes_nothing() {
         let hands = Hands::new(features(true, true));
         let mut cpu = cpu(20, 0);
         let mm = MockMm::new(20, 99).with(&hands);
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_kernel_thread_the_tlb_gen_decides() {
+    fn a_return_from_a_kernel_thread_flushes_if_the_tlb_gen_changed() {
         for (tlb_gen, flush) in [(5, false), (6, true), (4, true)] {
             let hands = Hands::new(features(true, true));
             let mut cpu = cpu(20, 0);
@@ -269,7 +270,7 @@ mod tests {
         mm.global = Asid::new(100);
         cpu.switch_to(&mm, &hands);
         assert!(hands.did(&[cr3(100, true), shown(20, false)]));
-        // From then on nothing has to be compared.
+        // With a global ASID, no tlb_gen has to be compared.
         cpu.lazy = true;
         assert_eq!(cpu.switch_to(&mm, &hands), Switched::Stayed);
     }

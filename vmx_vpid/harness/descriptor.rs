@@ -14,7 +14,7 @@ use crate::{
     }, //
 };
 
-/// The width of the linear addresses that a CPU can invalidate.
+/// Returns the width of the linear addresses that a CPU can invalidate.
 fn width(bits57: bool) -> LinearWidth {
     if bits57 {
         LinearWidth::Bits57
@@ -23,8 +23,8 @@ fn width(bits57: bool) -> LinearWidth {
     }
 }
 
-/// Returns the type, PCID and address that INVPCID asks for, 0 where there is none; `None` stands
-/// for #GP(0).
+/// Returns the type, PCID and address of an INVPCID, 0 for values that the type does not use;
+/// `None` for #GP(0).
 pub fn invpcid(kind: u64, operand: [u64; 2], cr4: u64, bits57: bool) -> Option<(u8, u16, u64)> {
     let descriptor = invpcid::Descriptor::new(operand);
     let request = invpcid::check(kind, descriptor, cr4.into(), width(bits57))?;
@@ -41,13 +41,13 @@ pub fn pcid(cr3: u64, cr4: u64) -> u16 {
     invpcid::Pcid::of(cr3.into(), cr4.into()).into_raw()
 }
 
-/// Whether a type of INVVPID exists, which is found before its operand is read.
+/// Returns whether a type of INVVPID exists, which is checked before the operand is read.
 pub fn invvpid_exists(kind: u64, caps: u64) -> bool {
     invvpid::Kind::from_register(kind, caps.into()).is_ok()
 }
 
-/// Returns the type, VPID and address that INVVPID asks for, 0 where there is none; `None` stands
-/// for VM-fail.
+/// Returns the type, VPID and address of an INVVPID, 0 for values that the type does not use;
+/// `None` for VM-fail.
 pub fn invvpid(kind: u64, operand: [u64; 2], caps: u64, bits57: bool) -> Option<(u8, u16, u64)> {
     let kind = invvpid::Kind::from_register(kind, caps.into()).ok()?;
     let descriptor = invvpid::Descriptor::from_guest(operand);
@@ -59,12 +59,12 @@ pub fn invvpid(kind: u64, operand: [u64; 2], caps: u64, bits57: bool) -> Option<
     })
 }
 
-/// Whether a type of INVEPT exists, which is found before its operand is read.
+/// Returns whether a type of INVEPT exists, which is checked before the operand is read.
 pub fn invept_exists(kind: u64, caps: u64) -> bool {
     ept::Kind::from_register(kind, caps.into()).is_ok()
 }
 
-/// Returns the type and the tag that INVEPT asks for, 0 where there is none; `None` stands for
+/// Returns the type and the EP4TA of an INVEPT, 0 if the type does not use the EP4TA; `None` for
 /// VM-fail.
 pub fn invept(kind: u64, operand: [u64; 2], caps: u64, max_phy_addr: u32) -> Option<(u8, u64)> {
     let caps = caps.into();

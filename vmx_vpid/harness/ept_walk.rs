@@ -34,82 +34,82 @@ pub struct Setup {
     pub width: u32,
     /// Mode-based execute control is on.
     pub mbec: bool,
-    /// The EPT has five levels, and not four.
+    /// The EPT has five levels instead of four.
     pub five: bool,
-    /// It has accessed and dirty flags.
+    /// The EPT has accessed and dirty flags.
     pub accessed_dirty: bool,
-    /// Where its root is.
+    /// The address of the root table.
     pub root: u64,
 }
 
-/// What a guest-physical address is accessed for.
+/// The purpose of an access to a guest-physical address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It is what a linear address stands for.
+    /// The access is to the translation of a linear address.
     Page {
-        /// User mode may access it.
+        /// User-mode accesses are permitted.
         user: bool,
-        /// It may be written.
+        /// Writes are permitted.
         writable: bool,
-        /// Nothing may be fetched.
+        /// Fetches are forbidden.
         no_execute: bool,
     },
-    /// An entry of the guest's page tables is there.
+    /// The access is to an entry of the guest's page tables.
     Table,
-    /// No linear address has to do with it.
+    /// No linear address is involved.
     Physical,
 }
 
 /// An access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// It writes.
+    /// The access is a write.
     pub write: bool,
-    /// It fetches; does not go with `write`.
+    /// The access is a fetch; at most one of `write` and `fetch` is set.
     pub fetch: bool,
-    /// What for.
+    /// The purpose of the access.
     pub stage: Stage,
 }
 
-/// How a walk ended.
+/// The end of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// At a page.
+    /// A page.
     Page {
         /// The host-physical address.
         hpa: u64,
-        /// What all entries permit: bits 0 to 2, and 10.
+        /// The rights that all entries give: bits 0 to 2, and 10.
         rights: u64,
-        /// The memory type, by its number.
+        /// The number of the memory type.
         memory_type: u8,
-        /// How many entries were read.
+        /// The number of entries that were read.
         references: usize,
     },
-    /// In a violation.
+    /// An EPT violation.
     Violation {
         /// The exit qualification.
         qualification: u64,
-        /// How many entries were read.
+        /// The number of entries that were read.
         references: usize,
     },
-    /// In a misconfiguration.
+    /// An EPT misconfiguration.
     Misconfiguration {
-        /// How many entries were read.
+        /// The number of entries that were read.
         references: usize,
     },
-    /// Nowhere: entries kept changing.
+    /// No end: entries kept changing.
     Retry,
 }
 
-/// The memory that tables are in.
+/// The memory of the tables.
 pub trait Tables {
     /// Reads an entry.
     fn read(&mut self, address: u64) -> u64;
-    /// Replaces an entry, if it still has the value `old`.
+    /// Replaces an entry if it still has the value `old`; returns whether it had.
     fn exchange(&mut self, address: u64, old: u64, new: u64) -> bool;
 }
 
-/// Tables as the walk wants them.
+/// Passes the reads and exchanges of a walk to a [`Tables`].
 struct Theirs<'a, T>(&'a mut T);
 
 impl<T: Tables> walk::Tables for Theirs<'_, T> {
@@ -121,7 +121,7 @@ impl<T: Tables> walk::Tables for Theirs<'_, T> {
     }
 }
 
-/// Walks.
+/// Walks to an address.
 pub fn walk(setup: Setup, tables: &mut impl Tables, gpa: u64, access: Access) -> End {
     let width = MaxPhyAddr::new(setup.width);
     let rules = Rules::new(EptVpidCap::from(setup.caps), width, setup.mbec);
@@ -155,7 +155,7 @@ pub fn walk(setup: Setup, tables: &mut impl Tables, gpa: u64, access: Access) ->
         Outcome::Translated(found) => End::Page {
             hpa: found.hpa.into_raw(),
             rights: found.rights.into_raw(),
-            // CAST: Its number.
+            // CAST: The value of the enumeration is the number of the memory type, at most 7.
             memory_type: found.memory_type as u8,
             references: found.last.references,
         },

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module searches the model by all short sequences of steps.
+//! This module runs all short sequences of steps on the model.
 
 use super::model::{
     by_name,
@@ -24,22 +24,22 @@ use std::{
     vec::Vec, //
 };
 
-/// What a search is about: the steps that its sequences are made of.
+/// A step set: the steps of a search's sequences.
 #[derive(Clone, Copy)]
 pub struct StepSet(Who);
 
 impl StepSet {
-    /// All of them.
+    /// Returns all step sets.
     pub fn all() -> impl Iterator<Item = Self> {
         Who::ALL.into_iter().map(Self)
     }
 
-    /// Its name.
+    /// Returns the name.
     pub fn name(self) -> String {
         std::format!("{:?}", self.0)
     }
 
-    /// Bugs that the search has to find: the name of each, and that of the machine.
+    /// Returns bugs that the search has to find, each with the name of a machine.
     pub fn finds(self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let bugs = self.0.finds().iter();
         bugs.map(|&(bug, machine)| (bug.name(), machine))
@@ -49,20 +49,20 @@ impl StepSet {
 /// The usual number of steps of a sequence, without the prefix.
 pub const LENGTH: usize = exhaustive::LENGTH;
 
-/// What a search came to.
+/// The result of a search.
 pub struct Searched {
-    /// How many sequences were gone, those counted that others begin with.
+    /// The number of sequences that were executed, including each beginning of a longer sequence.
     pub count: u64,
-    /// The counterexample, if a sequence went wrong.
+    /// The counterexample, if the search found an error.
     pub counterexample: Option<String>,
 }
 
-/// Tries all sequences of `length` steps of a step set, each after the prefix of the set, until one
-/// goes wrong; `bug` is the name of a bug to inject.
+/// Executes all sequences of `length` steps of a step set, each after the prefix of the set, until
+/// the first error; `bug` is the name of a bug to inject.
 ///
 /// # Errors
 ///
-/// A sentence, if there is no bug of that name or no memory.
+/// A message, if there is no bug of that name or no memory.
 pub fn search(
     machine_type: MachineType,
     step_set: StepSet,
@@ -76,7 +76,7 @@ pub fn search(
     step_set
         .0
         .each_first(config.ept, |step| sequence.push(step));
-    // One machine for each depth: that of a depth is where all longer sequences begin.
+    // One machine for each depth: all longer sequences start from the machine of their depth.
     let mut machines = Vec::new();
     for _ in 0..=length {
         machines.push(lasting_machine(config, bugs)?);
@@ -92,7 +92,7 @@ pub fn search(
     })
 }
 
-/// Goes all sequences that begin where the first machine is, until one goes wrong.
+/// Executes all sequences that start from the state of the first machine, until the first error.
 fn descend(
     machines: &mut [Machine<'_>],
     steps: &[Step],

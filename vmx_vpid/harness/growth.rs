@@ -2,8 +2,8 @@
 
 //! This module counts the work of printing an EPT by the number of its entries.
 //!
-//! It prints as `ept` in debugfs does ([`crate::ept::cursor`], [`crate::ept::dump`]), a piece at a
-//! time.
+//! The code under test is that of the file `ept` in debugfs ([`crate::ept::cursor`],
+//! [`crate::ept::dump`]), which prints a piece at a time.
 
 use crate::{
     ept::{
@@ -48,20 +48,20 @@ use std::string::String;
 /// The size of a page, and of a table.
 const PAGE: u64 = 4096;
 
-/// What it takes to show an EPT.
+/// The work of printing an EPT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
-    /// Entries that are read.
+    /// The number of entries that are read.
     pub entries: u64,
-    /// Tables that are looked for among KVM's pages.
+    /// The number of look-ups of a table among KVM's pages.
     pub tables: u64,
-    /// Lines that are made.
+    /// The number of printed lines.
     pub lines: u64,
-    /// Pieces that the look is made in.
+    /// The number of pieces.
     pub pieces: u64,
 }
 
-/// Tables that count how often they are asked.
+/// Tables that count the reads and the look-ups.
 struct Counting<'a> {
     arena: &'a mut Arena,
     shown: Shown,
@@ -79,14 +79,14 @@ impl Entries for Counting<'_> {
     }
 }
 
-/// Makes an EPT that maps so many pages of 4 KiB in a row, and looks at it.
+/// Makes an EPT that maps `pages` consecutive pages of 4 KiB, and prints the EPT.
 fn show(pages: u64, alike: bool) -> Result<Shown> {
     let tables = pages.div_ceil(ENTRIES as u64) + 4;
-    // CAST: There is memory for them.
+    // CAST: `usize` has 64 bits.
     let mut arena = Arena::new(tables as usize)?;
     let rules = Rules::new(EptVpidCap::from(u64::MAX), MaxPhyAddr::new(46), false);
     let ept = Ept::new(rules, Levels::Four, true, &mut arena)?;
-    // Moved by a page against the addresses of the guest, which no larger page can be.
+    // The host address is one page off the guest's address, so that no large page can be used.
     let target = Target {
         hpa: Hpa::new((1 << 32) + PAGE),
         memory_type: MemoryType::WriteBack,
@@ -127,12 +127,12 @@ fn show(pages: u64, alike: bool) -> Result<Shown> {
     })
 }
 
-/// Counts what it takes to show an EPT that maps so many pages of 4 KiB: all alike, hence one
-/// region, or each unlike the one before it.
+/// Counts the work of printing an EPT that maps `pages` pages of 4 KiB: all with the same
+/// attributes, which is one region, or each with other attributes than the page before.
 ///
 /// # Errors
 ///
-/// A sentence, when there is no memory.
+/// A message, if there is no memory.
 pub fn dump(pages: u64, alike: bool) -> Result<Shown, String> {
     show(pages, alike).map_err(|error| std::format!("{pages} pages: {error:?}"))
 }
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn each_entry_of_each_table_is_read() {
-        // One page: three tables of which one entry is used, and the page's; on the way down the
-        // entry of each table is read twice.
+        // For one page, there are three tables with one entry in use each, and the page table.  On
+        // the way down, the entry of each table is read twice.
         for pages in [1, 512, 513, 4096_u64] {
             let tables = pages.div_ceil(512) + 3;
             let shown = dump(pages, true).unwrap_or_default();

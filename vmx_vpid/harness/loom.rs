@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module tests VPIDs and the change of their allocator in every order of some threads.
+//! This module tests the allocation of VPIDs during attach and detach, in every order of a few
+//! threads.
 //!
 //! Two CPUs allocate VPIDs, flush, use and free them, while livepatch attaches or detaches on a
-//! third.  Loom runs each scenario again and again, until it has tried every order of the accesses
-//! under locks and to atomic words, up to a number of preemptions.  The code is that of the kernel:
-//! [`crate::vpid::allocator`] with the modules below it, and [`crate::phase`].  The surroundings
-//! stand in for the guarantees of `kvm/`: the lock, the words of the record, C's two functions, and
-//! livepatch.
+//! third CPU.  Loom repeats each scenario until Loom has tried every order of the accesses under
+//! locks and to atomic words, up to a number of preemptions.  The code under test is that of the
+//! kernel: [`crate::vpid::allocator`] with the modules below it, and [`crate::phase`].  Mocks
+//! replace the parts that `kvm/` guarantees: the lock, the words of FlushedCpus, C's two functions,
+//! and livepatch.
 //!
-//! In any order and at any time: no VPID has two owners; none is lost; a free of a VPID that is not
-//! allocated is reported; one allocator is active; and no CPU is recorded as flushed that is not.
-//! Each [`Bug`] breaks one of the guarantees, and some scenario has to find it.
+//! In any order and at any time: no VPID has two owners; no VPID is lost; a free of a VPID that is
+//! not allocated is reported; exactly one allocator is active; and no CPU is recorded as flushed
+//! that has not flushed.  Each [`Bug`] breaks one of the guarantees, and some scenario has to find
+//! the bug.
 
 mod machine;
 mod oracle;
@@ -23,7 +25,7 @@ use crate::phase::Callback::{
 };
 use std::thread;
 
-/// Whose functions a task runs.
+/// The backend whose functions a task runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     C,
@@ -31,29 +33,29 @@ enum Side {
 }
 use Side::*;
 
-/// A guarantee that is broken.
+/// An injected bug, which breaks a guarantee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
-    /// What changes sides is read before the lock is taken that it changes sides under.
+    /// The VPIDs that move to the other allocator are read before the lock is taken.
     CopiedBeforeLock,
-    /// C drops the lock between finding a free VPID and taking it.
+    /// C drops the lock between finding a free VPID and allocating the VPID.
     DroppedBeforeTake,
-    /// Rust reads which allocator is active, drops the lock, takes it again, and uses that
+    /// Rust reads which allocator is active, drops the lock, takes the lock again, and uses that
     /// allocator.
     AskedBeforeLock,
-    /// KVM's bitmap is left as it is while the pool is active.
+    /// KVM's bitmap is not filled while the pool is active.
     BitmapNotFilled,
-    /// Livepatch tells that no task runs C any more while one does.
+    /// Livepatch reports that no task runs C any more while a task still does.
     ImportTooEarly,
-    /// Tasks are led to C before livepatch tells of it.
+    /// Tasks run C before livepatch reports the detach.
     ExportTooLate,
-    /// The record of a VPID is not reset when the VPID is allocated again.
+    /// FlushedCpus is not cleared for a VPID when the VPID is allocated again.
     RecordKept,
-    /// A CPU sets its bit by a read and a write.
+    /// A CPU sets its bit by a read and a write instead of an atomic exchange.
     BitSetInTwo,
 }
 
-/// Each of them.
+/// All injected bugs.
 const BUGS: [Bug; 8] = [
     Bug::CopiedBeforeLock,
     Bug::DroppedBeforeTake,
@@ -65,66 +67,71 @@ const BUGS: [Bug; 8] = [
     Bug::BitSetInTwo,
 ];
 
-/// What livepatch does.
+/// An action of livepatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
-    /// It calls back.
+    /// Livepatch calls a callback.
     Call(Callback),
-    /// From here on, a task that is between two calls goes to that side.
+    /// From here on, the next call of each task goes to a side.
     Lead(Side),
-    /// It waits until no task is inside a function of the other side.
+    /// Livepatch waits until no task is inside a function of the other side.
     Wait,
 }
 use Move::*;
 
-/// What a task does, on a CPU of its own.
+/// An action of a task, on a CPU of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
-    /// It takes a VPID; there are enough of them.
-    Take,
-    /// It flushes what it has, runs a guest with it, and looks where it is recorded as clean.
+    /// Allocates a VPID; the number of VPIDs is sufficient for all tasks.
+    Alloc,
+    /// Flushes the task's VPID, runs a guest with the VPID, and checks where FlushedCpus has the
+    /// VPID as flushed.
     Run,
-    /// It gives back what it has.
-    Give,
-    /// It flushes what it gave back last, as a vCPU that is destroyed may.
+    /// Frees the task's VPID.
+    Free,
+    /// Flushes the VPID that the task freed last, as a vCPU that is destroyed may.
     Late,
-    /// It gives back what nobody holds.
-    GiveForeign,
-    /// It looks at who is in use.
+    /// Frees a VPID that is not allocated.
+    FreeForeign,
+    /// Reads which VPIDs are in use.
     Look,
-    /// A function of C that livepatch does not reach takes a VPID, if C knows of one.
-    StrayTake,
-    /// A function of C that livepatch does not reach gives back the VPID held from the start.
-    StrayGive,
+    /// A function of C that livepatch does not replace allocates a VPID, if C finds a free VPID.
+    StrayAlloc,
+    /// A function of C that livepatch does not replace frees the VPID that is held from the start.
+    StrayFree,
 }
 use Act::*;
 
-/// Some threads.
+/// The actions of livepatch and of two tasks.
 struct Scenario {
-    /// Whether Rust serves at first.
+    /// Rust serves at first.
     attached: bool,
     /// The actions of livepatch at the same time.
     schedule: &'static [Move],
-    /// What two tasks do.
+    /// The actions of the two tasks.
     tasks: [&'static [Act]; 2],
 }
 
-/// The courses of livepatch in Documentation/design.rst, and what needs other tasks.
+/// The orders of callbacks in Documentation/attach.rst, "Callbacks and phases", and scenarios that
+/// need other tasks.
 const SCENARIOS: [(&str, Scenario); 9] = [
     (
         "attach",
         Scenario {
             attached: false,
             schedule: &[Call(PrePatch), Lead(Rust), Wait, Call(PostPatch)],
-            tasks: [&[Take, Run, Give, Look], &[Take, Give, GiveForeign, Take]],
+            tasks: [
+                &[Alloc, Run, Free, Look],
+                &[Alloc, Free, FreeForeign, Alloc],
+            ],
         },
     ),
     (
-        "attach, turned round",
+        "attach, reversed",
         Scenario {
             attached: false,
             schedule: &[Call(PrePatch), Lead(Rust), Lead(C), Wait, Call(PostUnpatch)],
-            tasks: [&[Take, Run, Give], &[Take, Look, Give, Take]],
+            tasks: [&[Alloc, Run, Free], &[Alloc, Look, Free, Alloc]],
         },
     ),
     (
@@ -132,15 +139,18 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         Scenario {
             attached: true,
             schedule: &[Call(PreUnpatch), Lead(C), Wait, Call(PostUnpatch)],
-            tasks: [&[Take, Run, Give, Look], &[Take, Give, GiveForeign, Take]],
+            tasks: [
+                &[Alloc, Run, Free, Look],
+                &[Alloc, Free, FreeForeign, Alloc],
+            ],
         },
     ),
     (
-        "detach, turned round",
+        "detach, reversed",
         Scenario {
             attached: true,
             schedule: &[Call(PreUnpatch), Lead(C), Lead(Rust), Wait, Call(PostPatch)],
-            tasks: [&[Take, Run, Give], &[Take, Give, Take, Run]],
+            tasks: [&[Alloc, Run, Free], &[Alloc, Free, Alloc, Run]],
         },
     ),
     (
@@ -157,7 +167,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
                 Wait,
                 Call(PostUnpatch),
             ],
-            tasks: [&[Take, Give], &[Take, Give, Take]],
+            tasks: [&[Alloc, Free], &[Alloc, Free, Alloc]],
         },
     ),
     (
@@ -174,7 +184,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
                 Wait,
                 Call(PostPatch),
             ],
-            tasks: [&[Take, Run, Give], &[Take, Run]],
+            tasks: [&[Alloc, Run, Free], &[Alloc, Run]],
         },
     ),
     (
@@ -182,30 +192,30 @@ const SCENARIOS: [(&str, Scenario); 9] = [
         Scenario {
             attached: true,
             schedule: &[],
-            tasks: [&[Take, Run, Give, Late], &[Take, Run, Give, Take, Run]],
+            tasks: [&[Alloc, Run, Free, Late], &[Alloc, Run, Free, Alloc, Run]],
         },
     ),
     (
-        "attached, all look and err",
+        "attached, with reads and errors",
         Scenario {
             attached: true,
             schedule: &[],
-            tasks: [&[Take, Look, GiveForeign, Give], &[Take, Give, Look]],
+            tasks: [&[Alloc, Look, FreeForeign, Free], &[Alloc, Free, Look]],
         },
     ),
     (
-        "detach, with C where livepatch does not reach",
+        "detach, with functions of C that livepatch does not replace",
         Scenario {
             attached: true,
             schedule: &[Call(PreUnpatch), Lead(C), Wait, Call(PostUnpatch)],
-            tasks: [&[StrayTake, StrayGive, StrayTake], &[Take, Give, Take]],
+            tasks: [&[StrayAlloc, StrayFree, StrayAlloc], &[Alloc, Free, Alloc]],
         },
     ),
 ];
 
-/// Runs a scenario; returns in how many orders, or `None` when something was wrong in one.
+/// Runs a scenario; returns the number of orders, or `None` if an order has an error.
 fn run(scenario: &'static Scenario, bug: Option<Bug>) -> Option<usize> {
-    // A thread of its own, since loom does not clean up after what panics.
+    // Run in a thread of its own, because Loom does not clean up after a panic.
     thread::spawn(move || machine::run(scenario, bug))
         .join()
         .ok()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module runs the model at length: at random, by bytes, with injected bugs; and describes
-//! what it finds.
+//! This module runs the model for many steps, which are random or chosen by bytes, with or without
+//! an injected bug, and describes the errors that it finds.
 
 use crate::{
     flush::policy::Switches,
@@ -36,7 +36,7 @@ use std::{
     vec::Vec, //
 };
 
-/// A machine with the memory it needs, for as long as a function works with it.
+/// Makes a machine and its memory, and calls a function on the machine.
 pub(super) fn with_machine<R>(
     config: Config,
     bugs: Bugs,
@@ -49,7 +49,7 @@ pub(super) fn with_machine<R>(
     Ok(work(&mut machine))
 }
 
-/// The machines that runs are made on, each with its name.
+/// Returns the machines of the runs, each with its name.
 pub fn machines() -> Vec<(String, MachineType)> {
     let mut all = Vec::new();
     for ept in [true, false] {
@@ -142,7 +142,7 @@ pub fn machines() -> Vec<(String, MachineType)> {
     all
 }
 
-/// How a machine is set up.
+/// The setup of a machine.
 #[derive(Clone, Copy, Debug)]
 pub struct MachineType(pub(super) Config);
 
@@ -153,17 +153,17 @@ fn steps(seed: u64, count: u64) -> Vec<Step> {
     (0..count).map(|_| random_steps.next(&mut random)).collect()
 }
 
-/// A stale use that was found, with its shortest counterexample.
+/// An error that was found, with a short counterexample.
 pub struct Report {
-    /// The seed by which it can be repeated.
+    /// The seed that repeats the part of the run with the error.
     pub seed: u64,
-    /// How many steps it took.
+    /// The number of steps until the error.
     pub steps: u64,
     /// The counterexample.
     pub counterexample: String,
 }
 
-/// Returns what is broken, by the name of the one fault if there is one.
+/// Returns the set with the bug of a name; the empty set if there is no name.
 pub(super) fn by_name(bug: Option<&str>) -> Result<Bugs, String> {
     let Some(name) = bug else {
         return Ok(Bugs::NONE);
@@ -174,19 +174,20 @@ pub(super) fn by_name(bug: Option<&str>) -> Result<Bugs, String> {
         .ok_or_else(|| std::format!("there is no bug {name}"))
 }
 
-/// What a run at random came to.
+/// The result of a random run.
 pub struct Ran {
-    /// What was found, if anything was.
+    /// The error, if the run found one.
     pub found: Option<Report>,
-    /// How many entries the CPUs gave up for want of room: those are not missed any more.
+    /// The number of entries that the CPUs evicted for lack of room: a missing flush of an evicted
+    /// entry does not show.
     pub evicted: u64,
 }
 
-/// Goes steps at random on a machine; `fault` is the name of something to break.
+/// Executes random steps on a machine; `bug` is the name of a bug to inject.
 ///
 /// # Errors
 ///
-/// A sentence, for a fault that there is not.
+/// A message, if there is no bug of that name or no memory.
 pub fn at_random(
     machine_type: MachineType,
     bug: Option<&str>,
@@ -209,7 +210,7 @@ pub fn at_random(
     })
 }
 
-/// Whether two things that went wrong are of one kind.
+/// Returns whether two errors are of the same kind.
 fn alike(one: Wrong, other: Wrong) -> bool {
     match (one, other) {
         (Wrong::Stale { how, .. }, Wrong::Stale { how: other, .. }) => how == other,
@@ -217,7 +218,7 @@ fn alike(one: Wrong, other: Wrong) -> bool {
     }
 }
 
-/// Leaves out what is not needed for the same kind of fault, as long as there is something.
+/// Removes steps from a failing sequence, as long as the rest fails with an error of the same kind.
 fn shrink(machine: &mut Machine<'_>, steps: Vec<Step>, wrong: Wrong) -> Vec<Step> {
     let mut short = steps;
     let mut piece = short.len().div_ceil(2);
@@ -259,8 +260,8 @@ pub(super) fn tell(machine: &mut Machine<'_>, steps: &[Step]) -> String {
     counterexample
 }
 
-/// The faults that can be switched on: name, words, whether each is harmless, and the machines that
-/// it is tried on.
+/// Returns the bugs that can be injected: the name, the description, whether the bug is harmless,
+/// and the machines to try.
 pub fn bugs() -> Vec<(&'static str, &'static str, bool, Vec<MachineType>)> {
     Bug::ALL
         .iter()
@@ -271,21 +272,21 @@ pub fn bugs() -> Vec<(&'static str, &'static str, bool, Vec<MachineType>)> {
         .collect()
 }
 
-/// A sequence that went wrong elsewhere.
+/// The result of a regression: a sequence that went wrong in another system.
 pub struct Told {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// The faults with which it has to go wrong.
+    /// The bugs with which the sequence has to fail.
     pub bugs: Vec<&'static str>,
-    /// Whether it does, and goes well with fewer.
+    /// The sequence fails with all of the bugs, and passes with fewer.
     pub good: bool,
 }
 
-/// Tells the sequences that went wrong elsewhere.
+/// Runs all regressions.
 ///
 /// # Errors
 ///
-/// A sentence, when there is no memory.
+/// A message, if there is no memory.
 pub fn regressions() -> Result<Vec<Told>, String> {
     let mut told = Vec::new();
     for counterexample in regressions::all() {
@@ -305,7 +306,7 @@ pub fn regressions() -> Result<Vec<Told>, String> {
     Ok(told)
 }
 
-/// A machine in memory of its own, which it borrows for as long as the program runs.
+/// Makes a machine whose memory is never freed.
 pub(super) fn lasting_machine(config: Config, bugs: Bugs) -> Result<Machine<'static>, String> {
     let no_memory = |_| String::from("no memory");
     let record = std::boxed::Box::leak(std::boxed::Box::new(run::record().map_err(no_memory)?));
@@ -313,7 +314,7 @@ pub(super) fn lasting_machine(config: Config, bugs: Bugs) -> Result<Machine<'sta
     Machine::new(config, bugs, vpids).map_err(no_memory)
 }
 
-/// Choices that are made by bytes; where these end, all are 0.
+/// Choices by bytes; behind the last byte, every choice is 0.
 struct Bytes<'a>(&'a [u8]);
 
 impl Choice for Bytes<'_> {
@@ -329,19 +330,19 @@ impl Choice for Bytes<'_> {
 }
 
 std::thread_local! {
-    /// The machines that bytes choose from, each made when it is chosen first.
+    /// The machines that bytes choose from; a machine is made when it is chosen for the first time.
     static MACHINES: RefCell<Vec<Option<Machine<'static>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs the steps that bytes choose, on the machine that the first of them chooses.
+/// Executes the steps that bytes choose, on the machine that the first byte chooses.
 ///
 /// # Errors
 ///
-/// The counterexample, when something goes wrong.
+/// The counterexample, if the model finds an error.
 pub fn by_bytes(bytes: &[u8]) -> Result<(), String> {
     let types = machines();
     let mut choice = Bytes(bytes);
-    // CAST: There are few.
+    // CAST: There are fewer than 256 machines.
     let which = choice.below(types.len() as u32) as usize;
     MACHINES.with_borrow_mut(|made| {
         made.resize_with(types.len(), || None);

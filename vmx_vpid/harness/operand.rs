@@ -28,7 +28,7 @@ use crate::{
     }, //
 };
 
-/// A segment, as a VMCS holds it.
+/// A segment, in the format of a VMCS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
     /// The base.
@@ -97,12 +97,12 @@ pub fn register(info: u32, cpu: &Cpu) -> u64 {
     InsnInfo::from(info).register_operand(cpu.mode(), cpu)
 }
 
-/// Returns the linear address of an operand of `len` bytes that is to be read, and whether
-/// addresses go on beyond 4 GiB.
+/// Returns the linear address of an operand of `len` bytes in memory, and whether addresses have 64
+/// bits.
 ///
 /// # Errors
 ///
-/// The guest's fault.
+/// The exception that the guest gets.
 pub fn locate(info: u32, displacement: u64, len: u32, cpu: &Cpu) -> Result<(u64, bool), Exception> {
     let Place { address, is_64_bit } =
         InsnInfo::from(info).locate(cpu.mode(), displacement, len, cpu)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module runs the two smaller models: of the host's own processes, and of KVM's shadow pages.
+//! This module runs two more models: that of the host's own processes, and that of shadow pages.
 
 use super::model::Report;
 use crate::model::{
@@ -10,20 +10,21 @@ use crate::model::{
 };
 use std::string::String;
 
-/// A fault of the model of the host: its name, and what finds it, as [`host_mm::Mutant`] says.
+/// A bug of the host's model: the name, and the function that finds the bug; see
+/// [`host_mm::Mutant`].
 pub type HostBug = (&'static str, fn(u32) -> Option<u32>);
 
-/// The faults that can be switched on in the model of the host.
+/// Returns the bugs that can be injected into the host's model.
 pub fn host_bugs() -> &'static [HostBug] {
     host_mm::mutants()
 }
 
-/// The names of the faults that can be switched on in the model of shadow pages.
+/// Returns the names of the bugs that can be injected into the model of shadow pages.
 pub fn shadow_bugs() -> impl Iterator<Item = &'static str> {
     Bug::ALL.iter().map(|broken| broken.name())
 }
 
-/// Returns something to break, by its name.
+/// Returns the bug of a name.
 fn broken(name: &str) -> Result<Bug, String> {
     let mut all = Bug::ALL.iter().copied();
     all.find(|broken| broken.name() == name)
@@ -32,11 +33,11 @@ fn broken(name: &str) -> Result<Bug, String> {
 
 /// Runs random steps on shadow pages; `bug` is the name of a bug to inject.
 ///
-/// The result is one line: the steps before are not kept.
+/// The counterexample is one line, the error: this model does not record its steps.
 ///
 /// # Errors
 ///
-/// A sentence, if there is no bug of that name, or no memory for the machine.
+/// A message, if there is no bug of that name or no memory.
 pub fn shadow(bug: Option<&str>, seed: u64, count: u64) -> Result<Option<Report>, String> {
     let broken = bug.map(broken).transpose()?;
     let found = shadow_run::run(broken, seed, count).map_err(|_| String::from("no memory"))?;
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_bug_is_known_by_its_name_and_no_other_name_is() {
+    fn bugs_are_found_by_name_and_unknown_names_are_refused() {
         for bug in Bug::ALL {
             assert!(broken(bug.name()).is_ok_and(|found| found.name() == bug.name()));
         }
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_found_without_an_injected_bug() {
+    fn shadow_pages_have_no_error_without_an_injected_bug() {
         assert!(matches!(shadow(None, 1, 10_000), Ok(None)));
     }
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module counts the cost of flush policies for guests: many VMs on two CPUs, with their TLB
-//! misses.
+//! This module counts the cost of flush policies for guests: the TLB misses of many VMs on two
+//! CPUs.
 //!
-//! The machines, the code under test, and the oracle are those of the search for a missing flush
-//! ([`super::model`]), with these differences: the CPUs take the shortest way to a page, they have
-//! more room, and there are more VMs.  Each policy runs the same steps, as far as they are random.
+//! The machines, the code under test, and the oracle are the same as in the search for a missing
+//! flush ([`super::model`]), with these differences: the CPUs take the shortest way to a page, the
+//! CPUs have more room, and there are more VMs.  Each policy runs the same random steps.
 
 use super::model::with_machine;
 use crate::{
@@ -38,13 +38,13 @@ use std::{
     vec::Vec, //
 };
 
-/// CPUs that vCPUs are scheduled on.
+/// The number of CPUs that vCPUs are scheduled on.
 const CPUS: usize = 2;
-/// Accesses and other instructions of a time slice.
+/// The number of instructions of a time slice, including accesses.
 const SLICE: u64 = 200;
-/// The pages that a guest uses, in each of two processes.
+/// The number of pages that a guest uses, in each of two processes.
 const PAGES: u32 = 8;
-/// The frames in which its data and its page tables are.
+/// The number of frames that have the guest's data and page tables.
 const FRAMES: u32 = 12;
 /// The policies that are compared, each with its name.
 const POLICIES: [(&str, Backend, bool); 4] = [
@@ -54,15 +54,15 @@ const POLICIES: [(&str, Backend, bool); 4] = [
     ("generations", Backend::Generations, false),
 ];
 
-/// How often something happens that is answered by a flush.
+/// The frequencies of events that need a flush.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// Time slices in a thousand at the end of which the vCPU goes to the other CPU.
+    /// Time slices in a thousand after which the vCPU migrates to the other CPU.
     pub moves: u32,
-    /// Time slices in a thousand before which the host changes an EPT: it moves a frame, protects
-    /// one, or clears its dirty flags.
+    /// Time slices in a thousand before which the host changes an EPT: the host moves a frame,
+    /// write-protects a frame, or clears the dirty flags of a frame.
     pub changes: u32,
     /// Time slices in a thousand before which a VM is destroyed, and one created.
     pub renewals: u32,
@@ -70,7 +70,7 @@ pub struct Workload {
     pub invalidations: u32,
 }
 
-/// The workloads: one for each cause, and one of all together.
+/// The workloads: one without events, one for each kind of event, and one with all events.
 pub const WORKLOADS: [Workload; 6] = {
     let quiet = Workload {
         name: "quiet",
@@ -111,48 +111,49 @@ pub const WORKLOADS: [Workload; 6] = {
     ]
 };
 
-/// The names of the policies.
+/// Returns the names of the policies.
 pub fn policies() -> impl Iterator<Item = &'static str> {
     POLICIES.iter().map(|(name, ..)| *name)
 }
 
-/// How a machine is used.
+/// The use of a machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Use {
-    /// What happens.
+    /// The workload.
     pub workload: Workload,
-    /// How many VMs there are, of two vCPUs each: 1 to 16.
+    /// The number of VMs, of two vCPUs each: 1 to 16.
     pub vms: u8,
-    /// How many entries each CPU keeps.
+    /// The number of entries that each CPU has room for.
     pub room: u16,
-    /// How many instructions of guests are counted; as many go before, and are not.
+    /// The number of guests' instructions that are counted; as many instructions before are not
+    /// counted.
     pub instructions: u64,
-    /// Where chance begins.
+    /// The seed of the random steps.
     pub seed: u64,
 }
 
-/// What was counted.
+/// The counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// Accesses of guests.
     pub accesses: u64,
-    /// Times that a CPU had no translation for one.
+    /// Accesses that found no cached translation.
     pub misses: u64,
-    /// References to entries of tables for these.
+    /// Memory references to table entries made by accesses without a cached translation.
     pub references: u64,
-    /// INVVPID and INVEPT that the policy issued.
+    /// Executions of INVVPID and INVEPT by the policy.
     pub invalidations: u64,
-    /// Steps that the oracle followed.
+    /// Steps that the oracle checked.
     pub steps: u64,
-    /// TlbEntry entries that it looked at.
+    /// Cached entries that the oracle looked at.
     pub judged: u64,
 }
 
-/// Who runs where, and what comes next.
+/// The scheduler of the vCPUs, and the choice of the next step.
 struct Schedule {
     usage: Use,
     random: Random,
-    /// The vCPUs that take turns on each CPU.
+    /// The vCPUs of each CPU, in the order of their time slices.
     queues: [VecDeque<u8>; CPUS],
     accesses: u64,
     steps: u64,
@@ -171,7 +172,7 @@ impl Schedule {
         }
     }
 
-    /// Whether something happens that does so many times in a thousand.
+    /// Returns whether an event happens now that happens so many times in a thousand.
     fn happens(&mut self, times: u32) -> bool {
         self.random.below(1000) < times
     }
@@ -188,9 +189,9 @@ impl Schedule {
         self.step(machine, Step::Split(vm))
     }
 
-    /// Has the host do what it does before a time slice.
+    /// Executes the host's steps before a time slice.
     fn host(&mut self, machine: &mut Machine<'_>) -> Result<(), Wrong> {
-        // CAST: There are few of each.
+        // CAST: The number of VMs is a `u8`, and `FRAMES` is 12.
         let vm = self.random.below(self.usage.vms.into()) as u8;
         let gfn = self.random.below(FRAMES) as u16;
         if self.happens(self.usage.workload.changes) {
@@ -211,7 +212,7 @@ impl Schedule {
 
     /// Chooses an instruction of a guest.
     fn op(&mut self) -> Op {
-        // CAST: There are few of each.
+        // CAST: `PAGES` is 8, and there are two processes.
         let page = self.random.below(PAGES) as u16;
         let process = self.random.below(2) as u8;
         let registers = Registers::of_process(process);
@@ -234,7 +235,7 @@ impl Schedule {
                 _ => Op::Invlpg(page),
             };
         }
-        // Another process has its turn.
+        // The guest switches to another process.
         if self.happens(20) {
             return Op::MovCr3 {
                 registers,
@@ -245,7 +246,7 @@ impl Schedule {
         Op::Access { page, write }
     }
 
-    /// Has guests execute so many instructions, in time slices on each CPU by turns.
+    /// Executes a number of guests' instructions, in time slices on each CPU in turn.
     fn go(&mut self, machine: &mut Machine<'_>, instructions: u64) -> Result<(), Wrong> {
         let mut left = instructions;
         while left != 0 {
@@ -261,7 +262,7 @@ impl Schedule {
                     self.accesses += u64::from(matches!(op, Op::Access { .. }));
                     let step = Step::Guest {
                         vcpu,
-                        // CAST: There are two.
+                        // CAST: `CPUS` is 2.
                         cpu: number as u8,
                         patience: 0,
                         op,
@@ -276,7 +277,7 @@ impl Schedule {
         Ok(())
     }
 
-    /// Has all VMs run, and counts from the middle on.
+    /// Runs all VMs, and counts the second half of the instructions.
     fn run(&mut self, machine: &mut Machine<'_>) -> Result<Counted, Wrong> {
         for vm in 0..self.usage.vms {
             self.create(machine, vm)?;
@@ -301,12 +302,12 @@ impl Schedule {
     }
 }
 
-/// Counts what a policy costs, by its name.
+/// Counts the cost of the policy of a name.
 ///
 /// # Errors
 ///
-/// A sentence: there is no such policy, there are too many VMs or none, or the oracle found that a
-/// guest could use what it must not.
+/// A message, if there is no policy of that name, if the number of VMs or the room is out of range,
+/// if there is no memory, or if the oracle found an error.
 pub fn count(policy: &str, usage: Use) -> Result<Counted, String> {
     let Some(&(_, backend, flush_context)) = POLICIES.iter().find(|(name, ..)| *name == policy)
     else {
@@ -314,12 +315,12 @@ pub fn count(policy: &str, usage: Use) -> Result<Counted, String> {
     };
     if !(1..=16).contains(&usage.vms) || usage.room == 0 {
         return Err(String::from(
-            "there are 1 to 16 VMs, and room for one entry at least",
+            "the number of VMs must be 1 to 16, and the room at least 1",
         ));
     }
     let config = Config {
         backend,
-        // As many as there are on the CPU, but for C's.
+        // More VPIDs than the vCPUs need; with generations of tags, the number on each CPU.
         vpids: 4096,
         vms: usage.vms,
         room: usage.room,
@@ -336,12 +337,12 @@ pub fn count(policy: &str, usage: Use) -> Result<Counted, String> {
     counted.map_err(|wrong| std::format!("{policy}: {wrong}"))
 }
 
-/// Returns the names of policies under which something goes wrong in random steps, of all kinds;
-/// the seeds are `seed` and those after it.
+/// Returns the policies under which random steps of all kinds find an error, each with the error;
+/// the parts of a run have the seeds from `seed` on.
 ///
 /// # Errors
 ///
-/// A sentence, when there is no memory.
+/// A message, if there is no memory.
 pub fn unsound(seed: u64, steps: u64) -> Result<Vec<String>, String> {
     let mut wrong = Vec::new();
     for (policy, backend, flush_context) in POLICIES {
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_happens_no_policy_costs_anything() {
+    fn no_policy_has_a_cost_without_events() {
         for policy in policies() {
             let cost = count(policy, usage(0)).map(|it| [it.misses, it.invalidations]);
             assert_eq!(cost, Ok([0; 2]));
@@ -388,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn the_module_costs_what_c_does_and_others_cost_less() {
+    fn the_module_costs_the_same_as_c_and_other_policies_cost_less() {
         let misses = |policy| count(policy, usage(1)).map(|counted| counted.misses);
         assert_eq!(misses("module"), misses("c"));
         assert!(misses("context") < misses("c"));

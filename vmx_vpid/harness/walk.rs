@@ -24,7 +24,7 @@ use crate::{
     }, //
 };
 
-/// What the guest's CPUID says about paging.
+/// The features of paging in the guest's CPUID.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// The width of physical addresses.
@@ -38,47 +38,47 @@ pub struct Features {
 /// An access.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// It writes.
+    /// The access is a write.
     pub write: bool,
-    /// It fetches; does not go with `write`.
+    /// The access is a fetch; at most one of `write` and `fetch` is set.
     pub fetch: bool,
-    /// It is one of user mode.
+    /// The access is a user-mode access.
     pub user: bool,
 }
 
-/// What became of an attempt to replace an entry.
+/// The result of an attempt to replace an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exchange {
-    /// It was replaced.
+    /// The entry was replaced.
     Done,
-    /// It had another value.
+    /// The entry had another value.
     Changed,
-    /// It cannot be replaced.
+    /// The entry is in ROM, and cannot be replaced.
     ReadOnly,
-    /// There is no memory.
+    /// The guest has no memory there.
     NoMemory,
 }
 
-/// What became of a read.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The bytes were read.
     Bytes,
     /// The guest has no memory there.
     NoMemory,
-    /// The host cannot read it.
+    /// The host cannot read the memory.
     HostFailure,
 }
 
-/// A guest's memory, and what else a walk asks for.
+/// A guest's memory, and the registers that a walk reads.
 pub trait Memory {
     /// Reads an entry of 4 or 8 bytes.
     fn read_entry(&mut self, address: u64, size: u32) -> Option<u64>;
-    /// Replaces an entry if it has the value `old`.
+    /// Replaces an entry if it still has the value `old`.
     fn exchange_entry(&mut self, address: u64, size: u32, old: u64, new: u64) -> Exchange;
     /// Reads bytes of one page.
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Answer;
-    /// Returns one of the four entries that the CPU holds.
+    /// Returns one of the four PDPTEs that the CPU holds.
     fn pdpte(&mut self, index: usize) -> u64;
     /// Returns RFLAGS.AC.
     fn alignment_check(&mut self) -> bool;
@@ -86,18 +86,18 @@ pub trait Memory {
     fn pkru(&mut self) -> u32;
 }
 
-/// Why there is no result.
+/// The reason why there is no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The guest gets a fault.
+    /// The guest gets an exception.
     Exception(Exception),
-    /// The guest has to try again.
+    /// The guest has to retry the access.
     Retry,
     /// The host cannot read the guest's memory.
     HostFailure,
 }
 
-/// Calls a [`Memory`] from a walk.
+/// Passes the accesses of a walk to a [`Memory`].
 struct Door<'a, M>(&'a mut M);
 
 impl<M: Memory> walk::Memory for Door<'_, M> {
@@ -165,7 +165,7 @@ impl From<walk::Stop> for Stop {
     }
 }
 
-/// Takes the registers' and CPUID's word for how paging is set up.
+/// Returns the setup of paging by the registers and CPUID.
 fn paging(registers: &Registers, features: &Features) -> Paging {
     let Registers {
         cr0,
@@ -191,7 +191,7 @@ fn paging(registers: &Registers, features: &Features) -> Paging {
 ///
 /// # Errors
 ///
-/// Why there is no translation.
+/// The reason why there is no translation.
 pub fn translate(
     registers: &Registers,
     features: &Features,
@@ -213,7 +213,7 @@ pub fn translate(
 ///
 /// # Errors
 ///
-/// Why it cannot be read.
+/// The reason why the operand cannot be read.
 pub fn read(
     registers: &Registers,
     features: &Features,

@@ -3,10 +3,10 @@
 //! This module is a model of the host's own processes, on CPUs that keep every translation.
 //!
 //! The CPUs cache every translation under its PCID, also global translations and the addresses of
-//! tables.  They drop only what the manual says that an instruction drops.  The bookkeeping is
-//! [`crate::asid`], unchanged.  Threads migrate between CPUs, enter and leave user mode, and kernel
-//! threads borrow their tables.  Tables change, processes end, CPUs go down and come up.  Between
-//! any two accesses of one CPU, the other CPUs may act.
+//! tables.  An instruction drops only what the manual says that the instruction drops.  The
+//! bookkeeping is [`crate::asid`], unchanged.  Threads migrate between CPUs, enter and leave user
+//! mode, and kernel threads borrow their tables.  Tables change, processes end, CPUs go offline and
+//! come online.  Between any two accesses of one CPU, the other CPUs may act.
 //!
 //! The oracle checks two rules after each step.  Once the function has returned that announces a
 //! change, no CPU may have a translation in use that the tables do not have any more.  No CPU may
@@ -118,7 +118,7 @@ bugs! {
     GlobalsKept: true, false, true;
     /// A flush of everything drops nothing.
     EverythingKept: true, false, false;
-    /// A CPU that comes up keeps the state of its slots.
+    /// A CPU that comes online keeps the state of its slots.
     SlotsKeptWhileOff: true, true, true;
 }
 

@@ -74,7 +74,7 @@ impl Machine<'_> {
         let Some(root) = context.root else {
             return Ok(());
         };
-        // CAST: There are few pages.
+        // CAST: The remainder is below `PAGES`, which is 8.
         let page = (self.now % u32::from(PAGES)) as u16;
         let fresh = self.fresh_guest(context, page).ok();
         let read = |gfn, index| self.guest_word(context, gfn, index);

@@ -3,15 +3,15 @@
 //! This module models shadow pages: the tables that KVM runs a guest on without EPT, made from the
 //! guest's own tables.
 //!
-//! [`crate::model::shadow_run`] has the CPUs and guests that run on it.
+//! [`crate::model::shadow_run`] has the CPUs and guests that run on shadow pages.
 //!
-//! A shadow page stands for one guest table in one use ([`role`]).  It is filled entry by entry, as
-//! accesses fault ([`fetch`]).  Tables of the higher levels are write-protected: KVM sees each
-//! write, and drops what was made from the entry ([`zap`]).  The guest may write a page table of
-//! the lowest level at will.  Its pages are *unsync* from then on: they may differ from the guest's
-//! table, as a TLB may, until the guest invalidates.  To make synchronising cheap, each page above
-//! knows which of its entries lead to unsync pages ([`unsync`]).  A vCPU runs on a root, and keeps
-//! three more ([`roots`]).
+//! A shadow page stands for one guest table in one use ([`role`]).  KVM fills a page entry by
+//! entry, as accesses fault ([`fetch`]).  Tables of the higher levels are write-protected: KVM sees
+//! each write, and drops the entries that were made from the written entry ([`zap`]).  The guest
+//! may write a page table of the lowest level at any time.  From then on, the pages made from that
+//! table are *unsync*: they may differ from the guest's table, as a TLB may, until the guest
+//! invalidates.  To make synchronising cheap, each page above records which of its entries lead to
+//! unsync pages ([`unsync`]).  A vCPU runs on a root, and caches three more ([`roots`]).
 //!
 //! The model leaves out shadow pages that map 2 MiB and more, MMIO, prefetching, dirty logging, a
 //! second address space in system-management mode, and L2.
@@ -52,87 +52,87 @@ use role::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gfn(pub(crate) u64);
 
-/// The number of a page.
+/// The number of a shadow page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PageId(pub(crate) u8);
 
 impl PageId {
-    /// Where the first page is.
+    /// The address of the first page.
     const BASE: u64 = 1 << 40;
 
-    /// Returns where it is.
+    /// Returns the page's address.
     pub(crate) fn address(self) -> Hpa {
         Hpa::new(Self::BASE | u64::from(self.0) << 12)
     }
 
     /// Returns the page at an address.
     pub(crate) fn at(address: Hpa) -> Self {
-        // CAST: So it was put there.
+        // CAST: The masked value has 8 bits.
         Self((address.into_raw() >> 12 & 0xff) as u8)
     }
 }
 
-/// Where an entry is.
+/// The place of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The page.
     pub(crate) page: PageId,
-    /// The index in it.
+    /// The index in the page.
     pub(crate) index: usize,
-    /// The level that the CPU comes by at.
+    /// The level at which a walk reaches the entry.
     pub(crate) level: u8,
 }
 
-/// What an entry of the lowest level was made from.
+/// The origin of an entry of the lowest level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     /// The guest's frame.
     pub(crate) gfn: Gfn,
-    /// What the guest's entries on the way to it permit.
+    /// The access that the guest's entries on the way to the frame permit.
     pub(crate) guest: Grant,
-    /// When that was last seen to be so.
+    /// When KVM last read the guest's entries.
     pub(crate) time: u32,
 }
 
-/// Some pages, by a bit each.
+/// A set of pages, one bit for each page.
 type Set = u128;
 
-/// A VM, as far as its shadow pages depend on it and act on it.
+/// A VM, as far as shadow pages depend on the VM and act on the VM.
 pub(crate) trait Vm {
-    /// Reads an entry of a table of the guest's; `None` where it has no memory.
+    /// Reads an entry of a guest's table; `None` if the guest has no memory there.
     fn read(&self, table: Gfn, index: usize, width: EntryWidth) -> Option<Entry>;
-    /// Writes an entry of a table of the guest's: accessed and dirty flags.
+    /// Writes an entry of a guest's table, to set accessed and dirty flags.
     fn write(&mut self, table: Gfn, index: usize, width: EntryWidth, entry: Entry);
-    /// Returns where a frame is kept; `None` where there is no memory.
+    /// Returns the host address of a frame; `None` if there is no memory.
     fn host(&self, frame: Gfn) -> Option<Hpa>;
-    /// Has all vCPUs flush before they run on: `kvm_flush_remote_tlbs()`.
+    /// Requests that all vCPUs flush before they run again: `kvm_flush_remote_tlbs()`.
     fn flush_remote(&mut self);
     /// Returns the time.
     fn now(&self) -> u32;
-    /// Whether something is broken.
+    /// Returns whether a bug is injected.
     fn has(&self, broken: Bug) -> bool;
 }
 
-/// No page is left.
+/// The error that no page is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
 /// The shadow pages of a VM.
 pub(crate) struct Shadows {
     pages: KVVec<Page>,
-    /// Pages in use by the hash of their table.
+    /// The pages in use, by the hash of their table.
     buckets: [Set; Self::BUCKETS],
     generation: u32,
     born: u32,
 }
 
 impl Shadows {
-    /// The most pages there can be.
+    /// The greatest number of pages.
     pub(crate) const MOST: usize = 128;
-    /// Places that tables are hashed to.
+    /// The number of hash buckets.
     const BUCKETS: usize = 8;
 
-    /// Makes room for so many pages.
+    /// Makes the memory for `count` pages.
     pub(crate) fn new(count: usize) -> Result<Self> {
         let mut pages = KVVec::with_capacity(count, GFP_KERNEL)?;
         for _ in 0..count.min(Self::MOST) {
@@ -146,7 +146,7 @@ impl Shadows {
         })
     }
 
-    /// Gives all pages back.
+    /// Frees all pages.
     pub(crate) fn restart(&mut self) {
         self.pages.iter_mut().for_each(Page::reset);
         self.buckets = [0; Self::BUCKETS];
@@ -160,13 +160,13 @@ impl Shadows {
         &mut self.pages[usize::from(id.0)]
     }
 
-    /// Returns how many pages are free.
+    /// Returns the number of free pages.
     pub(crate) fn left(&self) -> usize {
         let free = |page: &&Page| page.state == State::Free;
         self.pages.iter().filter(free).count()
     }
 
-    /// Whether a page must not be used any more: `is_obsolete_sp()`.
+    /// Returns whether a page must not be used any more: `is_obsolete_sp()`.
     fn is_obsolete(&self, id: PageId) -> bool {
         let page = self.page(id);
         page.state != State::Valid || page.generation != self.generation
@@ -174,7 +174,7 @@ impl Shadows {
 
     /// Returns the bucket of a table.
     fn bucket(table: Gfn) -> usize {
-        // CAST: The remainder is small.
+        // CAST: The remainder is below `BUCKETS`.
         (table.0 % Self::BUCKETS as u64) as usize
     }
 
@@ -184,7 +184,7 @@ impl Shadows {
         core::iter::from_fn(move || {
             let bit = (rest != 0).then(|| rest.trailing_zeros())?;
             rest &= rest - 1;
-            // CAST: Below 128.
+            // CAST: The number of a bit of a `u128` is below 128.
             Some(PageId(bit as u8))
         })
     }
@@ -201,7 +201,7 @@ impl Shadows {
             .fold(0, |set, id| set | 1 << id.0)
     }
 
-    /// Whether two roles are one, or count as one since something is broken.
+    /// Returns whether two roles are equal; an injected bug leaves out a part of the comparison.
     fn same(vm: &impl Vm, one: Role, other: Role) -> bool {
         let mut one = one;
         for (broken, take) in [
@@ -231,9 +231,9 @@ impl Shadows {
         one == other
     }
 
-    /// Finds the page for a table and a role, or makes it: `kvm_mmu_get_shadow_page()`.
+    /// Finds or allocates the page for a table and a role: `kvm_mmu_get_shadow_page()`.
     ///
-    /// `context` is the role of the root that is in use.
+    /// `context` is the role of the root in use.
     pub(crate) fn get(
         &mut self,
         vm: &mut impl Vm,
@@ -247,7 +247,7 @@ impl Shadows {
         }
     }
 
-    /// Finds it: `kvm_mmu_find_shadow_page()`.
+    /// Finds the page for a table and a role: `kvm_mmu_find_shadow_page()`.
     fn find(&mut self, vm: &mut impl Vm, table: Gfn, role: Role, context: Role) -> Option<PageId> {
         let mut zapped = 0;
         let mut found = None;
@@ -256,15 +256,15 @@ impl Shadows {
                 continue;
             }
             if !Self::same(vm, self.page(id).role, role) {
-                // The guest has a new use for the table, most likely.  Its pages are not to be
-                // unsync when it is kept from being written.
+                // Most likely, the guest has a new use for the table.  The new page write-protects
+                // the table, so no page of the table may stay unsync.
                 if role.level > 1 && self.page(id).unsync {
                     self.prepare_zap(vm, id, &mut zapped);
                 }
                 continue;
             }
             if self.page(id).unsync && !vm.has(Bug::FoundUnsync) {
-                // It stays unsync: the guest may write on.
+                // The page stays unsync: the guest may continue to write the table.
                 match self.sync_page(vm, id, context) {
                     None => {
                         self.prepare_zap(vm, id, &mut zapped);
@@ -282,10 +282,10 @@ impl Shadows {
         found
     }
 
-    /// Makes a page: `kvm_mmu_alloc_shadow_page()`, `account_shadowed()`.
+    /// Allocates a page: `kvm_mmu_alloc_shadow_page()`, `account_shadowed()`.
     fn allocate(&mut self, vm: &mut impl Vm, table: Gfn, role: Role) -> Result<PageId, Full> {
         let place = self.pages.iter().position(|page| page.state == State::Free);
-        // CAST: There are 128 at most.
+        // CAST: There are at most 128 pages.
         let id = PageId(place.ok_or(Full)? as u8);
         self.born += 1;
         let (generation, born) = (self.generation, self.born);
@@ -301,7 +301,7 @@ impl Shadows {
         Ok(id)
     }
 
-    /// Takes the right to write to a frame from all entries; whether one had it:
+    /// Makes all entries for a frame read-only; returns whether one was writable:
     /// `kvm_mmu_slot_gfn_write_protect()`.
     fn protect(&mut self, frame: Gfn) -> bool {
         let mut changed = false;
@@ -313,7 +313,7 @@ impl Shadows {
         changed
     }
 
-    /// Calls a function for each entry that leads to a frame.
+    /// Calls a function for each entry that maps a frame.
     fn each_leaf_of(&mut self, frame: Gfn, mut work: impl FnMut(&mut Page, usize, Slot)) {
         let used = |page: &&mut Page| page.state != State::Free && page.is_lowest();
         for page in self.pages.iter_mut().filter(used) {
@@ -326,7 +326,7 @@ impl Shadows {
         }
     }
 
-    /// Lets a page be found below an entry: `link_shadow_page()`.
+    /// Links a page below an entry: `link_shadow_page()`.
     fn link(
         &mut self,
         vm: &mut impl Vm,
@@ -356,8 +356,8 @@ impl Shadows {
         Ok(())
     }
 
-    /// Returns the page of the lowest level that a walk comes to from a page of some level, and the
-    /// index of its entry there; or the place of the entry where it ends.
+    /// Walks down from a page of a level; returns the place of the entry where the walk ends: at
+    /// the lowest level, or at an entry that is not present.
     pub(crate) fn walk(&self, from: PageId, level: u8, address: u64) -> Place {
         let (mut page, mut level) = (from, level);
         loop {
@@ -370,7 +370,8 @@ impl Shadows {
         }
     }
 
-    /// Returns the page of a level that a walk from a page of another comes to, if it comes so far.
+    /// Walks down from a page of a level; returns the page of the level `to`, if the walk reaches
+    /// that level.
     pub(crate) fn table_at(&self, from: PageId, level: u8, to: u8, address: u64) -> Option<PageId> {
         let mut page = from;
         for level in (to + 1..=level).rev() {
@@ -385,9 +386,9 @@ impl Shadows {
         self.page(place.page).slot(place.index).entry
     }
 
-    /// Returns what an entry was made from.
+    /// Returns the origin of an entry.
     ///
-    /// In a page that does not lag behind, an entry says what the guest's tables say now.
+    /// An entry of a page that is not unsync agrees with the guest's tables now.
     pub(crate) fn origin(&self, vm: &impl Vm, place: Place) -> Origin {
         let page = self.page(place.page);
         let slot = page.slot(place.index);
@@ -398,13 +399,13 @@ impl Shadows {
         }
     }
 
-    /// Whether a frame must not be written without KVM's seeing it: one of its pages counts as up
-    /// to date.
+    /// Returns whether KVM has to see each write to a frame, because a page made from the frame
+    /// counts as synchronised.
     pub(crate) fn is_protected(&self, frame: Gfn) -> bool {
         Self::each(self.of_table(frame)).any(|id| !self.page(id).unsync)
     }
 
-    /// Returns the table that a page is made from, while it is in use.
+    /// Returns the table that a page is made from, while the page is in use.
     pub(crate) fn table_of(&self, id: PageId) -> Option<Gfn> {
         let page = self.page(id);
         (page.state != State::Free).then_some(page.gfn)
@@ -414,6 +415,6 @@ impl Shadows {
 /// Returns the index of an address's entry in a page of a level.
 pub(crate) fn index(level: u8, address: u64) -> usize {
     let shift = 12 + 9 * u32::from(level.saturating_sub(1));
-    // CAST: Nine bits.
+    // CAST: The masked value has nine bits.
     (address >> shift & 511) as usize
 }

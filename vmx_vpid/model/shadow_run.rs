@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! This module runs the model of shadow pages, with guests that write to their own tables through
-//! them.
+//! shadow pages.
 //!
 //! A VM has two vCPUs, each on a CPU of its own that keeps every translation, and each step of a
 //! walk, for as long as the manual allows.  [`crate::model::shadow_mmu`] manages the pages, with
-//! all 512 entries of each.  Tables are memory of the guest like any other: the guest edits them by
-//! writing to pages that map them, and such a write uses the CPU's cached translation, or KVM's
-//! pages, or exits to KVM. The guest changes CR3, CR0.WP, CR4.SMEP, CR4.SMAP, and switches between
+//! all 512 entries of each.  Tables are ordinary memory of the guest: the guest edits a table by
+//! writing to a page that maps the table.  Such a write uses the CPU's cached translation, or KVM's
+//! pages, or exits to KVM.  The guest changes CR3, CR0.WP, CR4.SMEP, CR4.SMAP, and switches between
 //! four levels, two levels and none.
 //!
-//! Before a guest is entered, the [`oracle`] judges everything that its CPU has cached under its
-//! PCID, and KVM's pages.  [`Bug`] lists the bugs that can be injected; each has to be found.
+//! Before a guest is entered, the [`oracle`] judges everything that the CPU has cached under the
+//! guest's PCID, and KVM's pages.  [`Bug`] lists the injected bugs, which the oracle has to find.
 
 mod cpu;
 mod machine;
@@ -24,12 +24,12 @@ use crate::model::shadow_mmu::bug::Bug;
 use kernel::prelude::*;
 use machine::Machine;
 
-/// What must not be.
+/// An error that the model finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
-    /// A CPU could use something that it has cached.
+    /// A CPU could use a stale cached entry.
     TlbEntry(Stale),
-    /// It could use an entry of KVM's.
+    /// A CPU could use a stale entry of KVM's pages.
     Entry(Stale),
     /// A guest makes no progress.
     Stuck,
@@ -37,43 +37,44 @@ pub(crate) enum Wrong {
     Full,
 }
 
-/// Why an entry must not be used.
+/// The reason why an entry is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stale {
-    /// The frame is not there any more.
+    /// The frame has moved in the host.
     Host,
-    /// It may be written, and KVM counts on seeing that.
+    /// The entry permits a write that KVM has to see.
     Unseen,
-    /// It permits what the guest's entries forbid.
+    /// The entry permits an access that the guest's entries forbid.
     Rights,
-    /// The guest's tables do not say it any more, and it has been asked to be dropped.
+    /// The guest's tables do not agree any more, and the guest has invalidated the entry.
     Guest,
-    /// It is the way to a page that is not there any more.
+    /// The entry leads to a table that is not linked there any more.
     Structure,
 }
 
-/// Steps of a part of a run: what went wrong can be had again by the seed of its part.
+/// The number of steps of a part of a run; the seed of a part repeats the part alone.
 const LENGTH: u32 = 300;
 
-/// Something that went wrong.
+/// An error that a run found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     /// The seed of the part.
     pub(crate) seed: u64,
-    /// In which step of the whole run.
+    /// The number of the failing step in the whole run.
     pub(crate) step: u64,
-    /// What.
+    /// The error.
     pub(crate) wrong: Wrong,
 }
 
 /// Makes a machine.
-// It goes through the stack, which has to be free of it again before it runs.
+// A machine is built on the stack before it is moved to its box.  Without inlining, this function
+// frees that part of the stack before the machine runs.
 #[inline(never)]
 fn machine(broken: Option<Bug>) -> Result<KBox<Machine>> {
     Ok(KBox::new(Machine::new(broken)?, GFP_KERNEL)?)
 }
 
-/// Goes so many steps from a seed; returns what went wrong.
+/// Executes random steps from a seed; returns the first error.
 ///
 /// # Errors
 ///
@@ -100,7 +101,7 @@ pub(crate) fn run(broken: Option<Bug>, seed: u64, steps: u64) -> Result<Option<F
 mod tests {
     use super::*;
 
-    /// Steps that a sound machine has to survive.
+    /// The number of steps without an injected bug, in which the model must find no error.
     const STEPS: u64 = if cfg!(vmx_vpid_userspace) {
         1_200_000
     } else {
@@ -108,13 +109,13 @@ mod tests {
     };
     /// The seed of the first part.
     const FIRST: u64 = 1;
-    /// Steps within which each fault has to be found.
+    /// The number of steps within which the model has to find each bug.
     const STEPS_TO_FIND: u64 = if cfg!(vmx_vpid_userspace) {
         2_000_000
     } else {
         3_000
     };
-    /// Those that show soon, for an emulated CPU.
+    /// The bugs that show within a few steps, for an emulated CPU.
     const SOON: &[Bug] = &[
         Bug::RoleNotCompared,
         Bug::AccessNotCompared,

@@ -8,7 +8,7 @@ use crate::{
 };
 use vmx_vpid::harness::descriptor;
 
-/// Makes a case of bytes, and checks it.
+/// Makes a case from bytes, and compares the two implementations.
 pub fn check(bytes: &[u8]) {
     let input = &mut Input::new(bytes);
     let instruction = input.below(3);
@@ -26,7 +26,7 @@ pub fn check(bytes: &[u8]) {
     let (bits57, pcide) = (input.flag(), input.flag());
     let max_phy_addr = 32 + u32::from(input.below(21));
     if instruction == 2 && input.flag() {
-        // Any number is hardly ever an EPT pointer.
+        // A random number is hardly ever a valid EPT pointer.
         let (memory, walk) = (u64::from(input.below(8)), u64::from(input.below(8)));
         operand[0] = operand[0] & !0x3f | memory | walk << 3;
     }

@@ -16,16 +16,16 @@ use vmx_vpid::harness::ept_walk::{
     Tables, //
 };
 
-/// Memory of which each address has something: tables, pages, nothing.
+/// Memory that has a quadword at every address: an entry for a table or a page, or any number.
 ///
-/// What an address has at first depends on the address alone.
+/// The initial quadword at an address depends on the address alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Memory {
-    /// What quadwords have, by bits 5:3 of their address.
+    /// The initial quadwords, by bits 5:3 of the address.
     quadwords: [u64; 8],
-    /// What was written since.
+    /// The quadwords that were written.
     written: BTreeMap<u64, u64>,
-    /// How many exchanges fail yet: another CPU was quicker.
+    /// The number of exchanges that fail because another CPU comes first.
     failures: u8,
 }
 
@@ -42,7 +42,7 @@ impl Tables for Memory {
         }
         if self.failures > 0 {
             self.failures -= 1;
-            // A bit that means nothing has changed.
+            // The other CPU has changed a bit that CPUs ignore.
             self.written.insert(address, old ^ 1 << 52);
             return false;
         }
@@ -51,7 +51,7 @@ impl Tables for Memory {
     }
 }
 
-/// An entry: most often one that makes sense, or would but for a bit.
+/// Makes an entry: most often a valid entry, or a valid entry with one bit inverted.
 fn quadword(input: &mut Input<'_>) -> u64 {
     let style = input.below(8);
     let frame = u64::from(input.dword()) << 12;
@@ -70,7 +70,8 @@ fn quadword(input: &mut Input<'_>) -> u64 {
     }
 }
 
-/// Makes a case of bytes and walks twice; panics unless both ways end alike and leave the same.
+/// Makes a case from bytes, and walks by both implementations; panics unless both walks have the
+/// same result and leave the same memory.
 pub fn check(bytes: &[u8]) {
     let input = &mut Input::new(bytes);
     let setup = Setup {
@@ -107,7 +108,7 @@ pub fn check(bytes: &[u8]) {
     };
     let (mut first, mut other) = (memory.clone(), memory);
     let ours = ept_walk::walk(setup, &mut first, gpa, access);
-    // The second version walks once: it is asked again as long as entries change.
+    // The reference implementation walks once, so repeat the walk as long as entries change.
     let theirs = (0..16)
         .map(|_| reference::ept_walk::walk(setup, &mut other, gpa, access))
         .find(|end| *end != End::Retry);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This crate compares the pure files of vmx_vpid with reference versions that are made to be
-//! right, not fast.
+//! This crate compares the pure files of vmx_vpid with reference implementations that are made to
+//! be right, not fast.
 //!
 //! A mistake costs most where a guest controls the input: operands, descriptors, page tables.  Each
-//! module has a function `check()` that turns any bytes into a case, runs the case by the module's
-//! code and by the version in [`reference`], and panics unless both agree.  The reference versions
-//! follow the manual bit by bit and byte by byte, and share no code with the module, not even a
-//! random generator.
+//! module has a function `check()` that turns any bytes into a case, runs the case by the code of
+//! vmx_vpid and by the implementation in [`reference`], and panics unless both agree.  The
+//! reference implementations follow the manual bit by bit and byte by byte, and share no code with
+//! vmx_vpid, not even a random generator.
 //!
 //! Bytes come from a fuzzer (`tools/fuzz`), from its corpus, or at random.
 
@@ -30,7 +30,7 @@ mod differential {
 
     /// The number of random cases.
     const CASES: u32 = 200_000;
-    /// The length of a random case is below this number of bytes.
+    /// The length of a random case, in bytes, is below this number.
     const LEN: u64 = 200;
 
     /// Checks random cases; the generator is the xorshift of Marsaglia.
@@ -44,7 +44,7 @@ mod differential {
         };
         for _ in 0..CASES {
             let len = next() % LEN;
-            // CAST: The lowest byte.
+            // CAST: Only the lowest byte of the number is used.
             let bytes: Vec<u8> = (0..len).map(|_| next() as u8).collect();
             check(&bytes);
         }
@@ -66,7 +66,7 @@ mod differential {
         )
     }
 
-    /// Checks each seed of a fuzz target.
+    /// Checks each case in the corpus of a fuzz target.
     fn of_corpus(target: &str, check: fn(&[u8])) -> io::Result<()> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
         let mut count = 0;
@@ -84,47 +84,47 @@ mod differential {
     }
 
     #[test]
-    fn operands_at_random() {
+    fn random_operands_agree_with_the_reference() {
         at_random(operand::check);
     }
 
     #[test]
-    fn operands_of_the_corpus() -> io::Result<()> {
+    fn corpus_operands_agree_with_the_reference() -> io::Result<()> {
         of_corpus("operand", operand::check)
     }
 
     #[test]
-    fn descriptors_at_random() {
+    fn random_descriptors_agree_with_the_reference() {
         at_random(descriptor::check);
     }
 
     #[test]
-    fn descriptors_of_the_corpus() -> io::Result<()> {
+    fn corpus_descriptors_agree_with_the_reference() -> io::Result<()> {
         of_corpus("descriptor", descriptor::check)
     }
 
     #[test]
-    fn ept_walks_at_random() {
+    fn random_ept_walks_agree_with_the_reference() {
         at_random(ept_walk::check);
     }
 
     #[test]
-    fn ept_walks_of_the_corpus() -> io::Result<()> {
+    fn corpus_ept_walks_agree_with_the_reference() -> io::Result<()> {
         of_corpus("ept_walk", ept_walk::check)
     }
 
     #[test]
-    fn steps_of_the_corpus() -> io::Result<()> {
+    fn corpus_steps_leave_no_stale_translation() -> io::Result<()> {
         of_corpus("steps", steps::check)
     }
 
     #[test]
-    fn walks_at_random() {
+    fn random_walks_agree_with_the_reference() {
         at_random(walk::check);
     }
 
     #[test]
-    fn walks_of_the_corpus() -> io::Result<()> {
+    fn corpus_walks_agree_with_the_reference() -> io::Result<()> {
         of_corpus("walk", walk::check)
     }
 }

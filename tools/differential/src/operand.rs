@@ -13,14 +13,14 @@ use vmx_vpid::harness::operand::{
     Segment, //
 };
 
-/// Makes a case of bytes, and checks it.
+/// Makes a case from bytes, and compares the two implementations.
 pub fn check(bytes: &[u8]) {
     let input = &mut Input::new(bytes);
     let registers = input.registers();
     let is_long = reference::is_long(&registers);
     let is_64_bit = is_long && registers.long;
     let info = input.dword();
-    // An address size of 64 bits exists in 64-bit mode alone, and one of 16 bits does not.
+    // Only 64-bit mode has an address size of 64 bits, and has no address size of 16 bits.
     let size = match input.below(16) {
         0 => 3 + u32::from(input.below(5)),
         n if is_64_bit => 1 + u32::from(n) % 2,
@@ -32,8 +32,8 @@ pub fn check(bytes: &[u8]) {
     }
     let displacement = input.near();
 
-    // What the case must not depend on, every register but three and every segment but one, has
-    // something that would show.
+    // The case must not depend on any register but three, nor on any segment but one.  The other
+    // registers have values that would show in a result.
     let mut cpu = Cpu {
         registers,
         gprs: std::array::from_fn(|n| 0x0123_4567_89ab_cdef ^ (n as u64) << 40),
@@ -42,13 +42,13 @@ pub fn check(bytes: &[u8]) {
     for shift in [18, 23, 28] {
         cpu.gprs[(info >> shift & 15) as usize] = input.near();
     }
-    // CAST: The upper half is what is cut off.
+    // CAST: Only the lower 32 bits of the number are used.
     let mut segment = Segment {
         base: input.near(),
         limit: input.near() as u32,
         rights: input.dword() & 0x1_f0ff,
     };
-    // A flat one; and one that is all but flat.
+    // A flat segment; a segment that is flat except for its base.
     let style = input.below(4);
     if style < 2 {
         segment.limit = u32::MAX;
@@ -57,7 +57,7 @@ pub fn check(bytes: &[u8]) {
     }
     let is_protected = registers.cr0 & 1 != 0 && !registers.virtual_8086;
     if !is_protected {
-        // A data segment, as loading a selector there makes it.
+        // The rights of a segment whose selector was loaded in this mode.
         segment.rights = 0x93;
     }
     if let Some(place) = cpu.segments.get_mut((info >> 15 & 7) as usize) {

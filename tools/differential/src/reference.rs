@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module holds the reference versions.
+//! This module has the reference implementations.
 //!
-//! They share with the code under test only the plain types of its harness, and use no trick: they
-//! look at each bit and each byte by itself.
+//! The reference implementations share only the plain types of the harness with the code under
+//! test, and use no trick: they look at each bit and each byte by itself.
 
 pub mod descriptor;
 pub mod ept_walk;
@@ -12,12 +12,12 @@ pub mod walk;
 
 use vmx_vpid::harness::Registers;
 
-/// Whether a bit is set.
+/// Returns whether a bit is set.
 pub(crate) fn bit(value: u64, number: u32) -> bool {
     value / 2u64.pow(number) % 2 == 1
 }
 
-/// A number made of the bits of another, from the highest down to the lowest.
+/// Returns the bits `highest` to `lowest` of a value, as a number.
 pub(crate) fn bits(value: u64, highest: u32, lowest: u32) -> u64 {
     (lowest..=highest)
         .filter(|&number| bit(value, number))
@@ -25,12 +25,12 @@ pub(crate) fn bits(value: u64, highest: u32, lowest: u32) -> u64 {
         .sum()
 }
 
-/// Whether all bits of a linear address from the highest translated one up are the same.
+/// Returns whether all bits of a linear address from the highest translated bit up are the same.
 pub(crate) fn is_canonical(address: u64, width: u32) -> bool {
     (width..64).all(|number| bit(address, number) == bit(address, width - 1))
 }
 
-/// Whether long mode is active.
+/// Returns whether long mode is active.
 pub(crate) fn is_long(registers: &Registers) -> bool {
     bit(registers.efer, 10)
 }

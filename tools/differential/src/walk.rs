@@ -17,32 +17,33 @@ use vmx_vpid::harness::walk::{
     Memory, //
 };
 
-/// More entries than a read of two pages can take, tried as often as it is.
+/// More reads of entries than a read of two pages can need, with all retries.
 const READS: u32 = 2 * 16 * 5;
 
-/// A guest's memory, of which each address has something: tables, pages, nothing.
+/// A guest's memory that has a quadword at every address: an entry for a table or a page, or any
+/// number.
 ///
-/// What an address has at first depends on the address alone, so that two walks find the same
-/// whatever way they go.
+/// The initial quadword at an address depends on the address alone, so two walks find the same
+/// entries in whichever order they read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Guest {
-    /// What quadwords have, by bits 5:3 of their address.
+    /// The initial quadwords, by bits 5:3 of the address.
     quadwords: [u64; 8],
-    /// What was written since.
+    /// The quadwords that were written.
     written: BTreeMap<u64, u64>,
-    /// There is no memory where an address has all of these bits, and they are not 0.
+    /// The guest has no memory at addresses that have all of these bits, unless the mask is 0.
     hole: u64,
-    /// The host cannot read where it has all of these.
+    /// The host cannot read memory at addresses that have all of these bits, unless the mask is 0.
     failure: u64,
-    /// How the next exchanges end, the first of them last, and what another CPU wrote before; none
-    /// stands for the entry with a bit changed that means nothing.
+    /// The results of the next exchanges, the first exchange last, each with the value that another
+    /// CPU writes before; `None` for the old value with an ignored bit changed.
     others: Vec<(Exchange, Option<u64>)>,
     pdptes: [u64; 4],
     alignment_check: bool,
     pkru: u32,
-    /// What was exchanged: address, old and new.
+    /// The exchanges: address, old value and new value.
     exchanges: Vec<(u64, u64, u64)>,
-    /// How many entries were read.
+    /// The number of entries that were read.
     reads: u32,
 }
 
@@ -81,18 +82,18 @@ impl Guest {
         }
     }
 
-    /// Whether an address has all bits of a mask.
+    /// Returns whether an address has all bits of a mask that is not 0.
     fn is_in(address: u64, mask: u64) -> bool {
         mask != 0 && address & mask == mask
     }
 
-    /// What a quadword has.
+    /// Returns a quadword.
     fn quadword(&self, address: u64) -> u64 {
         let first = self.quadwords[(address >> 3 & 7) as usize];
         *self.written.get(&address).unwrap_or(&first)
     }
 
-    /// What an entry has.
+    /// Returns an entry.
     fn entry(&self, address: u64, size: u32) -> u64 {
         match size {
             8 => self.quadword(address),
@@ -111,7 +112,7 @@ impl Guest {
     }
 }
 
-/// What a quadword has that may be an entry.
+/// Makes a quadword that may be an entry.
 fn quadword(input: &mut Input<'_>) -> u64 {
     const BITS: u64 = 0x8000_0000_0000_00e7;
     let style = input.below(8);
@@ -120,10 +121,10 @@ fn quadword(input: &mut Input<'_>) -> u64 {
     match style {
         0 => value,
         1 => small,
-        // One that permits much, and refers to a table or a page.
+        // An entry that permits most accesses, and refers to a table or a page.
         2 | 3 => small & !(1 << 7 | 1 << 63) | 0x27,
         4 => small & !(1 << 7) | 1,
-        // One for a large page: of 4 MiB, 2 MiB or 1 GiB.
+        // An entry for a large page: of 4 MiB, 2 MiB or 1 GiB.
         5 => small & !0x3f_e000 | 0x81,
         6 => small & !0x1f_e000 | 0x81,
         _ => small & !0x3fff_e000 | 0x81,
@@ -186,7 +187,7 @@ impl Memory for Guest {
     }
 }
 
-/// Makes a case of bytes, and checks it.
+/// Makes a case from bytes, and compares the two implementations.
 pub fn check(bytes: &[u8]) {
     let input = &mut Input::new(bytes);
     let registers = input.registers();
@@ -201,7 +202,7 @@ pub fn check(bytes: &[u8]) {
         fetch: kind == 2,
         user: input.flag(),
     };
-    // Most often one that leaves much to the tables, at the end of a page or not.
+    // Most often a random address, in some cases at the end of a page.
     let address = match input.below(4) {
         0 => input.near(),
         1 => input.qword() | 0xff8,
@@ -235,7 +236,7 @@ pub fn check(bytes: &[u8]) {
         )
     };
     assert_eq!(found, wanted, "{}", what());
-    // Flags in the same entries, set in the same order.
+    // Both walks set flags in the same entries, in the same order.
     assert_eq!(guest.exchanges, second.exchanges, "{}", what());
     assert_eq!(guest.written, second.written, "{}", what());
 }

@@ -3,7 +3,7 @@
 //! This module prints the cost of flush policies, and the growth of work with size, as tables and
 //! as comma-separated values.
 //!
-//! Every run from one seed gives the same counts.
+//! All runs with the same seed print the same counts.
 
 use std::{
     fmt::Write,
@@ -20,16 +20,16 @@ use vmx_vpid::harness::{
     }, //
 };
 
-/// Instructions of guests that are counted on each machine.
+/// The number of guests' instructions that are counted on each machine.
 const INSTRUCTIONS: u64 = 20_000;
-/// VMs on a machine where the number is not what is varied.
+/// The number of VMs on a machine, unless the comparison varies the number.
 const VMS: u8 = 8;
-/// Entries that a CPU keeps, likewise.
+/// The number of entries that a CPU has room for, unless the comparison varies the number.
 const ROOM: u16 = 1024;
-/// Steps of all kinds that each policy has to go soundly before anything is counted.
+/// The number of random steps in which the oracle must find no error, before costs are counted.
 const SOUND: u64 = 40_000;
 
-/// Returns how many of something there are for a million of something else.
+/// Returns the ratio of two counts, in millionths.
 fn per_million(count: u64, of: u64) -> u64 {
     count * 1_000_000 / of.max(1)
 }
@@ -41,8 +41,8 @@ fn write(csv: Option<&str>, table: &str) -> Result<(), String> {
     })
 }
 
-/// The machines that are compared: each workload; all of them together with few VMs and many; and
-/// CPUs with little room.
+/// Returns the compared machines: each workload; the workload of all events with few VMs and with
+/// many VMs; and CPUs with little room.
 fn machines(seed: u64) -> Vec<Use> {
     let usual = |workload: Workload| Use {
         workload,
@@ -58,7 +58,7 @@ fn machines(seed: u64) -> Vec<Use> {
     all
 }
 
-/// Compares policies; returns whether all are sound.
+/// Compares policies; returns whether the oracle finds no error under any policy.
 pub(crate) fn policies(seed: u64, csv: Option<&str>) -> Result<bool, String> {
     let wrong = policies::unsound(seed, SOUND)?;
     for wrong in &wrong {
@@ -105,7 +105,7 @@ pub(crate) fn policies(seed: u64, csv: Option<&str>) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Counts how work grows with size: that of showing an EPT, and that of the oracle.
+/// Counts how the work of printing an EPT and the work of the oracle grow with size.
 pub(crate) fn growth(seed: u64, csv: Option<&str>) -> Result<bool, String> {
     let mut table = String::from("what,size,work\n");
     let mut row = |what: &str, size: u64, work: u64| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This program runs the model at length: see Documentation/model.rst.
+//! This program runs the models: see Documentation/model.rst.
 
 mod compare;
 
@@ -28,7 +28,7 @@ usage: model random [--seed N] [--steps N] [--machine NAME] [--bug NAME] [--firs
        model policies [--seed N] [--csv FILE]
        model growth [--seed N] [--csv FILE]";
 
-/// What the command line says.
+/// The arguments of the command line.
 struct Arguments {
     command: String,
     seed: u64,
@@ -74,7 +74,7 @@ fn arguments() -> Option<Arguments> {
     Some(arguments)
 }
 
-/// Returns the machine that is named, or all, each with its name.
+/// Returns the machine with the given name, or all machines, each with its name.
 fn machines(arguments: &Arguments) -> Vec<(String, MachineType)> {
     let wanted = arguments.machine.as_ref();
     let named = |name: &String| wanted.is_none_or(|wanted| wanted == name);
@@ -82,7 +82,7 @@ fn machines(arguments: &Arguments) -> Vec<(String, MachineType)> {
     all.filter(|(name, _)| named(name)).collect()
 }
 
-/// Goes steps at random, on each machine or on one.
+/// Executes random steps on each machine, or on one machine.
 fn random(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
     let machines = machines(arguments);
@@ -111,7 +111,7 @@ fn random(arguments: &Arguments) -> Result<bool, String> {
     Ok(sound)
 }
 
-/// Goes steps at random on shadow pages.
+/// Executes random steps on shadow pages.
 fn shadow(arguments: &Arguments) -> Result<bool, String> {
     let &Arguments { seed, steps, .. } = arguments;
     let found = other_models::shadow(arguments.bug.as_deref(), seed, steps)?;
@@ -128,7 +128,7 @@ fn shadow(arguments: &Arguments) -> Result<bool, String> {
     Ok(found.is_none())
 }
 
-/// Tries all sequences of each step set or of one, of a given length or of the usual one.
+/// Executes all sequences of each step set, or of one step set, of a given length.
 fn all(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
     let (length, bug) = (arguments.length, arguments.bug.as_deref());
@@ -154,7 +154,7 @@ fn all(arguments: &Arguments) -> Result<bool, String> {
     Ok(sound)
 }
 
-/// Has each exhaustive search find what it has to.
+/// Checks that each exhaustive search finds its bugs.
 fn found_by_all() -> Result<bool, String> {
     let mut sound = true;
     let machines = model::machines();
@@ -177,7 +177,7 @@ fn found_by_all() -> Result<bool, String> {
     Ok(sound)
 }
 
-/// Breaks one thing after the other; each has to be found.
+/// Injects one bug after the other, and checks that the models find each bug.
 fn bugs(arguments: &Arguments) -> Result<bool, String> {
     let mut sound = true;
     for (name, words, harmless, machines) in model::bugs() {
@@ -203,7 +203,7 @@ fn bugs(arguments: &Arguments) -> Result<bool, String> {
             }
         }
     }
-    // The host's own processes have a model of their own.
+    // The model of the host's own processes.
     let steps = u32::try_from(arguments.steps).unwrap_or(u32::MAX);
     for (name, find) in other_models::host_bugs() {
         match find(steps) {
@@ -214,7 +214,7 @@ fn bugs(arguments: &Arguments) -> Result<bool, String> {
             }
         }
     }
-    // So has that of shadow pages.
+    // The model of shadow pages.
     for name in other_models::shadow_bugs() {
         match other_models::shadow(Some(name), arguments.seed, arguments.steps)? {
             Some(report) => println!(
@@ -231,7 +231,7 @@ fn bugs(arguments: &Arguments) -> Result<bool, String> {
         }
     }
     sound &= found_by_all()?;
-    // Those that would hardly ever be met at random have sequences of their own.
+    // The regressions find bugs that random steps would hardly ever find.
     for regression in model::regressions()? {
         sound &= regression.good;
         let start = if regression.good { "ok" } else { "not ok" };

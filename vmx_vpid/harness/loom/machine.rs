@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module stands in for KVM, its tasks and livepatch.
+//! This module mocks KVM, KVM's tasks and livepatch.
 
 use super::{
     oracle::Oracle,
@@ -55,18 +55,18 @@ use std::sync::{
     }, //
 };
 
-/// So many that a task that wants one never has to go without.
+/// The number of VPIDs: enough for every allocation of a scenario.
 const MAX: u16 = 3;
-/// The VPIDs that scenarios come to use.
+/// The VPIDs that scenarios use.
 const USED: std::ops::RangeInclusive<u16> = 1..=4;
-/// A VPID that nobody holds, ever.
+/// A VPID that is never allocated.
 const FOREIGN: u16 = 100;
-/// How often a thread is stopped where it need not wait; `LOOM_MAX_PREEMPTIONS` goes before this.
+/// The greatest number of preemptions in one order, unless `LOOM_MAX_PREEMPTIONS` has another.
 const PREEMPTIONS: usize = 2;
 
-/// Runs a scenario in every order, and panics when something is wrong in one of them.
+/// Runs a scenario in every order, and panics if an order has an error.
 ///
-/// Returns how many orders there are.
+/// Returns the number of orders.
 pub(super) fn run(scenario: &'static Scenario, bug: Option<Bug>) -> usize {
     let orders = sync::Arc::new(AtomicUsize::new(0));
     let count = orders.clone();
@@ -86,7 +86,7 @@ pub(super) fn run(scenario: &'static Scenario, bug: Option<Bug>) -> usize {
     orders.load(Relaxed)
 }
 
-/// What the lock guards.
+/// The data that the lock protects.
 struct Guarded {
     allocator: KVBox<VpidAllocator>,
     bitmap: KBox<Words>,
@@ -95,7 +95,7 @@ struct Guarded {
 /// A machine with two CPUs for tasks, and livepatch.
 struct Machine {
     bug: Option<Bug>,
-    handover: Mutex<Phase>,
+    phase: Mutex<Phase>,
     guarded: Mutex<Guarded>,
     plane: sync::Arc<Plane<Slot>>,
     oracle: Mutex<Oracle>,
@@ -121,7 +121,7 @@ impl Machine {
         bitmap[0] = 1 | 1 << Oracle::FIRST;
         Self {
             bug,
-            handover: Mutex::new(Phase::Detached),
+            phase: Mutex::new(Phase::Detached),
             guarded: Mutex::new(Guarded {
                 allocator: KVBox::zeroed(GFP_KERNEL).unwrap(),
                 bitmap,
@@ -131,17 +131,17 @@ impl Machine {
         }
     }
 
-    /// Returns whether that guarantee is broken.
+    /// Returns whether a bug is injected.
     fn breaks(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
     }
 
-    /// Asks or tells the oracle.
+    /// Calls a function on the oracle.
     fn oracle<R>(&self, function: impl FnOnce(&mut Oracle) -> R) -> R {
         function(&mut self.oracle.lock().unwrap())
     }
 
-    /// Plays a scenario to its end, and looks at what is left.
+    /// Runs a scenario to its end, and checks the final state.
     fn play(this: &Arc<Self>, scenario: &'static Scenario) {
         if scenario.attached {
             this.step(Callback::PrePatch);
@@ -159,17 +159,17 @@ impl Machine {
         for task in tasks {
             task.join().unwrap();
         }
-        let phase = *this.handover.lock().unwrap();
+        let phase = *this.phase.lock().unwrap();
         let words = this.locked(|allocators| {
             assert_eq!(allocators.pool_active(), phase == Phase::Attached);
             let full = allocators.bitmap.iter().all(|&word| word == u64::MAX);
-            assert!(full || phase != Phase::Attached, "C may take VPIDs");
+            assert!(full || phase != Phase::Attached, "C could allocate VPIDs");
             in_use(&allocators)
         });
         assert_eq!(words, this.oracle(|oracle| oracle.held()), "VPIDs are lost");
     }
 
-    /// Does what livepatch does next.
+    /// Executes an action of livepatch.
     fn livepatch(&self, step: Move) {
         match step {
             Move::Call(callback) => {
@@ -188,9 +188,9 @@ impl Machine {
         }
     }
 
-    /// Takes a step of the handover, as the callback in `kvm/attach.rs` does.
+    /// Executes a callback of livepatch, as `kvm/attach.rs` does.
     fn step(&self, callback: Callback) {
-        let mut phase = self.handover.lock().unwrap();
+        let mut phase = self.phase.lock().unwrap();
         let (next, transfer) = phase.on(callback);
         if transfer != Transfer::None {
             self.transfer(transfer);
@@ -198,7 +198,7 @@ impl Machine {
         *phase = next;
     }
 
-    /// Has the VPIDs change allocators.
+    /// Moves the VPIDs to the other allocator.
     fn transfer(&self, transfer: Transfer) {
         let copied = self.breaks(Bug::CopiedBeforeLock);
         let copy = copied.then(|| self.locked(|allocators| in_use(&allocators) | 1));
@@ -225,53 +225,53 @@ impl Machine {
         }
     }
 
-    /// Does what a task does, from its first act to its last.
+    /// Executes all actions of a task.
     fn task(&self, number: usize, acts: &[Act]) {
         let mut has = None;
         let mut had = None;
         for act in acts {
             let side = self.oracle(|oracle| oracle.enter(number));
             match act {
-                Act::Take => {
-                    let vpid = self.take_on(side).expect("there are free VPIDs");
-                    self.oracle(|oracle| oracle.took(vpid.into_raw(), side));
+                Act::Alloc => {
+                    let vpid = self.alloc_on(side).expect("there are free VPIDs");
+                    self.oracle(|oracle| oracle.allocated(vpid.into_raw(), side));
                     has = Some(vpid);
                 }
-                Act::Give => {
+                Act::Free => {
                     let vpid = has.take().unwrap();
-                    self.oracle(|oracle| oracle.gives(vpid.into_raw()));
-                    assert_eq!(self.give_on(side, vpid), Ok(()), "VPID {vpid:?} was lost");
+                    self.oracle(|oracle| oracle.frees(vpid.into_raw()));
+                    assert_eq!(self.free_on(side, vpid), Ok(()), "VPID {vpid:?} was lost");
                     had = Some(vpid);
                 }
                 Act::Run => self.run(side, has.unwrap(), number as u32),
                 Act::Late => self.flush(side, had.unwrap(), number as u32),
-                Act::GiveForeign => {
-                    let told = self.give_on(Side::Rust, Vpid::new(FOREIGN).unwrap());
-                    assert_eq!(told, Err(NotAllocated), "nobody held it");
+                Act::FreeForeign => {
+                    let told = self.free_on(Side::Rust, Vpid::new(FOREIGN).unwrap());
+                    assert_eq!(told, Err(NotAllocated), "the VPID was not allocated");
                 }
                 Act::Look => {
                     let mine = has.map_or(0, |vpid: Vpid| 1 << vpid.into_raw());
                     let all = self.locked(|allocators| in_use(&allocators));
                     let held = mine | 1 << Oracle::FIRST;
-                    assert_eq!(all & held, held, "what is held is not in use");
+                    assert_eq!(all & held, held, "a held VPID is not in use");
                 }
-                Act::StrayTake => {
-                    if let Some(vpid) = self.take_on(Side::C) {
-                        self.oracle(|oracle| oracle.took(vpid.into_raw(), Side::C));
+                Act::StrayAlloc => {
+                    if let Some(vpid) = self.alloc_on(Side::C) {
+                        self.oracle(|oracle| oracle.allocated(vpid.into_raw(), Side::C));
                     }
                 }
-                Act::StrayGive => {
+                Act::StrayFree => {
                     let first = Vpid::new(Oracle::FIRST).unwrap();
-                    self.oracle(|oracle| oracle.gives(Oracle::FIRST));
-                    assert_eq!(self.give_on(Side::C, first), Ok(()));
+                    self.oracle(|oracle| oracle.frees(Oracle::FIRST));
+                    assert_eq!(self.free_on(Side::C, first), Ok(()));
                 }
             }
             self.oracle(|oracle| oracle.leave(number));
         }
     }
 
-    /// Takes a VPID by the function of a side.
-    fn take_on(&self, side: Side) -> Option<Vpid> {
+    /// Allocates a VPID by the function of a side.
+    fn alloc_on(&self, side: Side) -> Option<Vpid> {
         match side {
             Side::C => self.c_allocate(),
             Side::Rust if self.asks_c_too_early() => self.locked(|allocators| {
@@ -281,8 +281,8 @@ impl Machine {
         }
     }
 
-    /// Gives a VPID back by the function of a side; C's tells nothing.
-    fn give_on(&self, side: Side, vpid: Vpid) -> Result<(), NotAllocated> {
+    /// Frees a VPID by the function of a side; C's function reports no error.
+    fn free_on(&self, side: Side, vpid: Vpid) -> Result<(), NotAllocated> {
         match side {
             Side::C => {
                 let (word, bit) = bitmap::place(vpid);
@@ -296,12 +296,12 @@ impl Machine {
         }
     }
 
-    /// Returns whether KVM's bitmap is active, read before the lock is taken to use it.
+    /// Returns whether KVM's bitmap is active, by a read before the lock is taken.
     fn asks_c_too_early(&self) -> bool {
         self.breaks(Bug::AskedBeforeLock) && !self.locked(|allocators| allocators.pool_active())
     }
 
-    /// Takes a VPID as KVM's `allocate_vpid()`: the first whose bit is clear.
+    /// Allocates the first VPID whose bit is clear, like KVM's `allocate_vpid()`.
     fn c_allocate(&self) -> Option<Vpid> {
         let first = |words: &Words| words[0].trailing_ones();
         let mut found = None;
@@ -315,7 +315,7 @@ impl Machine {
         })
     }
 
-    /// Flushes a VPID on a CPU; the record of it is Rust's.
+    /// Flushes a VPID on a CPU; only Rust records the flush in FlushedCpus.
     fn flush(&self, side: Side, vpid: Vpid, cpu: u32) {
         self.oracle(|oracle| oracle.flushed(vpid.into_raw(), cpu));
         if side == Side::Rust {
@@ -323,7 +323,7 @@ impl Machine {
         }
     }
 
-    /// Runs a guest with a VPID on a CPU, and looks where it is recorded as clean.
+    /// Runs a guest with a VPID on a CPU, and checks where FlushedCpus has the VPID as flushed.
     fn run(&self, side: Side, vpid: Vpid, cpu: u32) {
         let id = vpid.into_raw();
         let imports = self.oracle(|oracle| oracle.imports());
@@ -337,14 +337,14 @@ impl Machine {
         if self.oracle(|oracle| oracle.is_recorded(id)) {
             for cpu in [0, 1] {
                 if self.flushed().contains(vpid, cpu) {
-                    self.oracle(|oracle| oracle.is_clean(id, cpu));
+                    self.oracle(|oracle| oracle.check_flushed(id, cpu));
                 }
             }
         }
     }
 }
 
-/// The VPIDs in use of the active allocator; in a scenario, none is beyond the first word.
+/// Returns the VPIDs in use of the active allocator; in a scenario, all are in the first word.
 fn in_use(allocators: &Allocators<'_>) -> u64 {
     let mut words = KBox::<Words>::zeroed(GFP_KERNEL).unwrap();
     allocators.add_to(&mut words);

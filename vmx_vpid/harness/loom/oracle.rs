@@ -2,9 +2,9 @@
 
 //! This module tracks the expected state independently of the code under test.
 //!
-//! Every thread reports what it is about to do, and what it did.  Loom has to see these reports: it
-//! tries no second order of accesses that do not depend on each other.  So a lock of Loom's guards
-//! the state.
+//! Every thread reports each action, before or after.  Loom has to see these reports, because Loom
+//! tries no second order of accesses that do not depend on each other.  So a lock of Loom's
+//! protects the state.
 
 use super::{
     Side,
@@ -12,21 +12,21 @@ use super::{
 };
 use std::collections::BTreeMap;
 
-/// Who holds what, and where its translations are.
+/// The holders of VPIDs, and the CPUs that may have translations of a holder.
 pub(super) struct Oracle {
-    /// To which side livepatch leads a task that is between two calls.
+    /// The side that the next call of a task goes to.
     pub(super) lead: Side,
-    /// Inside a function of which side each task is.
+    /// The side whose function each task is in; `None` between two calls.
     inside: [Option<Side>; 2],
-    /// Each VPID that is held, with a number that tells its holders apart.
+    /// Each held VPID, with a number that tells the holders of a VPID apart.
     holders: BTreeMap<u16, u32>,
     /// The holder whose translations a CPU may have under a VPID.
     cached: BTreeMap<(u16, u32), u32>,
-    /// The VPIDs in use that the record knows of since they were taken, or imported.
+    /// The VPIDs in use whose FlushedCpus is valid, since they were allocated or imported.
     recorded: Vec<u16>,
-    /// How many holders there were.
+    /// The number of holders so far.
     count: u32,
-    /// How many imports there were, and whether one is under way.
+    /// The number of imports so far, and whether an import is in progress.
     imports: (u32, bool),
 }
 
@@ -46,25 +46,25 @@ impl Oracle {
         }
     }
 
-    /// A task calls a function; returns of which side.
+    /// Records that a task calls a function; returns the side of the function.
     pub(super) fn enter(&mut self, task: usize) -> Side {
         self.inside[task] = Some(self.lead);
         self.lead
     }
 
-    /// The function returns.
+    /// Records that the function of a task returns.
     pub(super) fn leave(&mut self, task: usize) {
         self.inside[task] = None;
     }
 
-    /// Whether no task is inside a function of the side that livepatch leads away from.
+    /// Returns whether no task is inside a function of the side that livepatch replaces.
     pub(super) fn is_led(&self) -> bool {
         let there = |side: &Option<Side>| side.is_none_or(|side| side == self.lead);
         self.inside.iter().all(there)
     }
 
-    /// A thread has allocated a VPID.
-    pub(super) fn took(&mut self, vpid: u16, side: Side) {
+    /// Records that a thread has allocated a VPID, and checks that the VPID was free.
+    pub(super) fn allocated(&mut self, vpid: u16, side: Side) {
         let other = self.holders.insert(vpid, self.count);
         assert_eq!(other, None, "VPID {vpid} has two holders");
         self.count += 1;
@@ -74,52 +74,54 @@ impl Oracle {
         }
     }
 
-    /// Its holder is about to give a VPID back.
-    pub(super) fn gives(&mut self, vpid: u16) {
-        assert!(self.holders.remove(&vpid).is_some(), "a scenario is wrong");
+    /// Records that the holder of a VPID is about to free the VPID.
+    pub(super) fn frees(&mut self, vpid: u16) {
+        let held = self.holders.remove(&vpid).is_some();
+        assert!(held, "a scenario frees a VPID that is not held");
     }
 
-    /// The VPIDs that are held, as the first word of a bitmap.
+    /// Returns the held VPIDs, as the first word of a bitmap.
     pub(super) fn held(&self) -> u64 {
         self.holders.keys().map(|vpid| 1 << vpid).sum()
     }
 
-    /// An import begins.
+    /// Records that an import begins.
     pub(super) fn import_begins(&mut self) {
         self.imports.1 = true;
     }
 
-    /// It is over: from here on the record knows of all that are held.
+    /// Records that an import has ended: FlushedCpus is valid for all held VPIDs from here on.
     pub(super) fn import_ended(&mut self) {
         self.imports = (self.imports.0 + 1, false);
         self.recorded = self.holders.keys().copied().collect();
     }
 
-    /// How many imports there were; `None` in the midst of one.
+    /// Returns the number of imports so far; `None` during an import.
     pub(super) fn imports(&self) -> Option<u32> {
         (!self.imports.1).then_some(self.imports.0)
     }
 
-    /// A CPU forgets what it has under a VPID.
+    /// Records that a CPU has flushed a VPID.
     pub(super) fn flushed(&mut self, vpid: u16, cpu: u32) {
         self.cached.remove(&(vpid, cpu));
     }
 
-    /// The holder of a VPID runs a guest on a CPU.
+    /// Records that the holder of a VPID ran a guest on a CPU.
     pub(super) fn ran(&mut self, vpid: u16, cpu: u32) {
         self.cached.insert((vpid, cpu), self.holders[&vpid]);
     }
 
-    /// A CPU is recorded as clean for a VPID that is held.
-    pub(super) fn is_clean(&self, vpid: u16, cpu: u32) {
+    /// Checks that a CPU which FlushedCpus has as flushed for a held VPID has no translations of
+    /// another holder.
+    pub(super) fn check_flushed(&self, vpid: u16, cpu: u32) {
         let other = self.cached.get(&(vpid, cpu));
         assert!(
             other.is_none_or(|other| *other == self.holders[&vpid]),
-            "VPID {vpid} is recorded as clean on CPU {cpu}, which has another holder's translations"
+            "VPID {vpid} is recorded as flushed on CPU {cpu} with another holder's translations"
         );
     }
 
-    /// Whether the record can be expected to know of a VPID.
+    /// Returns whether FlushedCpus has to be valid for a VPID.
     pub(super) fn is_recorded(&self, vpid: u16) -> bool {
         self.recorded.contains(&vpid)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module makes the record of flushed CPUs of words whose every order Loom tries.
+//! This module makes FlushedCpus of words of which Loom tries every order of accesses.
 
 use super::Bug;
 use crate::vpid::{
@@ -20,16 +20,16 @@ use std::sync::{
     PoisonError, //
 };
 
-/// A word of the record, as far as a run uses it.
+/// A word of FlushedCpus, if a run uses the word.
 ///
-/// Loom needs new words in each execution, and of the 65536 only a few are used.
+/// Loom needs new words in each execution, and a scenario uses only a few of the 65536 words.
 pub(super) struct Slot {
     bug: Option<Bug>,
     word: Mutex<Option<Arc<AtomicU64>>>,
 }
 
 impl Slot {
-    /// Makes a plane of words that are not there yet.
+    /// Makes a plane without words.
     pub(super) fn plane(bug: Option<Bug>) -> Box<Plane<Self>> {
         let new = || Self {
             bug,
@@ -39,15 +39,18 @@ impl Slot {
         slots.try_into().unwrap_or_else(|_| unreachable!())
     }
 
-    /// Puts a word there, or takes it away.
+    /// Sets or removes the word.
     pub(super) fn put(&self, word: Option<AtomicU64>) {
         *self.word.lock().unwrap_or_else(PoisonError::into_inner) = word.map(Arc::new);
     }
 
-    /// The word; not with the lock held, since loom may go to another thread in any access.
+    /// Returns the word.
+    ///
+    /// The lock is dropped before the caller accesses the word, because Loom may switch to another
+    /// thread at any access.
     fn word(&self) -> Arc<AtomicU64> {
         let word = self.word.lock().unwrap_or_else(PoisonError::into_inner);
-        word.clone().expect("a VPID that no scenario has")
+        word.clone().expect("no scenario uses this VPID")
     }
 }
 
@@ -58,8 +61,8 @@ impl Word for Slot {
 
     fn clear(&self) {
         if self.bug != Some(Bug::RecordKept) {
-            // The kernel's is a store.  Loom lets one and an exchange be in two orders at once, and
-            // a CPU's bit be lost that no CPU loses: between exchanges, there is but one order.
+            // The kernel uses a store.  Loom does not order a store and an exchange as a CPU does,
+            // and could lose a CPU's bit that no CPU loses; Loom orders two exchanges.
             self.word().swap(0, Relaxed);
         }
     }

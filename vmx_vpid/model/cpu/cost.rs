@@ -186,7 +186,7 @@ mod tests {
         for step in [Step::Create(0), reads(0, 0)] {
             assert_eq!(machine.step(step), Ok(()));
         }
-        // CAST: Few entries are cached.
+        // CAST: A `usize` fits in 64 bits.
         let cached = machine.cpus[0].count(|_| true) as u64;
         assert!(cached > 0);
         let before = machine.cost();

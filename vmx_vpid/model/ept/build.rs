@@ -367,6 +367,6 @@ impl Ept {
     pub(crate) fn destroy(self, memory: &mut impl Memory) -> Result<Change> {
         let mut tables = KVec::new();
         super::transaction::collect(self, memory, self.top(), self.eptp.table(), &mut tables)?;
-        Ok(Change::owing(self.eptp.ep4ta(), tables))
+        Ok(Change::pending(self.eptp.ep4ta(), tables))
     }
 }

@@ -75,7 +75,7 @@ impl Change {
     }
 
     /// Returns a change that needs a flush; `tables` are the unlinked tables, if any.
-    pub(crate) fn owing(context: Ep4ta, tables: KVec<Hpa>) -> Self {
+    pub(crate) fn pending(context: Ep4ta, tables: KVec<Hpa>) -> Self {
         Self(Some(Unflushed::new(tables, context)))
     }
 

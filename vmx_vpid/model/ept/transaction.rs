@@ -275,7 +275,7 @@ impl<'a, M: Memory> Transaction<'a, M> {
             self.execute(edit);
         }
         Ok(if self.stale {
-            Change::owing(context, self.unlinked)
+            Change::pending(context, self.unlinked)
         } else {
             Change::free()
         })

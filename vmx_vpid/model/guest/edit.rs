@@ -4,7 +4,6 @@
 //!
 //! Each table has a few values, so that tables stay tables: references to both tables of the level
 //! below, pages of each size, with and without the right to write, global or not, and not-present.
-//! below, pages of each size, with and without the right to write, global or not, and nothing.
 
 use super::memory::{
     frames,
@@ -124,7 +123,7 @@ pub(crate) fn entry(table: Gfn, index: usize, choice: u8) -> u64 {
             }
         }
         Kind::Ept(level) => {
-            // CAST: There are few frames.
+            // CAST: The index of an entry in use is below 32.
             let own = Gfn(index as u16);
             let swapped = if own.0 < frames::PML4.0 {
                 Gfn(own.0 ^ 1)

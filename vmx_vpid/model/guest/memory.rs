@@ -318,7 +318,7 @@ impl Memory {
     /// Returns the host frame of a frame.
     pub(crate) fn host(&self, gfn: Gfn) -> Hfn {
         let moved = u32::from(self.moved & gfn.bit() != 0);
-        // CAST: There are few VMs.
+        // CAST: The number of a VM is below 2^8.
         let life = self.vm as u32 * LIVES + self.life;
         Hfn((2 * life + moved + 1) << BANK | u32::from(gfn.0))
     }

@@ -313,7 +313,7 @@ impl Tree {
         let span = self.span(level);
         let meta = tables.meta(place.table, place.index);
         for index in 0..self.role.used(level) {
-            // CAST: A table has few used entries.
+            // CAST: A table has at most `WORDS` entries in use, which is 32.
             let offset = (index as u16) << span;
             let hfn = frame_of(entry).plus(offset);
             let flags = entry & self.role.dirty_bit();

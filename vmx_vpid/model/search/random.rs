@@ -114,7 +114,7 @@ enum Edits {
 impl RandomSteps {
     /// Chooses the kinds of steps for a part of a run.
     pub(crate) fn new(choice: &mut impl Choice) -> Self {
-        // CAST: There are few of each kind.
+        // CAST: There are fewer than 32 kinds of guest actions.
         let needed = 1 << Kind::Access as u32 | 1 << Kind::Edit as u32;
         let nested = [Kind::VmxOn, Kind::EnterL2, Kind::LeaveL2];
         let nested = nested.iter().fold(0, |mask, &kind| mask | 1 << kind as u32);
@@ -167,7 +167,7 @@ impl RandomSteps {
 
     /// Chooses the next step.
     pub(crate) fn next(&mut self, choice: &mut impl Choice) -> Step {
-        // CAST: There are few of each kind.
+        // CAST: Each number that is cast is below 256.
         if choice.below(self.other_vcpu) == 0 {
             self.vcpu = choice.below(VCPUS as u32) as u8;
         }
@@ -249,7 +249,7 @@ impl RandomSteps {
                 }
             })
             .map_or(Kind::Access, |(kind, _)| *kind);
-        // CAST: There are few of each kind.
+        // CAST: Each number that is cast is below 256.
         let page = choice.below(self.pages) as u16;
         let pcid = choice.below(PCIDS as u32) as u8;
         let flag = choice.below(2) == 0;

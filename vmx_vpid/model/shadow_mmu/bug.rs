@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module lists the bugs that can be injected, one at a time: each has to be found.
+//! This module lists the bugs that the tests inject, one at a time; the model has to find each.
 
-/// Makes the enum and its names.
+/// Defines the enumeration of the bugs, with their names.
 macro_rules! broken {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Something that must not be done so, and is.
+        /// An injected bug.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Bug {
             $($(#[$doc])* $name,)*
         }
 
         impl Bug {
-            /// All of them.
+            /// All bugs.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// Returns its name.
+            /// Returns the bug's name.
             pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
@@ -26,109 +26,109 @@ macro_rules! broken {
 }
 
 broken! {
-    // A look-up.
-    /// A page is found by its table alone.
+    // Look-up.
+    /// A page is looked up by its table alone.
     RoleNotCompared,
-    /// CR0.WP is no part of the role.
+    /// The look-up ignores CR0.WP.
     WpNotCompared,
-    /// CR4.SMEP is none.
+    /// The look-up ignores CR4.SMEP.
     SmepNotCompared,
-    /// CR4.SMAP while CR0.WP is clear is none.
+    /// The look-up ignores CR4.SMAP with CR0.WP clear.
     SmapNotCompared,
-    /// What is permitted above is none.
+    /// The look-up ignores the access that the entries above permit.
     AccessNotCompared,
-    /// The level is none.
+    /// The look-up ignores the level.
     LevelNotCompared,
-    /// The quadrant is none.
+    /// The look-up ignores the quadrant.
     QuadrantNotCompared,
-    /// That a page is direct is none.
+    /// The look-up ignores whether the page is direct.
     DirectNotCompared,
-    /// The size of the guest's entries is none.
+    /// The look-up ignores the size of the guest's entries.
     WidthNotCompared,
-    /// A page that is unsync is found, and taken as it is.
+    /// The look-up finds an unsync page and does not synchronise it.
     FoundUnsync,
 
-    // Which pages are unsync.
-    /// It is not known above that one is.
+    // Unsync pages.
+    /// The pages above an unsync page do not record that it is unsync.
     ParentsNotTold,
-    /// It is known in one place above only.
+    /// Only one of the entries that lead to an unsync page is recorded.
     OneParentTold,
-    /// A page that is unsync gets one more place above, which is not told.
+    /// A new entry that leads to an unsync page is not recorded.
     LinkedUnsync,
-    /// A page that leads to some that are unsync is linked as it is.
+    /// A page that leads to unsync pages is linked without synchronising them.
     ChildrenLinkedUnsync,
-    /// Tables of tables may be written, and are not unsync.
+    /// The guest may write tables of higher levels, whose pages do not become unsync.
     TrackedMadeWritable,
-    /// Pages of the lowest level may be written, and are not unsync.
+    /// The guest may write page tables of the lowest level, whose pages do not become unsync.
     UnsyncForgotten,
-    /// What may be written already may be so when a table gets its first page.
+    /// When a page is made from a table, the table's frame stays writable.
     NotProtected,
-    /// That is taken away, and not flushed.
+    /// When a page is made from a table, the table's frame is write-protected without a flush.
     NotProtectedAtOnce,
 
-    // How a page is brought up to date.
-    /// It is only looked whether an entry is present.
+    // Synchronising.
+    /// Synchronising an entry does not compare the frame.
     PresenceIsEnough,
-    /// What the entry permits stays as it was.
+    /// Synchronising an entry keeps the old access.
     AccessKept,
-    /// An entry that was not accessed counts as present.
+    /// Synchronising an entry ignores that the guest's accessed flag is clear.
     AccessedNotAsked,
-    /// A page may be written before the guest's dirty flag is set.
+    /// A page may be written although the guest's dirty flag is clear.
     DirtyNotAsked,
-    /// What is lost is not flushed.
+    /// Synchronising flushes nothing.
     SyncNotFlushed,
-    /// A table of the guest's may be written on while its page counts as up to date.
+    /// A guest's table stays writable while its page counts as synchronised.
     SyncedUnprotected,
 
-    // What the guest writes into a table that is not to be written.
-    /// Nobody looks at it.
+    // Writes to write-protected tables.
+    /// KVM ignores the write.
     WriteNotTracked,
-    /// Of the two entries that stand for one of four bytes, one is dropped.
+    /// Of the two entries made from a guest's entry of four bytes, only one is dropped.
     HalfTracked,
-    /// What is dropped is not flushed.
+    /// Entries are dropped without a flush.
     TrackedNotFlushed,
 
-    // How pages are given up.
-    /// Entries that lead to a page stay when it goes.
+    // Zapping.
+    /// Entries that lead to a zapped page stay.
     ParentsKept,
-    /// Pages that go are free at once.
+    /// Zapped pages are freed without a flush.
     ZapNotFlushed,
-    /// A root that is given up is run on.
+    /// A vCPU keeps running on a zapped root.
     InvalidRootKept,
-    /// A frame moves, and its entries stay.
+    /// A frame moves, and the entries that map the frame stay.
     UnmapForgotten,
-    /// They go, and are not flushed.
+    /// A frame moves, and the entries that map the frame are dropped without a flush.
     UnmapNotFlushed,
 
-    // How a fault is handled.
-    /// A direct page is kept under an entry that permits something else now.
+    // Page faults.
+    /// A direct page is kept although the guest's entry permits another access now.
     DirectNotValidated,
-    /// A page that a supervisor may write because of CR0.WP stays the user's.
+    /// A page that a supervisor may write because CR0.WP is clear stays a user page.
     WpLeavesUser,
-    /// And may be executed in spite of CR4.SMEP.
+    /// A page that a supervisor may write because CR0.WP is clear stays executable with CR4.SMEP.
     WpLeavesExecute,
 
     // Roots.
-    /// A cached root is taken whatever its CR3 is.
+    /// A cached root is used for any CR3.
     PgdNotCompared,
-    /// A root that is loaded is not brought up to date.
+    /// A loaded root is not synchronised.
     NotSyncedAtLoad,
-    /// What is cached of an earlier root is not flushed then.
+    /// Loading a root flushes nothing.
     NotFlushedAtLoad,
-    /// MOV to CR3 does not bring the root up to date.
+    /// An invalidation of the current PCID does not synchronise the root.
     NotSyncedAtCr3,
-    /// It flushes nothing.
+    /// An invalidation of the current PCID flushes nothing.
     NotFlushedAtCr3,
-    /// It keeps other roots of its PCID.
+    /// An invalidation of a PCID keeps previous roots of the PCID.
     PcidKept,
-    /// INVLPG leaves cached roots as they are.
+    /// INVLPG does not synchronise previous roots.
     PreviousNotInvalidated,
-    /// INVLPG does not bring the entry up to date.
+    /// INVLPG synchronises no entry.
     InvlpgNotSynced,
-    /// A change of CR4.PGE leaves cached roots as they are.
+    /// A change of CR4.PGE keeps unsync previous roots.
     PreviousNotSynced,
-    /// A change of registers that the role depends on keeps all roots.
+    /// A change of registers that the role depends on frees no roots.
     ContextKept,
-    /// What others are asked to flush, they do not.
+    /// A request to flush all vCPUs has no effect.
     RemoteIgnored,
 }

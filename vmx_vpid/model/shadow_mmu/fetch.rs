@@ -34,22 +34,22 @@ use crate::paging::permission::{
     AccessKind, //
 };
 
-/// What became of a fault.
+/// The result of a page fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fixed {
     /// The pages have the translation now.
     Yes,
-    /// The guest's own tables do not: it gets the fault.
+    /// The guest's own tables have no translation: the guest gets the fault.
     GuestFault,
-    /// The frame holds tables, and each write has to be seen: KVM carries it out itself.
+    /// The frame has tables to which KVM has to see each write: KVM emulates the write.
     Emulate(Gfn),
 }
 
-/// Pages that are wanted free before a fault is handled: `KVM_MIN_FREE_MMU_PAGES`.
+/// The number of free pages that a fault may need: `KVM_MIN_FREE_MMU_PAGES`.
 pub(crate) const MIN_FREE: usize = 5;
 
 impl Shadows {
-    /// Handles a fault: `kvm_mmu_page_fault()`.
+    /// Handles a page fault: `kvm_mmu_page_fault()`.
     ///
     /// # Errors
     ///
@@ -72,8 +72,8 @@ impl Shadows {
         let guest = walk.access;
         let wp = paging.control.cr0.write_protect();
         if write && walk.level != 0 && !walk.access.write && !wp && !access.user {
-            // The supervisor may write to what it may read.  That has to be a page of its own then,
-            // since the CPU obeys CR0.WP in any case.
+            // With CR0.WP clear, a supervisor may write a read-only page.  The CPU always runs with
+            // CR0.WP set, so KVM's entry becomes a writable supervisor entry.
             walk.access.write = true;
             walk.access.user &= vm.has(Bug::WpLeavesUser);
             let executes = !paging.control.cr4.smep() || vm.has(Bug::WpLeavesExecute);
@@ -83,7 +83,7 @@ impl Shadows {
         let Some((top, level)) = roots.top(address) else {
             return Ok(Fixed::Yes);
         };
-        // To make room, roots may have been given up: the guest tries once more then.
+        // The reclaim may have zapped the root: the guest retries the access then.
         if self.is_obsolete(top) && !vm.has(Bug::InvalidRootKept) {
             return Ok(Fixed::Yes);
         }
@@ -91,7 +91,7 @@ impl Shadows {
         Ok(self.set(vm, place, &walk, guest, write))
     }
 
-    /// Makes the way down to the entry of a page: `fetch()`.
+    /// Adds the missing pages down to the entry of an address: `fetch()`.
     fn fill(
         &mut self,
         vm: &mut impl Vm,
@@ -116,7 +116,7 @@ impl Shadows {
                 let at = usize::from(level);
                 (walk.tables[at], false, walk.above[at])
             } else {
-                // Below the guest's last entry there is no table.
+                // Below the guest's last entry there is no guest table.
                 let span = (1 << (9 * u32::from(level))) - 1;
                 self.validate(vm, id, index, walk.access);
                 (Gfn(walk.frame.0 & !span), true, walk.access)
@@ -125,7 +125,7 @@ impl Shadows {
         }
     }
 
-    /// Drops a direct page that permits something else than the guest does now:
+    /// Unlinks a direct page with another access than the guest's entries permit now:
     /// `validate_direct_spte()`.
     fn validate(&mut self, vm: &mut impl Vm, id: PageId, index: usize, access: Grant) {
         let entry = self.page(id).slot(index).entry;
@@ -138,8 +138,8 @@ impl Shadows {
         }
     }
 
-    /// Returns the page below an entry, which is there already, is found, or is made:
-    /// `kvm_mmu_get_child_sp()` and `link_shadow_page()`.
+    /// Returns the page below an entry: the linked page, or a page that is found or allocated, and
+    /// then linked: `kvm_mmu_get_child_sp()` and `link_shadow_page()`.
     fn child(
         &mut self,
         vm: &mut impl Vm,
@@ -159,7 +159,8 @@ impl Shadows {
             }
         }
         let child = self.get(vm, table, role, context)?;
-        // What the guest made present it need not invalidate: all below has to be up to date.
+        // The guest may make an entry present without an invalidation, so all pages below the new
+        // link have to be synchronised.
         if self.page(child).unsync_count != 0 && !vm.has(Bug::ChildrenLinkedUnsync) {
             self.sync_children(vm, child, context);
         }
@@ -167,7 +168,7 @@ impl Shadows {
         Ok(child)
     }
 
-    /// Writes the entry of a page, for which the guest's entries permit what `guest` says:
+    /// Writes the entry of an address; `guest` is the access that the guest's entries permit:
     /// `mmu_set_spte()`.
     fn set(
         &mut self,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module walks a guest's own tables as KVM does to make shadow pages: two to five levels,
-//! with entries of 4 or of 8 bytes.
+//! This module walks a guest's own tables like KVM, to make shadow pages: two to five levels, with
+//! entries of 4 or of 8 bytes.
 //!
 //! Source: the manual's chapter on paging; `walk_addr_generic()` in `mmu/paging_tmpl.h`.
 
@@ -35,36 +35,36 @@ impl Gfn {
     }
 }
 
-/// How a guest's paging is set up.
+/// The setup of a guest's paging.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paging {
-    /// What its registers say.
+    /// The control registers.
     pub(crate) control: Control,
-    /// Levels of its tables, 2, 4 or 5; not looked at while paging is off.
+    /// The number of levels of the tables, 2, 4 or 5; ignored with paging off.
     pub(crate) levels: u8,
     /// CR3.
     pub(crate) cr3: u64,
 }
 
-/// Where a walk through a guest's tables ended, and what is on the way.
+/// The end of a walk through a guest's tables, and the tables on the way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk {
-    /// The frame of the page, of whatever size the guest's page is.
+    /// The frame of the page of 4 KiB; the guest's page may be larger.
     pub(crate) frame: Gfn,
-    /// What all entries permit.
+    /// The access that all entries permit.
     pub(crate) access: Grant,
-    /// The level of the last entry: 1 for a page of 4 KiB.
+    /// The level of the last entry: 1 for a page of 4 KiB, 0 with paging off.
     pub(crate) level: u8,
     /// The tables, by level.
     pub(crate) tables: [Gfn; 6],
-    /// What the entries above each of these permit.
+    /// The access that the entries above each table permit, by the level of the table.
     pub(crate) above: [Grant; 6],
     /// The last entry.
     pub(crate) last: Entry,
 }
 
 impl Paging {
-    /// Whether entries have 4 bytes.
+    /// Returns the size of an entry.
     fn width(&self) -> EntryWidth {
         if self.control.cr4.physical_address_extension() {
             EntryWidth::Bytes8
@@ -73,7 +73,7 @@ impl Paging {
         }
     }
 
-    /// Returns how many bits of an address select an entry.
+    /// Returns the number of address bits that select an entry.
     fn bits(&self) -> u32 {
         match self.width() {
             EntryWidth::Bytes4 => 10,
@@ -91,7 +91,7 @@ impl Paging {
         Gfn((self.cr3 & ADDRESS) >> 12)
     }
 
-    /// Whether the last entry of a walk is at a level.
+    /// Returns whether an entry of a level refers to a page.
     fn is_last(&self, entry: Entry, level: u8) -> bool {
         let large = match self.width() {
             EntryWidth::Bytes4 => level == 2 && self.control.cr4.page_size_extensions(),
@@ -100,9 +100,9 @@ impl Paging {
         level == 1 || large && entry.page_size()
     }
 
-    /// Goes the way to an address, and looks at no permissions.
+    /// Walks to an address, and checks no permissions.
     ///
-    /// Bits that are reserved are not looked at: no guest here sets any.
+    /// The walk ignores reserved bits: no guest here sets a reserved bit.
     pub(crate) fn path(&self, vm: &impl Vm, address: u64) -> Result<Walk, Cause> {
         let mut walk = Walk {
             frame: Gfn(address >> 12),
@@ -140,11 +140,11 @@ impl Paging {
 
     /// Returns the index of an address's entry in a table of a level.
     fn index(&self, level: u8, address: u64) -> usize {
-        // CAST: Ten bits at most.
+        // CAST: The masked value has at most ten bits.
         (address >> self.shift(level) & ((1 << self.bits()) - 1)) as usize
     }
 
-    /// Whether what the entries permit is enough for an access; everything is without paging.
+    /// Checks that the entries permit an access; with paging off, every access is permitted.
     fn check(&self, walk: &Walk, access: Access) -> Result<(), Cause> {
         // RFLAGS.AC is clear, and there are no protection keys.
         let check = || {
@@ -158,8 +158,8 @@ impl Paging {
         }
     }
 
-    /// Walks for an access, and sets accessed and dirty flags; what may be written is what the
-    /// dirty flag is set for.
+    /// Walks for an access, and sets accessed and dirty flags; the result permits writes only if
+    /// the dirty flag is set.
     pub(crate) fn walk(
         &self,
         vm: &mut impl Vm,
@@ -192,7 +192,8 @@ impl Paging {
         Ok(walk)
     }
 
-    /// Whether the guest's tables, as they are, let an access through, and to which frame.
+    /// Returns the frame of an access, if the guest's tables permit the access in their current
+    /// state.
     pub(crate) fn allows(&self, vm: &impl Vm, address: u64, access: Access) -> Option<Gfn> {
         let walk = self.path(vm, address).ok()?;
         let write = access.kind == AccessKind::Write;
@@ -202,8 +203,8 @@ impl Paging {
     }
 }
 
-/// Returns which entry of the guest's an entry of a lowest page is made from: that of its table by
-/// number, and the size of an entry.
+/// Returns the guest's entry that an entry of a page of the lowest level is made from: the index in
+/// the guest's table, and the size of an entry.
 pub(super) fn place(role: Role, index: usize) -> (usize, EntryWidth) {
     if role.has_4_byte_gpte {
         (index + usize::from(role.quadrant) * 512, EntryWidth::Bytes4)
@@ -212,13 +213,14 @@ pub(super) fn place(role: Role, index: usize) -> (usize, EntryWidth) {
     }
 }
 
-/// Returns which entries of a page are made from the one at a place in its table, in bytes: the
-/// first, and how many.  `None` if those are another page's: `get_written_sptes()`.
+/// Returns the entries of a page that are made from the guest's entry at a byte offset: the first
+/// entry, and the number of entries.  `None` if another page has these entries:
+/// `get_written_sptes()`.
 pub(super) fn written(role: Role, offset: usize) -> Option<(usize, usize)> {
     if !role.has_4_byte_gpte {
         return Some((offset / 8, 1));
     }
-    // An entry of a directory stands for 4 MiB, and KVM's for 2 MiB.
+    // An entry of the guest's directory maps 4 MiB, and KVM's entry maps 2 MiB.
     let count = if role.level == 2 { 2 } else { 1 };
     let place = offset / 4 * count;
     (place / 512 == usize::from(role.quadrant)).then_some((place % 512, count))
@@ -235,7 +237,8 @@ mod tests {
 
     #[test]
     fn each_guest_entry_has_its_shadow_entries() {
-        // A directory of 1024 entries is four pages of 512, two for each; a table is two.
+        // Four pages of 512 entries shadow a directory of 1024 entries, two entries for each;
+        // two pages shadow a page table.
         for (level, quadrant, offset, wanted) in [
             (2, 0, 0, Some((0, 2))),
             (2, 0, 255 * 4, Some((510, 2))),

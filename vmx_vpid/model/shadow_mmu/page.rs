@@ -21,11 +21,11 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Entries of a page.
+/// The number of entries of a page.
 pub(crate) const ENTRIES: usize = 512;
 
-/// Writes to the guest's table in a row after which a page is taken for none any more:
-/// `detect_write_flooding()`.
+/// The number of consecutive writes to the guest's table after which the page is zapped, because
+/// the frame is probably not a table any more: `detect_write_flooding()`.
 const FLOOD: u32 = 3;
 
 /// A bit for each entry.
@@ -35,12 +35,12 @@ pub(super) struct Bits([u64; ENTRIES / 64]);
 impl Bits {
     const NONE: Self = Self([0; ENTRIES / 64]);
 
-    /// Whether the bit of an entry is set.
+    /// Returns whether the bit of an entry is set.
     pub(super) fn has(&self, index: usize) -> bool {
         self.0[index / 64] >> (index % 64) & 1 != 0
     }
 
-    /// Sets it or clears it.
+    /// Sets or clears the bit of an entry.
     fn set(&mut self, index: usize, value: bool) {
         let bit = 1 << (index % 64);
         if value {
@@ -50,7 +50,7 @@ impl Bits {
         }
     }
 
-    /// Returns the entries whose bits are set, as they are now.
+    /// Returns the entries whose bits are set in this copy.
     pub(super) fn each(self) -> impl Iterator<Item = usize> {
         self.0.into_iter().enumerate().flat_map(|(word, mut bits)| {
             core::iter::from_fn(move || {
@@ -62,27 +62,27 @@ impl Bits {
     }
 }
 
-/// An entry, and the translation of the guest's that it shadows.
+/// An entry, and the guest's translation that the entry shadows.
 #[derive(Clone, Copy)]
 pub(super) struct Slot {
-    /// What the CPU reads.
+    /// The entry that the CPU reads.
     pub(super) entry: Entry,
-    /// The guest's frame that it leads to; of an entry above the lowest level, the table below.
+    /// The guest's frame that the entry maps; above the lowest level, the guest's table below.
     pub(super) gfn: Gfn,
-    /// What KVM lets the guest do.
+    /// The access that KVM permits.
     pub(super) access: Grant,
-    /// What the guest's own entries permit.
+    /// The access that the guest's own entries permit.
     pub(super) guest: Grant,
-    /// When that was last seen to be so.
+    /// When KVM last read the guest's entries.
     pub(super) time: u32,
 }
 
-/// What has become of a page.
+/// The state of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It is free.
+    /// The page is free.
     Free,
-    /// It is in use, and found by a look-up.
+    /// The page is in use, and a look-up finds the page.
     Valid,
     /// The page was zapped; a vCPU that has it as a root has to free that root.
     Invalid,
@@ -90,29 +90,29 @@ pub(super) enum State {
 
 /// A shadow page.
 pub(super) struct Page {
-    /// What it is for.
+    /// The role.
     pub(super) role: Role,
-    /// The guest's table that it shadows; of a direct one, the first frame that it maps.
+    /// The guest's table that the page shadows; for a direct page, the first frame that it maps.
     pub(super) gfn: Gfn,
-    /// What has become of it.
+    /// The state.
     pub(super) state: State,
-    /// The generation that it was made in.
+    /// The generation in which the page was made.
     pub(super) generation: u32,
     /// The order in which pages were made.
     pub(super) born: u32,
-    /// The guest may have changed its table since this was made from it.
+    /// The guest may have changed the table since the page was synchronised.
     pub(super) unsync: bool,
-    /// Which entries lead to pages that are unsync, or to such that lead there.
+    /// The entries that lead to unsync pages, directly or through other pages.
     pub(super) unsync_children: Bits,
-    /// How many these are.
+    /// The number of those entries.
     pub(super) unsync_count: u32,
-    /// How many vCPUs keep it as a root.
+    /// The number of roots of vCPUs that have the page.
     pub(super) roots: u32,
-    /// Writes to the guest's table since the last fault through the page.
+    /// Writes to the guest's table since a look-up last found the page.
     flood: u32,
     slots: KVVec<Slot>,
     present: Bits,
-    /// The entries of other pages that lead here.
+    /// The entries of other pages that lead to the page.
     parents: KVec<(PageId, usize)>,
 }
 
@@ -143,7 +143,7 @@ impl Page {
         })
     }
 
-    /// Makes it an empty one that is in use.
+    /// Allocates the page, with no entries.
     pub(super) fn start(&mut self, gfn: Gfn, role: Role, generation: u32, born: u32) {
         self.reset();
         (self.gfn, self.role) = (gfn, role);
@@ -151,7 +151,7 @@ impl Page {
         self.state = State::Valid;
     }
 
-    /// Makes it free.
+    /// Frees the page.
     pub(super) fn reset(&mut self) {
         for index in self.present.each() {
             self.slots[index].entry = Entry::from_raw(0);
@@ -163,7 +163,7 @@ impl Page {
         self.parents.clear();
     }
 
-    /// Returns an entry, with what is known of it.
+    /// Returns an entry, with its origin.
     pub(super) fn slot(&self, index: usize) -> Slot {
         self.slots[index]
     }
@@ -180,7 +180,8 @@ impl Page {
         self.present.set(index, false);
     }
 
-    /// Begins to lag behind: what its entries say is known to be so up to now, and no longer.
+    /// Marks the page unsync: its entries agree with the guest's table up to now, and may differ
+    /// later.
     pub(super) fn lag(&mut self, now: u32) {
         for index in self.present.each() {
             self.slots[index].time = now;
@@ -188,18 +189,18 @@ impl Page {
         self.unsync = true;
     }
 
-    /// Returns the entries that are present, as they are now.
+    /// Returns the entries that are present now.
     pub(super) fn present(&self) -> impl Iterator<Item = usize> {
         self.present.each()
     }
 
-    /// Whether its entries refer to pages of memory, and to no tables.
+    /// Returns whether the entries refer to memory, and not to tables.
     pub(super) fn is_lowest(&self) -> bool {
         self.role.level == 1
     }
 
-    /// Notes that an entry leads to a page that is unsync, or does not any more; whether that is
-    /// news, and the first or the last one.
+    /// Records whether an entry leads to an unsync page; returns whether the first such entry was
+    /// added or the last one was removed.
     pub(super) fn set_unsync_child(&mut self, index: usize, unsync: bool) -> bool {
         if self.unsync_children.has(index) == unsync {
             return false;
@@ -214,24 +215,25 @@ impl Page {
         }
     }
 
-    /// Notes that an entry of another page leads here.
+    /// Records that an entry of another page leads to this page.
     pub(super) fn add_parent(&mut self, parent: PageId, index: usize) -> Result {
         Ok(self.parents.push((parent, index), GFP_KERNEL)?)
     }
 
-    /// Notes that it does not any more.
+    /// Records that an entry of another page does not lead to this page any more.
     pub(super) fn remove_parent(&mut self, parent: PageId, index: usize) {
         self.parents.retain(|it| *it != (parent, index));
     }
 
-    /// Returns one of the entries that lead here, by its number.
+    /// Returns one of the entries that lead to this page, by its number.
     pub(super) fn parent(&self, number: usize) -> Option<(PageId, usize)> {
         self.parents.get(number).copied()
     }
 
-    /// Notes a write to its table; whether these are too many for a table.
+    /// Counts a write to the guest's table; returns whether the frame has had too many writes for a
+    /// table.
     pub(super) fn is_flooded(&mut self) -> bool {
-        // One of the lowest level can become unsync, and is not written to then.
+        // A page of the lowest level becomes unsync, and KVM does not see further writes.
         if self.is_lowest() {
             return false;
         }
@@ -239,7 +241,7 @@ impl Page {
         self.flood >= FLOOD
     }
 
-    /// Records a fault through the page.
+    /// Resets the count of writes: `__clear_sp_write_flooding_count()`.
     pub(super) fn calm(&mut self) {
         self.flood = 0;
     }
@@ -247,7 +249,8 @@ impl Page {
 
 /// Makes an entry that leads to a page of KVM's.
 ///
-/// It permits everything: what the guest's entries on the way permit is in the role of the page.
+/// The entry permits everything: the role of the page has the access that the guest's entries on
+/// the way permit.
 pub(super) fn link(page: PageId) -> Entry {
     Entry::from_raw(page.address().into_raw())
         .with_present(true)
@@ -266,7 +269,7 @@ pub(super) fn address(entry: Entry) -> Hpa {
     Hpa::new(entry.into_raw() & ADDRESS)
 }
 
-/// Makes an entry that leads to memory, and permits no writes yet.
+/// Makes an entry that maps memory, and permits no writes yet.
 pub(super) fn leaf(at: Hpa, access: Grant) -> Entry {
     Entry::from_raw(at.into_raw())
         .with_present(true)

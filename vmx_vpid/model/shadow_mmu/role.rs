@@ -5,6 +5,7 @@
 //! Several pages may shadow one guest table at once, each for another use: as a table of another
 //! level, below entries with other rights, under other control registers.  Two pages are the same
 //! only if guest table and whole role are equal.
+//!
 //! Source: `union kvm_mmu_page_role`; `kvm_calc_cpu_role()`, `init_kvm_shadow_mmu()` and
 //! `kvm_mmu_child_role()` in `mmu/mmu.c`.
 
@@ -16,10 +17,10 @@ use crate::paging::{
     }, //
 };
 
-/// What entries permit, as KVM keeps it: its `ACC_*_MASK`.
+/// The access that entries permit, as in KVM's `ACC_*_MASK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
-    /// Reads; always, but for an EPT.
+    /// Reads; always permitted, except in an EPT.
     pub(crate) read: bool,
     /// Writes.
     pub(crate) write: bool,
@@ -38,7 +39,7 @@ impl Grant {
         execute: true,
     };
 
-    /// What the entry of a page table permits.
+    /// Returns the access that an entry of a page table permits.
     pub(crate) fn of(entry: Entry) -> Self {
         Self {
             read: entry.present(),
@@ -48,7 +49,7 @@ impl Grant {
         }
     }
 
-    /// What both permit.
+    /// Returns the access that both permit.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             read: self.read && other.read,
@@ -58,7 +59,7 @@ impl Grant {
         }
     }
 
-    /// The same without writes, unless a condition holds.
+    /// Returns the same access, with writes only if a condition holds.
     pub(crate) fn write_if(self, condition: bool) -> Self {
         Self {
             write: self.write && condition,
@@ -66,7 +67,7 @@ impl Grant {
         }
     }
 
-    /// Returns it in the form that permissions are checked by.
+    /// Returns the access as the rights that a permission check takes.
     pub(crate) fn rights(self) -> Rights {
         Rights::from(0)
             .with_writable(self.write)
@@ -74,7 +75,7 @@ impl Grant {
             .with_executable(self.execute)
     }
 
-    /// Returns the four bits that KVM keeps.
+    /// Returns the four bits of KVM's access mask.
     fn into_raw(self) -> u32 {
         u32::from(self.read)
             | u32::from(self.write) << 1
@@ -82,7 +83,7 @@ impl Grant {
             | u32::from(self.execute) << 3
     }
 
-    /// Takes the four bits.
+    /// Makes an access from KVM's four bits.
     fn from_raw(raw: u32) -> Self {
         Self {
             read: raw & 1 != 0,
@@ -93,19 +94,20 @@ impl Grant {
     }
 }
 
-/// What a shadow page is for.
+/// The role of a shadow page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Role {
-    /// The level that it stands at, 1 for a page table.
+    /// The level, 1 for a page table.
     pub(crate) level: u8,
     /// The guest's entries have 4 bytes: 32-bit paging.
     pub(crate) has_4_byte_gpte: bool,
-    /// With such entries: which quarter of the guest's directory, or half of its page table, this
-    /// is for, 0 to 3; otherwise 0.
+    /// With entries of 4 bytes: the quarter of the guest's directory, or the half of the guest's
+    /// page table, that the page shadows, from 0 on; otherwise 0.
     pub(crate) quadrant: u8,
-    /// It shadows no table: it maps memory, a large page of the guest's or all there is.
+    /// The page shadows no table: it maps memory, below a large page of the guest's or with the
+    /// guest's paging off.
     pub(crate) direct: bool,
-    /// What the entries above it permit.
+    /// The access that the entries above permit.
     pub(crate) access: Grant,
     /// EFER.NX.
     pub(crate) efer_nx: bool,
@@ -115,9 +117,9 @@ pub(crate) struct Role {
     pub(crate) smap_andnot_wp: bool,
     /// Entries have no accessed and dirty flags.
     pub(crate) ad_disabled: bool,
-    /// It is for L2.
+    /// The page is for L2.
     pub(crate) guest_mode: bool,
-    /// It stands above all tables of a guest that has a level less.
+    /// The page is above all tables of a guest that has fewer levels.
     pub(crate) passthrough: bool,
     /// CR4.SMEP; in an EPT, mode-based execute control.
     pub(crate) cr4_smep: bool,
@@ -126,12 +128,12 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    /// The levels that KVM's own tables have at least.
+    /// The smallest number of levels of KVM's own tables.
     const LEAST: u8 = 3;
 
-    /// Returns the role that a guest's registers and state ask for: `kvm_calc_cpu_role()`.
+    /// Returns the role for a guest's registers and state: `kvm_calc_cpu_role()`.
     ///
-    /// `level` is that of the guest's paging, 2 to 5; it is not looked at while paging is off.
+    /// `level` is the number of levels of the guest's paging, 2 to 5; ignored with paging off.
     pub(crate) fn of_guest(control: &Control, level: u8, smm: bool, guest_mode: bool) -> Self {
         let none = Self {
             level: 0,
@@ -164,7 +166,7 @@ impl Role {
         }
     }
 
-    /// Returns the role of the root that such a guest is run on, with EPT off: that of
+    /// Returns the role of the root that a guest of this role runs on, with EPT off:
     /// `init_kvm_shadow_mmu()`.
     pub(crate) fn root(self) -> Self {
         Self {
@@ -174,7 +176,7 @@ impl Role {
         }
     }
 
-    /// Returns the role of a page for a root: the one, or one of four where the CPU walks three
+    /// Returns the role of a root's page: the only page, or one of four if the CPU walks three
     /// levels.
     pub(crate) fn of_root_page(self, quadrant: u8) -> Self {
         Self {
@@ -184,7 +186,7 @@ impl Role {
         }
     }
 
-    /// Whether a root of this role has four pages, which no page of KVM's refers to.
+    /// Returns whether a root of this role has four pages, one for each GiB.
     pub(crate) fn has_pae_root(self) -> bool {
         self.level == Self::LEAST
     }
@@ -196,7 +198,7 @@ impl Role {
             access,
             direct,
             passthrough: false,
-            // CAST: One bit.
+            // CAST: The masked value has one bit.
             quadrant: if self.has_4_byte_gpte {
                 (index & 1) as u8
             } else {
@@ -206,10 +208,10 @@ impl Role {
         }
     }
 
-    /// Whether a page may be brought up to date while a root of another role is in use:
+    /// Returns whether a page may be synchronised while a root of another role is in use:
     /// `kvm_sync_page_check()`.
     ///
-    /// Level, access and quadrant may differ: they are of the page, not of the whole.
+    /// Level, access and quadrant may differ: they depend on the place of the page below a root.
     pub(crate) fn is_of_context(self, root: Self) -> bool {
         let alike = Self {
             level: root.level,
@@ -221,12 +223,12 @@ impl Role {
         !self.direct && alike == root
     }
 
-    /// Whether there are entries of the guest's that it is made from: `sp_has_gptes()`.
+    /// Returns whether the page is made from entries of the guest's: `sp_has_gptes()`.
     pub(crate) fn has_gptes(self) -> bool {
         !self.direct && !self.passthrough
     }
 
-    /// Returns it as KVM keeps it.
+    /// Returns KVM's value of the role.
     pub(crate) fn into_raw(self) -> u32 {
         u32::from(self.level & 0xf)
             | u32::from(self.has_4_byte_gpte) << 4
@@ -243,15 +245,15 @@ impl Role {
             | u32::from(self.smm) << 24
     }
 
-    /// Takes it as KVM keeps it, less what is no part of the key: that a page is invalid, and what
-    /// there is for trust domains.
+    /// Makes a role from KVM's value, without the bits that are not part of the key: `invalid`, and
+    /// the bit for trust domains.
     pub(crate) fn from_raw(raw: u32) -> Self {
         let bit = |number: u32| raw >> number & 1 != 0;
         Self {
-            // CAST: So many bits are left.
+            // CAST: The masked value has four bits.
             level: (raw & 0xf) as u8,
             has_4_byte_gpte: bit(4),
-            // CAST: Two bits.
+            // CAST: The masked value has two bits.
             quadrant: (raw >> 5 & 3) as u8,
             direct: bit(7),
             access: Grant::from_raw(raw >> 8),
@@ -262,7 +264,7 @@ impl Role {
             guest_mode: bit(17),
             passthrough: bit(18),
             cr4_smep: bit(20),
-            // CAST: Eight bits.
+            // CAST: The shifted value has eight bits.
             smm: (raw >> 24) as u8,
         }
     }
@@ -294,8 +296,8 @@ mod tests {
         }
     }
 
-    /// Every bit of KVM's that is part of the key: all but those of `invalid` and `is_mirror`,
-    /// and three that are not in use.
+    /// The bits of KVM's role that are part of the key: all but `invalid`, `is_mirror` and three
+    /// unused bits.
     const KEY: u32 = !(1 << 12 | 1 << 19 | 7 << 21);
 
     #[test]
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_alike_only_if_each_bit_is() {
+    fn roles_are_equal_only_if_all_bits_are() {
         let role = Role::of_guest(&long(), 4, false, false);
         for bit in (0..32).filter(|bit| KEY >> bit & 1 != 0) {
             assert!(Role::from_raw(role.into_raw() ^ 1 << bit) != role);
@@ -329,7 +331,7 @@ mod tests {
         assert!(role(Control { cr4, ..long() }).cr4_smep);
         let efer = long().efer.with_no_execute(true);
         assert!(role(Control { efer, ..long() }).efer_nx && !usual.efer_nx);
-        // KVM's own tables use NX in any case.
+        // KVM's own tables always use NX.
         assert_eq!(role(Control { efer, ..long() }).root(), usual.root());
         let cr0 = Cr0::from(0);
         let off = role(Control { cr0, ..long() });
@@ -358,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_of_its_context_unless_it_is_direct() {
+    fn a_child_belongs_to_its_context_unless_it_is_direct() {
         let root = Role::of_guest(&long(), 4, false, false).root();
         let access = Grant::ALL.write_if(false);
         let child = root.child(1, false, access);

@@ -2,9 +2,10 @@
 
 //! This module keeps the roots of a vCPU: one for its CR3, and up to three of earlier CR3s.
 //!
-//! The guest's CR3 includes the PCID, if the guest uses PCIDs, and a root is kept for the whole
-//! value.  A root that is not in use may become stale.  When the guest invalidates something, each
-//! cached root is synchronised for it or freed.
+//! The guest's CR3 includes the PCID, if the guest uses PCIDs, and a root belongs to the whole
+//! value.  A root that is not in use may become stale.  When the guest invalidates translations,
+//! KVM synchronises or frees each cached root that has such translations.
+//!
 //! Source: `struct kvm_mmu`, `fast_pgd_switch()` and `kvm_mmu_load()` in `mmu/mmu.c`,
 //! `kvm_invalidate_pcid()` in `x86.c`.
 
@@ -20,7 +21,7 @@ use super::{
     Vm, //
 };
 
-/// Roots that are kept besides the one in use: `KVM_MMU_NUM_PREV_ROOTS`.
+/// The number of roots that are cached besides the current root: `KVM_MMU_NUM_PREV_ROOTS`.
 pub(crate) const PREVIOUS: usize = 3;
 
 /// Bits 11:0 of CR3.
@@ -29,9 +30,9 @@ const PCID: u64 = 0xfff;
 /// A root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Root {
-    /// The CR3 that it was made for.
+    /// The CR3 that the root was made for.
     pub(crate) pgd: u64,
-    /// Its page; four of them, a quarter of the first 4 GiB each, where the CPU walks three levels.
+    /// The page; if the CPU walks three levels, four pages, one for each GiB of the first 4 GiB.
     pages: [Option<PageId>; 4],
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Begins with none, for a role.
+    /// Makes a cache without roots, for a role.
     pub(crate) fn new(role: Role) -> Self {
         Self {
             role,
@@ -58,16 +59,16 @@ impl Cache {
         self.role
     }
 
-    /// Whether there is a root to run on.
+    /// Returns whether there is a current root.
     pub(crate) fn is_loaded(&self) -> bool {
         self.current.is_some()
     }
 
-    /// Returns the page that the walk for an address begins with, and the level.
+    /// Returns the page at which the walk for an address begins, and the level.
     pub(crate) fn top(&self, address: u64) -> Option<(PageId, u8)> {
         let root = self.current?;
         if self.role.has_pae_root() {
-            // CAST: Two bits.
+            // CAST: The masked value has two bits.
             Some((root.pages[(address >> 30 & 3) as usize]?, 2))
         } else {
             Some((root.pages[0]?, self.role.level))
@@ -90,7 +91,7 @@ impl Cache {
         }
     }
 
-    /// Takes the role of the guest's registers; roots of another role are freed:
+    /// Sets the role, after a change of the guest's registers, and frees all roots:
     /// `kvm_mmu_reset_context()`.
     pub(crate) fn reset(&mut self, shadows: &mut Shadows, vm: &mut impl Vm, role: Role) {
         if !vm.has(Bug::ContextKept) || role.level != self.role.level {
@@ -99,7 +100,7 @@ impl Cache {
         self.role = role;
     }
 
-    /// Whether a root is one for a CR3 and the role: `is_root_usable()`.
+    /// Returns whether a root can be used for a CR3 and the role: `is_root_usable()`.
     fn is_usable(&self, root: Option<Root>, shadows: &Shadows, vm: &impl Vm, pgd: u64) -> bool {
         let Some((root, page)) = root.and_then(|root| Some((root, root.pages[0]?))) else {
             return false;
@@ -115,7 +116,7 @@ impl Cache {
     /// The current root becomes the first of the previous ones, and the last of these is freed.
     pub(crate) fn turn_to(&mut self, shadows: &mut Shadows, vm: &mut impl Vm, pgd: u64) -> bool {
         if self.role.has_pae_root() {
-            // None of these is kept.
+            // KVM caches no roots of this kind.
             Self::free(&mut self.current, shadows, vm);
         }
         if self.current.is_some() {
@@ -142,8 +143,8 @@ impl Cache {
         kept.is_some()
     }
 
-    /// Makes a root if there is none, and brings it up to date; whether there was none:
-    /// `kvm_mmu_load()`.
+    /// Makes a root if there is no current root, and synchronises the new root; returns whether a
+    /// root was made: `kvm_mmu_load()`.
     ///
     /// # Errors
     ///
@@ -162,7 +163,7 @@ impl Cache {
         let count = if self.role.has_pae_root() { 4 } else { 1 };
         for (number, page) in (0u8..).zip(&mut pages).take(count) {
             let role = self.role.of_root_page(number);
-            // What is direct maps memory from here on, one GiB each.
+            // Each direct page maps one GiB of memory.
             let table = if role.direct {
                 Gfn(u64::from(number) << 18)
             } else {
@@ -182,7 +183,7 @@ impl Cache {
         Ok(true)
     }
 
-    /// Brings the root in use up to date: `kvm_mmu_sync_roots()`.
+    /// Synchronises the current root: `kvm_mmu_sync_roots()`.
     pub(crate) fn sync(&self, shadows: &mut Shadows, vm: &mut impl Vm) {
         let pages = self.current.into_iter().flat_map(|root| root.pages);
         for page in pages.flatten() {
@@ -190,7 +191,7 @@ impl Cache {
         }
     }
 
-    /// Frees previous roots that are out of date: `kvm_mmu_sync_prev_roots()`.
+    /// Frees previous roots that lead to unsync pages: `kvm_mmu_sync_prev_roots()`.
     pub(crate) fn sync_previous(&mut self, shadows: &mut Shadows, vm: &mut impl Vm) {
         if vm.has(Bug::PreviousNotSynced) {
             return;
@@ -218,7 +219,7 @@ impl Cache {
         }
     }
 
-    /// Returns the PCID that a root is for.
+    /// Returns the PCID of a root.
     fn pcid(root: Root) -> u64 {
         root.pgd & PCID
     }
@@ -235,14 +236,14 @@ impl Cache {
         }
     }
 
-    /// Whether a previous root is for a PCID.
+    /// Returns whether there is a previous root of a PCID.
     pub(crate) fn has_pcid(&self, pcid: u64) -> bool {
         let mut roots = self.previous.iter().flatten();
         roots.any(|&root| Self::pcid(root) == pcid)
     }
 
-    /// Brings the entry of an address up to date, in the root in use if `current`, and in each
-    /// previous one that is for a PCID, or in all: `kvm_mmu_invalidate_addr()`.
+    /// Synchronises the entry of an address: below the current root if `current`, and below the
+    /// previous roots of a PCID, or below all previous roots: `kvm_mmu_invalidate_addr()`.
     pub(crate) fn invalidate(
         &self,
         shadows: &mut Shadows,
@@ -272,9 +273,9 @@ impl Cache {
 }
 
 impl Shadows {
-    /// Brings the entry of an address up to date below a root: `__kvm_mmu_invalidate_addr()`.
+    /// Synchronises the entry of an address below a root: `__kvm_mmu_invalidate_addr()`.
     ///
-    /// The way down ends where nothing lags behind below.
+    /// The walk ends at a page that leads to no unsync page.
     fn invalidate(&mut self, vm: &mut impl Vm, root: PageId, level: u8, address: u64) {
         let (mut id, mut level) = (root, level);
         loop {

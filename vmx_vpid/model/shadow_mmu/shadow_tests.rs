@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! These tests check single properties of shadow pages; [`crate::model::shadow_run`] runs them at
-//! random.
+//! These tests check single properties of shadow pages; [`crate::model::shadow_run`] checks shadow
+//! pages by random steps.
 
 use super::{
     bug::Bug,
@@ -35,14 +35,14 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// A guest with four levels of tables: roots in frames 0 to 4, which all lead by frame 5 and frame
-/// 6 to the page table in frame 7.  That maps itself at page 0, and frame 9 at page 1.
+/// A guest with four levels of tables: the roots in the frames 0 to 4 all lead through frame 5 and
+/// frame 6 to the page table in frame 7, which maps itself at page 0, and frame 9 at page 1.
 struct Guest {
     words: KVVec<[u64; 512]>,
     flushes: u32,
 }
 
-/// Everything an entry can permit, and its flags.
+/// The bits of an entry that permits everything, with its flags.
 const ALL: u64 = 0x67;
 
 impl Guest {
@@ -103,7 +103,7 @@ fn role() -> Role {
     Role::of_guest(&paging(0).control, 4, false, false).root()
 }
 
-/// A guest, its pages, and a vCPU with a root that is loaded.
+/// Returns a guest, its pages, and a vCPU with a loaded root.
 fn start() -> Result<(Guest, Shadows, Cache)> {
     let mut guest = Guest::new()?;
     let mut shadows = Shadows::new(24)?;
@@ -112,7 +112,7 @@ fn start() -> Result<(Guest, Shadows, Cache)> {
     Ok((guest, shadows, cache))
 }
 
-/// Has a page faulted in.
+/// Handles a page fault of a page.
 fn touch(
     (guest, shadows, cache): (&mut Guest, &mut Shadows, &Cache),
     root: u64,
@@ -136,13 +136,13 @@ mod tests {
     };
 
     #[test]
-    fn two_pages_are_one_only_if_table_and_whole_role_are() -> Result {
+    fn a_page_is_found_only_by_its_table_and_its_whole_role() -> Result {
         let (mut guest, mut shadows) = (Guest::new()?, Shadows::new(40)?);
         let mut get = |table, role| shadows.get(&mut guest, Gfn(table), role, role);
         let first = get(3, role());
         assert!(first.is_ok());
         assert_eq!(get(3, role()), first);
-        // One that is hashed to the same place.
+        // Another table in the same bucket.
         assert!(get(3 + 8, role()) != first);
         let bits = [
             0u32, 1, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 20, 24,
@@ -156,24 +156,24 @@ mod tests {
     }
 
     #[test]
-    fn unsync_pages_are_known_in_each_root() -> Result {
+    fn each_root_records_its_unsync_pages() -> Result {
         let (mut guest, mut shadows, mut cache) = start()?;
         let first = top(&cache);
         let fixed = touch((&mut guest, &mut shadows, &cache), 0, 1, AccessKind::Read);
         assert_eq!(fixed, Fixed::Yes);
-        // A second root, which shares all that is below.
+        // A second root shares all pages below.
         assert!(!cache.turn_to(&mut shadows, &mut guest, paging(1).cr3));
         assert_eq!(cache.load(&mut shadows, &mut guest, &paging(1)), Ok(true));
         let second = top(&cache);
         touch((&mut guest, &mut shadows, &cache), 1, 1, AccessKind::Read);
         assert!(!shadows.is_unsync(first) && !shadows.is_unsync(second));
         assert!(shadows.is_protected(Gfn(7)));
-        // The guest may write to its page table from now on.
+        // From now on, the guest may write to its page table.
         let fixed = touch((&mut guest, &mut shadows, &cache), 1, 0, AccessKind::Write);
         assert_eq!(fixed, Fixed::Yes);
         assert!(shadows.is_unsync(first) && shadows.is_unsync(second));
         assert!(!shadows.is_protected(Gfn(7)));
-        // What it writes is not seen; after it is, it is.
+        // KVM does not see the write until the root is synchronised.
         guest.words[7][1] = 0;
         let place = shadows.walk(second, 4, 1 << 12);
         assert!(shadows.entry(place).present());
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_to_a_write_protected_table_is_seen() -> Result {
+    fn kvm_sees_a_write_to_a_write_protected_table() -> Result {
         let (mut guest, mut shadows, cache) = start()?;
         guest.words[7][2] = 6 << 12 | ALL;
         touch((&mut guest, &mut shadows, &cache), 0, 1, AccessKind::Read);
@@ -203,7 +203,7 @@ mod tests {
         shadows.track_write(&mut guest, written(0));
         assert_eq!(level(&shadows), 2);
         assert!(guest.flushes > before);
-        // The third write in a row: it may be no table any more.
+        // After the third write in a row, KVM zaps the page: the frame may not be a table any more.
         shadows.track_write(&mut guest, written(0));
         assert_eq!(level(&shadows), 3);
         assert!(!shadows.is_protected(Gfn(6)));
@@ -223,7 +223,7 @@ mod tests {
             );
             tops[root as usize] = top(&cache);
         }
-        // Root 0 was freed when the fourth other one came.
+        // Root 0 was freed when the fourth other root was loaded.
         for (root, kept) in [
             (4, true),
             (1, true),
@@ -240,16 +240,16 @@ mod tests {
         }
         assert!(!cache.turn_to(&mut shadows, &mut guest, paging(0).cr3));
         assert!(!cache.is_loaded());
-        // Its page is there still, and is found.
+        // The page of root 0 still exists, and is found.
         assert_eq!(cache.load(&mut shadows, &mut guest, &paging(0)), Ok(true));
         assert_eq!(top(&cache), tops[0]);
-        // Root 4 was the one that was used longest ago.
+        // Root 4 was the least recently used root.
         assert!(!cache.turn_to(&mut shadows, &mut guest, paging(4).cr3));
         Ok(())
     }
 
     #[test]
-    fn the_next_roots_move_up_where_one_was_taken() -> Result {
+    fn later_roots_move_up_when_a_cached_root_is_used() -> Result {
         let (mut guest, mut shadows, mut cache) = start()?;
         for root in 1..=3 {
             cache.turn_to(&mut shadows, &mut guest, paging(root).cr3);
@@ -258,7 +258,7 @@ mod tests {
                 Ok(true)
             );
         }
-        // The root in use goes, since its table is written to again and again.
+        // Three writes to its table zap the current root.
         for _ in 0..3 {
             let written = Written {
                 frame: Gfn(3),
@@ -269,7 +269,7 @@ mod tests {
         }
         cache.free_obsolete(&mut shadows, &mut guest);
         assert!(!cache.is_loaded());
-        // So there are two others, and room for one more besides the one in use.
+        // Two other cached roots are left, and room for one more besides the current root.
         assert!(cache.turn_to(&mut shadows, &mut guest, paging(1).cr3));
         assert!(!cache.turn_to(&mut shadows, &mut guest, paging(4).cr3));
         assert_eq!(cache.load(&mut shadows, &mut guest, &paging(4)), Ok(true));
@@ -286,7 +286,7 @@ mod tests {
         touch((&mut guest, &mut shadows, &cache), 0, 1, AccessKind::Read);
         assert_eq!(shadows.left(), 20);
         shadows.zap_all(&mut guest);
-        // The others are free; this one is not, as long as a vCPU has it as its root.
+        // All other pages are free; the root is not, as long as a vCPU has it.
         assert_eq!(shadows.left(), 23);
         assert_eq!(shadows.table_of(first), Some(Gfn(0)));
         cache.free_obsolete(&mut shadows, &mut guest);

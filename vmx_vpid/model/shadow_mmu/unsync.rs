@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module manages unsync pages: how a page becomes unsync, how the pages above know, and how
-//! it is synchronised.
+//! This module manages unsync pages: it marks pages unsync, records that in the pages above, and
+//! synchronises pages.
 //!
 //! A page of the lowest level is unsync from the moment that the guest may write its table.  Every
 //! page above has a bit for each of its entries that leads to an unsync page, and a count of these
-//! bits.  A bit may be stale, and is cleared when a walk follows it in vain; a missing bit is a
-//! bug.
+//! bits.  A bit may be stale: a walk that follows the bit and finds no unsync page clears the bit.
+//! A missing bit is a bug.
 
 use super::{
     bug::Bug,
@@ -27,26 +27,26 @@ use super::{
 };
 use crate::paging::entry::Entry;
 
-/// The levels of tables there are at most.
+/// The greatest number of levels of tables.
 const MOST_LEVELS: u8 = 5;
 
-/// Who makes an entry.
+/// The reason why an entry is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// An access faulted.
+    /// A page fault.
     Fault,
-    /// A page is brought up to date.
+    /// The synchronisation of a page.
     Sync,
 }
 
 impl Shadows {
-    /// Notes that a page lags behind: `kvm_unsync_page()`.
+    /// Marks a page unsync: `kvm_unsync_page()`.
     fn unsync(&mut self, vm: &impl Vm, id: PageId) {
         self.page_mut(id).lag(vm.now());
         self.mark_parents(vm, id);
     }
 
-    /// Tells all above a page that it lags behind, or leads to one that does:
+    /// Records in all pages above that a page is unsync, or leads to an unsync page:
     /// `kvm_mmu_mark_parents_unsync()`.
     fn mark_parents(&mut self, vm: &impl Vm, id: PageId) {
         let mut number = 0;
@@ -59,22 +59,22 @@ impl Shadows {
         }
     }
 
-    /// Notes that an entry leads to a page that lags behind: `mark_unsync()`.
+    /// Records that an entry leads to an unsync page: `mark_unsync()`.
     ///
-    /// No page is below itself, so this ends with the roots.
+    /// No page is below itself, so the recursion ends at the roots.
     pub(super) fn mark_unsync(&mut self, vm: &impl Vm, id: PageId, index: usize) {
         if self.page_mut(id).set_unsync_child(index, true) {
             self.mark_parents(vm, id);
         }
     }
 
-    /// Returns the pages below one that lag behind, and clears the bits that lead to none:
+    /// Returns the unsync pages below a page, and clears the bits that lead to no unsync page:
     /// `mmu_unsync_walk()`.
     pub(super) fn unsync_below(&mut self, id: PageId) -> Set {
         self.unsync_within(id, MOST_LEVELS)
     }
 
-    /// The same for so many levels.
+    /// Does the same as [`Self::unsync_below`], for a number of levels.
     fn unsync_within(&mut self, id: PageId, levels: u8) -> Set {
         let Some(levels) = levels.checked_sub(1) else {
             return 0;
@@ -99,20 +99,20 @@ impl Shadows {
         found
     }
 
-    /// Whether a page lags behind, or leads to one that does.
+    /// Returns whether a page is unsync, or leads to an unsync page.
     pub(crate) fn is_unsync(&self, id: PageId) -> bool {
         let page = self.page(id);
         page.unsync || page.unsync_count != 0
     }
 
-    /// Lets the guest write to a frame, if it may: pages that are made from it lag behind from now
-    /// on.  Returns whether it may.  `mmu_try_to_unsync_pages()`.
+    /// Marks the pages made from a frame unsync, if the guest may write the frame; returns whether
+    /// the guest may: `mmu_try_to_unsync_pages()`.
     fn try_to_unsync(&mut self, vm: &impl Vm, frame: Gfn, why: Why) -> bool {
         if self.is_tracked(frame) && !vm.has(Bug::TrackedMadeWritable) {
             return false;
         }
         for id in Self::each(self.of_table(frame)) {
-            // First all of them, then the guest.
+            // While pages are synchronised, the frame stays write-protected.
             if why == Why::Sync {
                 return false;
             }
@@ -124,13 +124,13 @@ impl Shadows {
         true
     }
 
-    /// Whether a frame has a table of tables that is shadowed: each write to it has to be seen.
+    /// Returns whether a frame is shadowed as a table of a higher level: KVM has to see each write.
     pub(super) fn is_tracked(&self, frame: Gfn) -> bool {
         Self::each(self.of_table(frame)).any(|id| !self.page(id).is_lowest())
     }
 
-    /// Makes an entry for a frame; whether the guest asks for writes and does not get them, since
-    /// each has to be seen: `make_spte()`.
+    /// Makes an entry for a frame; returns whether the entry is read-only although the guest's
+    /// entries permit writes, because KVM has to see each write: `make_spte()`.
     pub(super) fn make(
         &mut self,
         vm: &impl Vm,
@@ -151,9 +151,9 @@ impl Shadows {
         }
     }
 
-    /// Brings an entry up to date: `kvm_sync_spte()`.
+    /// Synchronises an entry: `kvm_sync_spte()`.
     ///
-    /// Returns whether a flush is owed; `None` if the guest's entry cannot be read.
+    /// Returns whether a flush is pending; `None` if the guest's entry cannot be read.
     pub(super) fn sync_slot(&mut self, vm: &mut impl Vm, id: PageId, at: usize) -> Option<bool> {
         let page = self.page(id);
         let (role, slot) = (page.role, page.slot(at));
@@ -189,9 +189,9 @@ impl Shadows {
         Some(slot.entry.writable() && !entry.writable())
     }
 
-    /// Brings all entries of a page up to date: `__kvm_sync_page()`.
+    /// Synchronises all entries of a page: `__kvm_sync_page()`.
     ///
-    /// Returns whether a flush is owed; `None` if the page cannot be brought up to date.
+    /// Returns whether a flush is pending; `None` if the page cannot be synchronised.
     pub(super) fn sync_page(
         &mut self,
         vm: &mut impl Vm,
@@ -208,7 +208,7 @@ impl Shadows {
         Some(flush && !vm.has(Bug::SyncNotFlushed))
     }
 
-    /// Brings all pages below one up to date: `mmu_sync_children()`.
+    /// Synchronises all pages below a page: `mmu_sync_children()`.
     pub(super) fn sync_children(&mut self, vm: &mut impl Vm, id: PageId, context: Role) {
         let (mut flush, mut zapped) = (false, 0);
         loop {
@@ -222,7 +222,7 @@ impl Shadows {
                 protected |= !vm.has(Bug::SyncedUnprotected) && self.protect(table);
             }
             if protected {
-                // Writes that are under way are over before the tables are read.
+                // The flush ends writes by cached translations, before the tables are read.
                 self.commit_zap(vm, zapped);
                 vm.flush_remote();
                 (flush, zapped) = (false, 0);

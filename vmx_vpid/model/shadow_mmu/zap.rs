@@ -2,8 +2,8 @@
 
 //! This module zaps entries and pages.
 //!
-//! A page that is zapped is unlinked first, and collected; it is free only after all vCPUs have
-//! flushed.  A page that is a root of a vCPU is invalid until that vCPU frees the root.
+//! A zapped page is unlinked first, and freed only after all vCPUs have flushed.  A zapped page
+//! that is a root of a vCPU stays invalid until that vCPU frees the root.
 
 use super::{
     bug::Bug,
@@ -26,14 +26,14 @@ use super::{
 pub(crate) struct Written {
     /// The frame.
     pub(crate) frame: Gfn,
-    /// Where in it, 0 to 4095.
+    /// The offset in the frame, 0 to 4095.
     pub(crate) offset: usize,
-    /// How many bytes, 1 to 8; they do not reach beyond the frame.
+    /// The number of bytes, 1 to 8; the write does not reach beyond the frame.
     pub(crate) bytes: usize,
 }
 
 impl Written {
-    /// Whether it is no write of one entry: `detect_write_misaligned()`.
+    /// Returns whether the write is not a write of one entry: `detect_write_misaligned()`.
     fn is_misaligned(self, size: usize) -> bool {
         // One byte is enough to change the flags of an entry.
         if self.offset.is_multiple_of(size) && self.bytes == 1 {
@@ -45,7 +45,8 @@ impl Written {
 }
 
 impl Shadows {
-    /// Clears an entry, and what leads from it to another page: `mmu_page_zap_pte()`.
+    /// Clears an entry, and removes the entry from the parents of the page below:
+    /// `mmu_page_zap_pte()`.
     pub(super) fn zap_slot(&mut self, vm: &impl Vm, id: PageId, index: usize) {
         let entry = self.page(id).slot(index).entry;
         if entry.present() && !self.page(id).is_lowest() && !vm.has(Bug::ParentsKept) {
@@ -54,11 +55,11 @@ impl Shadows {
         self.page_mut(id).clear(index);
     }
 
-    /// Takes a page out of everything, and adds it to those that are to be freed, with those below
-    /// it that lag behind: `kvm_mmu_prepare_zap_page()`.
+    /// Unlinks a page and the unsync pages below, and adds these pages to the set of pages to free:
+    /// `kvm_mmu_prepare_zap_page()`.
     pub(super) fn prepare_zap(&mut self, vm: &impl Vm, id: PageId, zapped: &mut Set) {
         if !self.page(id).is_lowest() {
-            // Without a way to them nobody would bring them up to date.
+            // No walk would find these pages any more to synchronise them.
             for below in Self::each(self.unsync_below(id)) {
                 self.prepare_zap(vm, below, zapped);
             }
@@ -80,7 +81,7 @@ impl Shadows {
         }
     }
 
-    /// Frees the pages that were taken out, after a flush: `kvm_mmu_commit_zap_page()`.
+    /// Flushes, and frees unlinked pages: `kvm_mmu_commit_zap_page()`.
     pub(super) fn commit_zap(&mut self, vm: &mut impl Vm, zapped: Set) {
         if zapped == 0 {
             return;
@@ -95,7 +96,8 @@ impl Shadows {
         }
     }
 
-    /// Frees pages, or flushes if that is owed: `kvm_mmu_remote_flush_or_zap()`.
+    /// Frees pages after a flush; without pages to free, flushes if a flush is pending:
+    /// `kvm_mmu_remote_flush_or_zap()`.
     pub(super) fn flush_or_zap(&mut self, vm: &mut impl Vm, zapped: Set, flush: bool) {
         if zapped == 0 && flush {
             vm.flush_remote();
@@ -114,12 +116,13 @@ impl Shadows {
         }
     }
 
-    /// Keeps a root.
+    /// Counts a page as a root of one more vCPU.
     pub(super) fn take_root(&mut self, id: PageId) {
         self.page_mut(id).roots += 1;
     }
 
-    /// Drops what was made from the entries that a guest's write changed: `kvm_mmu_track_write()`.
+    /// Drops the entries that were made from entries of the guest's that a write changed:
+    /// `kvm_mmu_track_write()`.
     pub(crate) fn track_write(&mut self, vm: &mut impl Vm, written: Written) {
         if vm.has(Bug::WriteNotTracked) {
             return;
@@ -145,7 +148,7 @@ impl Shadows {
         self.flush_or_zap(vm, zapped, flush);
     }
 
-    /// Drops all entries for a frame, before it moves: `kvm_unmap_gfn_range()`.
+    /// Drops all entries for a frame, before the frame moves: `kvm_unmap_gfn_range()`.
     pub(crate) fn unmap(&mut self, vm: &mut impl Vm, frame: Gfn) {
         if vm.has(Bug::UnmapForgotten) {
             return;
@@ -160,8 +163,8 @@ impl Shadows {
         }
     }
 
-    /// Makes room, by giving up pages that are nobody's root, the oldest first, until so many are
-    /// free: `kvm_mmu_zap_oldest_mmu_pages()`.
+    /// Zaps pages that are no roots, the oldest page first, until `wanted` pages are free:
+    /// `kvm_mmu_zap_oldest_mmu_pages()`.
     pub(crate) fn reclaim(&mut self, vm: &mut impl Vm, wanted: usize) {
         while self.left() < wanted {
             let idle = |&id: &PageId| {
@@ -182,8 +185,8 @@ impl Shadows {
 
     /// Zaps all pages: `kvm_mmu_zap_all_fast()`.
     ///
-    /// Roots go when all vCPUs have freed them, which they do before they run on; the other pages
-    /// go now.
+    /// A root is freed when all vCPUs have freed the root, which each vCPU does before it runs
+    /// again; all other pages are freed at once.
     pub(crate) fn zap_all(&mut self, vm: &mut impl Vm) {
         self.generation += 1;
         let mut zapped = 0;
@@ -195,7 +198,7 @@ impl Shadows {
         self.commit_zap(vm, zapped);
     }
 
-    /// The first pages, so many.
+    /// Returns the set of the first `count` pages.
     fn all(count: usize) -> Set {
         if count >= Self::MOST {
             Set::MAX
@@ -222,7 +225,7 @@ mod tests {
             (0, 4, false, false),
             (4, 4, false, false),
             (8, 1, false, false),
-            // The second half of an entry of eight bytes is one of four.
+            // The second half of an entry of eight bytes is an entry of four bytes.
             (12, 1, false, true),
             (9, 1, true, true),
             (0, 2, true, true),

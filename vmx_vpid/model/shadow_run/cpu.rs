@@ -2,8 +2,8 @@
 
 //! This module models a CPU that keeps every translation it found, and every step of a walk.
 //!
-//! Every entry belongs to one VPID: that of the vCPU, which is alone here.  KVM sets no global flag
-//! in its entries, so each belongs to one PCID.
+//! Only one vCPU runs on a CPU, so every entry belongs to one VPID.  KVM sets no global flag in its
+//! entries, so every entry belongs to one PCID.
 
 use crate::{
     model::shadow_mmu::{
@@ -15,60 +15,60 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// The most that a CPU keeps of each kind.
+/// The greatest number of entries of each kind.
 const ROOM: usize = 48;
 
-/// A translation.
+/// A cached translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Translation {
     /// The PCID.
     pub(super) pcid: u64,
-    /// The page, by its address.
+    /// The address of the page.
     pub(super) address: u64,
     /// KVM's entry.
     pub(super) entry: Entry,
-    /// Where that leads to.
+    /// The host address that the entry leads to.
     pub(super) at: Hpa,
-    /// What it was made from.
+    /// The origin of the entry.
     pub(super) origin: Origin,
 }
 
-/// An entry of a table of tables: the way to a table.
+/// A cached entry of a paging structure, which leads to a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Structure {
     /// The PCID.
     pub(super) pcid: u64,
-    /// An address that it is for.
+    /// One of the addresses that the entry is for.
     pub(super) address: u64,
-    /// The level of the table that it leads to.
+    /// The level of the table that the entry leads to.
     pub(super) level: u8,
-    /// That table.
+    /// The table that the entry leads to.
     pub(super) table: PageId,
-    /// The table that the way began with, and its level.
+    /// The table at which the walk began, and the level of that table.
     pub(super) root: (PageId, u8),
 }
 
 impl Structure {
-    /// Whether it is for an address too.
+    /// Returns whether the entry is also for another address.
     pub(super) fn covers(&self, address: u64) -> bool {
         let shift = 12 + 9 * u32::from(self.level);
         address >> shift == self.address >> shift
     }
 }
 
-/// What is to go.
+/// The entries that an event drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Drop {
     /// By INVVPID of a context: everything.
     All,
-    /// By INVVPID of an address: the page, in every PCID, and the ways to it.
+    /// By INVVPID of an address: the page in every PCID, and the paging structures on the way.
     Address(u64),
-    /// By a page fault: the page, in a PCID, and the ways to it.
+    /// By a page fault: the page in a PCID, and the paging structures on the way.
     Fault(u64, u64),
 }
 
 impl Drop {
-    /// Whether what is for an address in a PCID has to go.
+    /// Returns whether the event drops an entry of a PCID.
     fn takes(self, pcid: u64, covers: impl Fn(u64) -> bool) -> bool {
         match self {
             Self::All => true,
@@ -78,16 +78,16 @@ impl Drop {
     }
 }
 
-/// A CPU.
+/// A CPU with its cached entries.
 pub(super) struct Cpu {
     translations: KVec<Translation>,
     structures: KVec<Structure>,
-    /// Where the next one goes when there is no room.
+    /// The place of the next entry when there is no room.
     next: usize,
 }
 
 impl Cpu {
-    /// Makes one that has nothing.
+    /// Makes a CPU that has nothing cached.
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
             translations: KVec::with_capacity(ROOM, GFP_KERNEL)?,
@@ -96,25 +96,25 @@ impl Cpu {
         })
     }
 
-    /// Keeps something that is not there yet.
+    /// Adds an entry that is not cached yet.
     fn add<T: PartialEq>(place: usize, all: &mut KVec<T>, new: T) {
         if all.contains(&new) {
         } else if all.len() < ROOM {
-            // There is room.
+            // The push cannot fail: the vector has room for `ROOM` entries.
             let _ = all.push(new, GFP_KERNEL);
         } else {
             all[place % ROOM] = new;
         }
     }
 
-    /// Keeps a translation.
+    /// Caches a translation.
     pub(super) fn keep(&mut self, new: Translation) {
         let same = |it: &&mut Translation| {
             (it.pcid, it.address, it.entry.into_raw())
                 == (new.pcid, new.address, new.entry.into_raw())
                 && (it.origin.gfn, it.origin.guest) == (new.origin.gfn, new.origin.guest)
         };
-        // To a guest the two are one, read at the later time.
+        // A guest cannot tell the two translations apart: keep one, with the later time.
         if let Some(old) = self.translations.iter_mut().find(same) {
             old.origin.time = old.origin.time.max(new.origin.time);
             return;
@@ -123,13 +123,13 @@ impl Cpu {
         Self::add(self.next, &mut self.translations, new);
     }
 
-    /// Keeps the way to a table.
+    /// Caches an entry of a paging structure.
     pub(super) fn keep_way(&mut self, new: Structure) {
         self.next += 1;
         Self::add(self.next, &mut self.structures, new);
     }
 
-    /// Drops what has to go.
+    /// Drops the entries that an event has to drop.
     pub(super) fn drop(&mut self, what: Drop) {
         self.translations
             .retain(|it| !what.takes(it.pcid, |address| it.address == address));
@@ -137,7 +137,7 @@ impl Cpu {
             .retain(|it| !what.takes(it.pcid, |address| it.covers(address)));
     }
 
-    /// Forgets one thing in two.
+    /// Drops each second entry, as selected by a number: a CPU may drop entries at any time.
     pub(super) fn forget(&mut self, random: u32) {
         let mut bits = random;
         let mut keep = || {
@@ -153,7 +153,7 @@ impl Cpu {
         self.translations.iter().filter(move |it| it.pcid == pcid)
     }
 
-    /// Returns the ways under a PCID.
+    /// Returns the entries of paging structures under a PCID.
     pub(super) fn ways(&self, pcid: u64) -> impl Iterator<Item = &Structure> {
         self.structures.iter().filter(move |it| it.pcid == pcid)
     }

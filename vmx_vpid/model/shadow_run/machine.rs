@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module is the simulated machine of shadow pages: how a vCPU is entered, and how its
-//! accesses proceed.
+//! This module simulates the machine that runs on shadow pages: it enters vCPUs, and makes their
+//! accesses.
 
 use super::{
     cpu::{
@@ -47,36 +47,36 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Pages for shadows: few, so that room has to be made.
+/// The number of shadow pages: so few that KVM has to reclaim pages.
 const POOL: usize = 40;
 
-/// The number of times that KVM looks for pending work, and that an access is retried.
+/// The greatest number of rounds before a VM entry, and of retries of an access.
 const PATIENCE: u32 = 16;
 
-/// How an access ended.
+/// The result of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It was made, to this frame.
+    /// The access was made, to this frame.
     Done(Gfn),
-    /// KVM has to carry it out, on this frame: a write.
+    /// KVM has to emulate the access, a write to this frame.
     Emulate(Gfn),
-    /// The guest gets a fault.
+    /// The guest gets a page fault.
     Fault,
 }
 
-/// A machine.
+/// The simulated machine.
 pub(super) struct Machine {
     pub(super) memory: Memory,
     pub(super) shadows: Shadows,
     pub(super) vcpus: [Vcpu; VCPUS],
     pub(super) cpus: [Cpu; VCPUS],
     pub(super) random: Random,
-    /// What of it all this part of a run leaves out.
+    /// The choice of steps for this part of a run.
     pub(super) random_steps: super::random::RandomSteps,
 }
 
 impl Machine {
-    /// Makes one.
+    /// Makes a machine.
     pub(super) fn new(broken: Option<Bug>) -> Result<Self> {
         let mut random = Random::new(0);
         Ok(Self {
@@ -89,7 +89,7 @@ impl Machine {
         })
     }
 
-    /// Starts again, from a seed.
+    /// Restarts the machine, from a seed.
     pub(super) fn restart(&mut self, seed: u64) {
         self.memory.restart();
         self.shadows.restart();
@@ -99,7 +99,7 @@ impl Machine {
         self.random_steps = super::random::RandomSteps::new(&mut self.random);
     }
 
-    /// Records that a vCPU has flushed for a request; returns whether there was one.
+    /// Clears the request of a remote flush of a vCPU; returns whether there was a request.
     fn was_asked(&self, id: usize) -> bool {
         let mut flush = self.memory.flush.get();
         let asked = core::mem::take(&mut flush[id]);
@@ -107,7 +107,7 @@ impl Machine {
         asked
     }
 
-    /// Does all that KVM does before it enters a guest, and looks whether that may be entered:
+    /// Prepares the VM entry as KVM does, and checks that the guest may be entered:
     /// `vcpu_enter_guest()`.
     pub(super) fn enter(&mut self, id: usize) -> Result<(), Wrong> {
         for _ in 0..PATIENCE {
@@ -140,7 +140,7 @@ impl Machine {
         Err(Wrong::Stuck)
     }
 
-    /// Has a vCPU access an address, and KVM handle what faults.
+    /// Accesses an address for a vCPU, with KVM handling the faults.
     pub(super) fn access(
         &mut self,
         id: usize,
@@ -169,9 +169,10 @@ impl Machine {
         Err(Wrong::Stuck)
     }
 
-    /// Makes an access by what the CPU has cached, or else by KVM's tables; `None` if that faults.
+    /// Makes an access by a cached translation, or else by KVM's tables; `None` if the access
+    /// faults.
     ///
-    /// It goes every way that it could, from the root and from each table that it knows.
+    /// The CPU takes every way that it could take: from the root, and from each cached table.
     fn attempt(&mut self, id: usize, address: u64, access: Access) -> Option<Gfn> {
         let pcid = self.vcpus[id].pcid;
         let vcpu = &self.vcpus[id];
@@ -182,7 +183,7 @@ impl Machine {
         let mut starts = KVec::new();
         let (top, level) = vcpu.roots.top(address)?;
         for way in self.cpus[id].ways(pcid).filter(|it| it.covers(address)) {
-            // There is as much room as memory.
+            // The push fails only without memory, and then the walk from this table is left out.
             let _ = starts.push((way.table, way.level, way.root), GFP_KERNEL);
         }
         let _ = starts.push((top, level, (top, level)), GFP_KERNEL);
@@ -193,7 +194,7 @@ impl Machine {
         self.memory.frame_at(frame?)
     }
 
-    /// Goes one way to a page, and keeps what it finds.
+    /// Walks one way to a page, and caches each entry on the way.
     fn go(
         &mut self,
         id: usize,
@@ -237,7 +238,7 @@ impl Machine {
         }
     }
 
-    /// Has a vCPU write into a page: by itself, or by KVM.
+    /// Writes into a page for a vCPU, or has KVM emulate the write.
     pub(super) fn write(
         &mut self,
         id: usize,
@@ -265,14 +266,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives a vCPU the roots that its registers ask for.
+    /// Sets the role of a vCPU's roots after a change of registers.
     pub(super) fn reset_context(&mut self, id: usize) {
         let vcpu = &mut self.vcpus[id];
         let role = vcpu.role();
         vcpu.roots.reset(&mut self.shadows, &mut self.memory, role);
     }
 
-    /// Has a vCPU load CR3: `kvm_set_cr3()`.
+    /// Executes MOV to CR3: `kvm_set_cr3()`.
     pub(super) fn load_cr3(&mut self, id: usize, root: u64, pcid: u64, keep: bool) {
         let (shadows, memory) = (&mut self.shadows, &mut self.memory);
         let vcpu = &mut self.vcpus[id];
@@ -289,7 +290,7 @@ impl Machine {
         self.invalidate_pcid(id, self.vcpus[id].pcid);
     }
 
-    /// Drops a PCID: `kvm_invalidate_pcid()`.
+    /// Invalidates a PCID: `kvm_invalidate_pcid()`.
     pub(super) fn invalidate_pcid(&mut self, id: usize, pcid: u64) {
         let vcpu = &mut self.vcpus[id];
         if vcpu.pcid == pcid {
@@ -303,7 +304,7 @@ impl Machine {
         vcpu.invalidated.pcid[pcid as usize] = self.memory.now;
     }
 
-    /// Drops a page, under each PCID as far as KVM is concerned: `kvm_mmu_invlpg()`.
+    /// Invalidates a page; KVM drops the page under every PCID: `kvm_mmu_invlpg()`.
     pub(super) fn invlpg(&mut self, id: usize, page: u32) {
         let address = super::memory::address(page);
         let vcpu = &mut self.vcpus[id];
@@ -313,7 +314,7 @@ impl Machine {
         vcpu.invalidated.page[vcpu.pcid as usize][page as usize] = self.memory.now;
     }
 
-    /// Drops a page under one PCID: `kvm_mmu_invpcid_gva()`.
+    /// Invalidates a page under one PCID: `kvm_mmu_invpcid_gva()`.
     pub(super) fn invpcid(&mut self, id: usize, page: u32, pcid: u64) {
         let address = super::memory::address(page);
         let vcpu = &mut self.vcpus[id];

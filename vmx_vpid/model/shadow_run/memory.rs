@@ -3,8 +3,8 @@
 //! This module models the VM's memory: the content of its frames, their places in the host, and the
 //! writes to tables.
 //!
-//! Tables are real ones, in bytes, but only a few of their entries are used.  One frame may be a
-//! table of any level, with entries of either size: a guest may refer to it so.
+//! Tables are real tables in memory, but only a few of their entries are used.  One frame may be a
+//! table of any level, with entries of either size.
 
 use crate::{
     model::{
@@ -24,20 +24,21 @@ use crate::{
 use core::cell::Cell;
 use kernel::prelude::*;
 
-/// vCPUs.
+/// The number of vCPUs.
 pub(super) const VCPUS: usize = 2;
 
-/// Frames that hold something; others there are read as 0.
+/// The number of frames with content; all other frames read as 0.
 const FRAMES: usize = 16;
 
-/// Frames that there are.
+/// The number of frames of the VM.
 const MOST: u64 = 1 << 20;
 
-/// Linear pages that are used: two GiB, two MiB of each, three pages of each.
+/// The number of linear pages in use: three in each of two regions of 2 MiB in each of two GiB.
 pub(super) const PAGES: u32 = 12;
 
-/// The frames of data, 0 to 3.  The first is where large pages begin, and is a page table too.
+/// The number of frames of data, 0 to 3.
 const DATA: u64 = 4;
+/// The frame of data where large pages begin, which is a page table too.
 const BOTH: u64 = 0;
 /// Two page-map level-4 tables, the roots of four levels.
 pub(super) const PML4: u64 = 4;
@@ -49,10 +50,11 @@ const PD: u64 = 8;
 const PT: u64 = 10;
 /// Two page directories with entries of 4 bytes, the roots of two levels.
 pub(super) const PD32: u64 = 12;
-/// Two page tables with such entries.
+/// Two page tables with entries of 4 bytes.
 const PT32: u64 = 14;
 
-/// Entries of each table that are used, with entries of 8 bytes and of 4, by kind of table.
+/// The indices of the entries in use, by kind of table: four kinds with entries of 8 bytes, then
+/// two kinds with entries of 4 bytes.
 const INDICES: [&[usize]; 6] = [
     &[0],
     &[0, 3],
@@ -70,20 +72,20 @@ pub(super) fn address(page: u32) -> u64 {
     high << 30 | middle << 21 | low << 12
 }
 
-/// The memory of the VM, and what it asks of others.
+/// The memory of the VM, and the requests of remote flushes.
 pub(super) struct Memory {
     words: KVVec<[u64; 512]>,
-    /// Frames that are kept in the other of their two places, by bit.
+    /// The frames that are in their second place, by bit.
     moved: u32,
-    /// The time: it goes on with each step.
+    /// The time: the number of steps so far.
     pub(super) now: u32,
-    /// vCPUs that have to flush before they run on.
+    /// The vCPUs that have to flush before they run again.
     pub(super) flush: Cell<[bool; VCPUS]>,
     broken: Option<Bug>,
 }
 
 impl Memory {
-    /// Makes it.
+    /// Makes a memory.
     pub(super) fn new(broken: Option<Bug>) -> Result<Self> {
         Ok(Self {
             words: KVVec::from_elem([0; 512], FRAMES, GFP_KERNEL)?,
@@ -94,7 +96,7 @@ impl Memory {
         })
     }
 
-    /// Makes it that of a new VM, whose tables map data and the tables themselves.
+    /// Resets the memory to that of a new VM, whose tables map data and the tables themselves.
     pub(super) fn restart(&mut self) {
         self.words.iter_mut().for_each(|words| words.fill(0));
         (self.moved, self.now) = (0, 0);
@@ -143,19 +145,19 @@ impl Memory {
         }
     }
 
-    /// Moves a frame from the one of its places to the other.
+    /// Moves a frame to its other place.
     pub(super) fn relocate(&mut self, frame: Gfn) {
         if frame.0 < FRAMES as u64 {
             self.moved ^= 1 << frame.0;
         }
     }
 
-    /// Returns a frame that holds something.
+    /// Returns a random frame with content.
     pub(super) fn any_frame(choice: &mut impl Choice) -> Gfn {
         Gfn(choice.below(FRAMES as u32).into())
     }
 
-    /// Returns the frame that is kept at a place now.
+    /// Returns the frame that is at a host address now.
     pub(super) fn frame_at(&self, at: Hpa) -> Option<Gfn> {
         let frame = Gfn(at.into_raw() >> 12 & (MOST - 1));
         (self.host(frame) == Some(at)).then_some(frame)
@@ -171,7 +173,7 @@ impl Memory {
         }
     }
 
-    /// Chooses what a guest writes into a frame: where, how many bytes, and the value.
+    /// Chooses a guest's write into a frame: the offset, the number of bytes, and the value.
     pub(super) fn edit(&self, frame: Gfn, choice: &mut impl Choice) -> (usize, usize, u64) {
         let (kind, below): (usize, &[u64]) = match frame.0 {
             PML4 | 5 => (0, &[PDPT, PDPT + 1]),
@@ -200,7 +202,7 @@ impl Memory {
             .with_page_size(large)
             .with_no_execute(number(6) == 0);
         let size = if kind >= 4 { 4 } else { 8 };
-        // Now and then the flags alone, or a part of them.
+        // Some writes change only the flags, or some of the flags.
         let bytes = match number(12) {
             0 => 1,
             1 => 4,
@@ -221,7 +223,7 @@ fn plain(frame: u64) -> Entry {
         .with_dirty(true)
 }
 
-/// Whether a frame is one of data alone.
+/// Returns whether a frame has data and is never a table.
 pub(super) fn is_data(frame: Gfn) -> bool {
     frame.0 < DATA && frame.0 != BOTH
 }

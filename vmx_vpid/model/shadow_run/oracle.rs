@@ -2,11 +2,12 @@
 
 //! This module decides whether a guest may be entered.
 //!
-//! A translation, the CPU's or KVM's, must lead to the current place of the frame; it may be
-//! writable only if KVM need not see the write; and it must permit nothing that the guest's entries
-//! forbade when they were read, under the current control registers.  It may differ from the
-//! guest's tables until the guest invalidates it.  From then on it must permit nothing that a fresh
-//! walk does not, and lead to the same place.
+//! A translation, cached by the CPU or in KVM's pages, must lead to the current place of the frame.
+//! The translation may permit writes only if KVM need not see the write, and must permit nothing
+//! that the guest's entries forbade when KVM read them, under the current control registers.  Until
+//! the guest invalidates the page, the translation may differ from the guest's tables.  From then
+//! on, the translation must permit nothing that a fresh walk forbids, and must lead to the same
+//! frame.
 
 use super::{
     machine::Machine,
@@ -31,7 +32,7 @@ use crate::{
 };
 
 impl Machine {
-    /// Finds the first entry that a vCPU could use and must not.
+    /// Finds the first stale entry that a vCPU could use.
     pub(super) fn check(&self, id: usize) -> Result<(), Wrong> {
         let pcid = self.vcpus[id].pcid;
         for page in 0..PAGES {
@@ -50,7 +51,7 @@ impl Machine {
             if entry.present() {
                 let at = Hpa::new(entry.into_raw() & ADDRESS);
                 let origin = self.shadows.origin(&self.memory, place);
-                // What does not lag behind has to say what a fresh walk does, at any time.
+                // An entry of a page that is not unsync has to agree with a fresh walk at any time.
                 let synced = !self.shadows.is_unsync(place.page);
                 self.judge(id, page, entry, at, origin, synced)
                     .map_err(Wrong::Entry)?;
@@ -66,7 +67,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Judges an entry for a page; one that is `synced` has to be so however new it is.
+    /// Judges an entry for a page; a `synced` entry has to agree with a fresh walk, however new the
+    /// entry is.
     fn judge(
         &self,
         id: usize,

@@ -28,7 +28,7 @@ use crate::{
     }, //
 };
 
-/// What can happen.
+/// The kinds of steps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Access,
@@ -48,7 +48,7 @@ enum Kind {
     Forget,
 }
 
-/// How often each does.
+/// The weights of the kinds.
 const KINDS: [(Kind, u32); 15] = [
     (Kind::Access, 20),
     (Kind::Write, 20),
@@ -67,21 +67,23 @@ const KINDS: [(Kind, u32); 15] = [
     (Kind::Forget, 1),
 ];
 
-/// What a part of a run leaves out: what takes many steps of few kinds to go wrong would hardly
-/// ever be met otherwise.
+/// Chooses random steps for one part of a run.
+///
+/// Each part leaves out some kinds of steps and uses only some pages: otherwise random steps would
+/// hardly ever find an error that takes many steps of few kinds.
 pub(super) struct RandomSteps {
-    /// Kinds that are left out, by bit.
+    /// The kinds that are left out, by bit.
     without: u32,
-    /// The pages that are used, by bit.
+    /// The pages in use, by bit.
     pages: u32,
-    /// One time in so many the other vCPU does something.
+    /// A step changes the vCPU with probability 1/`other`.
     other: u32,
-    /// Who does.
+    /// The vCPU of the last step.
     vcpu: usize,
 }
 
 impl RandomSteps {
-    /// Chooses one.
+    /// Chooses the kinds of steps for a part of a run.
     pub(super) fn new(choice: &mut impl Choice) -> Self {
         let needed = 1 << Kind::Access as u32 | 1 << Kind::Write as u32;
         let some = choice.below(1 << KINDS.len());
@@ -111,7 +113,7 @@ impl RandomSteps {
         { next }.find(used).unwrap_or(page)
     }
 
-    /// Chooses what happens.
+    /// Chooses the kind of a step.
     fn kind(&self, choice: &mut impl Choice) -> Kind {
         let with = |kind: Kind| self.without >> kind as u32 & 1 == 0;
         let all = KINDS.iter().filter(|(kind, _)| with(*kind));
@@ -127,7 +129,7 @@ impl RandomSteps {
 }
 
 impl Machine {
-    /// Has something happen, and looks whether the vCPU may be entered afterwards.
+    /// Executes a random step, and checks that the vCPU may be entered afterwards.
     pub(super) fn step(&mut self) -> Result<(), Wrong> {
         self.memory.now += 1;
         if self.random.below(self.random_steps.other) == 0 {
@@ -140,7 +142,7 @@ impl Machine {
         self.enter(id)
     }
 
-    /// Has something happen.
+    /// Executes a step.
     fn happen(&mut self, id: usize, kind: Kind, page: u32) -> Result<(), Wrong> {
         let now = self.memory.now;
         let address = memory::address(page);
@@ -155,7 +157,7 @@ impl Machine {
             Kind::Access => {
                 let kind = [AccessKind::Read, AccessKind::Write, AccessKind::Fetch];
                 let kind = kind[self.random.below(3) as usize];
-                // A write that is no edit goes where no entry is ever used.
+                // This write goes to an offset at which no table has an entry in use.
                 if kind == AccessKind::Write {
                     return self.write(id, address, flag, |_, _, _| (2400, 8, 0));
                 }

@@ -31,40 +31,40 @@ use crate::{
     }, //
 };
 
-/// PCIDs that are used.
+/// The number of PCIDs in use.
 pub(super) const PCIDS: usize = 3;
 
-/// How a guest pages.
+/// The paging mode of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// With four levels, and PCIDs.
+    /// Four levels, and PCIDs.
     Long,
-    /// With two levels.
+    /// Two levels.
     Legacy,
-    /// Not at all.
+    /// Paging off.
     Off,
 }
 
-/// When a guest last invalidated something for which its tables have to be read again.
+/// The times at which a guest last invalidated its translations.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Invalidated {
-    /// Everything.
+    /// All translations.
     pub(super) all: u32,
     /// A PCID.
     pub(super) pcid: [u32; PCIDS],
-    /// A page under a PCID, by the number of the page.
+    /// A page in a PCID.
     pub(super) page: [[u32; super::memory::PAGES as usize]; PCIDS],
 }
 
 impl Invalidated {
-    /// Returns since when what is said of a page under a PCID has to be so.
+    /// Returns the time of the last invalidation that covers a page in a PCID.
     pub(super) fn since(&self, pcid: u64, page: usize) -> u32 {
         let at = pcid as usize % PCIDS;
         self.all.max(self.pcid[at]).max(self.page[at][page])
     }
 }
 
-/// What KVM has to do before the guest runs on.
+/// The requests that KVM has to serve before the vCPU runs again.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Pending {
     /// `KVM_REQ_MMU_SYNC`.
@@ -81,7 +81,7 @@ pub(super) struct Vcpu {
     pub(super) write_protect: bool,
     pub(super) smep: bool,
     pub(super) smap: bool,
-    /// Which of the two root tables of its mode.
+    /// The root table in use, one of two of the mode.
     pub(super) root: u64,
     pub(super) pcid: u64,
     pub(super) roots: Cache,
@@ -90,7 +90,7 @@ pub(super) struct Vcpu {
 }
 
 impl Vcpu {
-    /// Makes one that pages with four levels.
+    /// Makes a vCPU with four levels.
     pub(super) fn new() -> Self {
         let mut vcpu = Self {
             mode: Mode::Long,
@@ -128,7 +128,7 @@ impl Vcpu {
         }
     }
 
-    /// Returns how its paging is set up.
+    /// Returns the setup of the guest's paging.
     pub(super) fn paging(&self) -> Paging {
         let (table, levels) = match self.mode {
             Mode::Long => (PML4 + self.root, 4),
@@ -142,7 +142,7 @@ impl Vcpu {
         }
     }
 
-    /// Returns the role that its roots have to have.
+    /// Returns the role of the roots that the vCPU needs.
     pub(super) fn role(&self) -> Role {
         let levels = match self.mode {
             Mode::Legacy => 2,
@@ -151,8 +151,8 @@ impl Vcpu {
         Role::of_guest(&self.control(), levels, false, false).root()
     }
 
-    /// Whether the CPU lets an access through by an entry of KVM's: with CR0.WP set in any case,
-    /// and without SMEP and SMAP while the guest does not page.
+    /// Returns whether the CPU permits an access by an entry of KVM's.  The CPU runs with CR0.WP
+    /// set in any case, and with SMEP and SMAP clear while the guest has paging off.
     pub(super) fn cpu_allows(&self, entry: Entry, access: Access) -> bool {
         let control = self.control();
         let paging = control.cr0.paging();
@@ -176,7 +176,7 @@ impl Vcpu {
     }
 }
 
-/// Every kind of access.
+/// Returns every kind of access.
 pub(super) fn accesses() -> impl Iterator<Item = Access> {
     let kinds = [AccessKind::Read, AccessKind::Write, AccessKind::Fetch];
     kinds

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module checks the operands of INVPCID, INVVPID and INVEPT by the manual's pages on each of
-//! them.
+//! This module checks the operands of INVPCID, INVVPID and INVEPT by the manual's pages on these
+//! instructions.
 
 use super::{
     bit,
@@ -9,12 +9,13 @@ use super::{
     is_canonical, //
 };
 
-/// Whether an address can be invalidated.
+/// Returns whether an address can be invalidated.
 fn is_address(address: u64, bits57: bool) -> bool {
     is_canonical(address, if bits57 { 57 } else { 48 })
 }
 
-/// Type, PCID and address of an INVPCID, 0 where there is none; `None` for #GP(0).
+/// Returns the type, PCID and address of an INVPCID, 0 for values that the type does not use;
+/// `None` for #GP(0).
 pub fn invpcid(
     kind: u64,
     [first, address]: [u64; 2],
@@ -37,7 +38,7 @@ pub fn invpcid(
     }
 }
 
-/// The PCID that translations are made under.
+/// Returns the PCID under which translations are cached.
 pub fn pcid(cr3: u64, pcide: bool) -> u16 {
     if pcide {
         bits(cr3, 11, 0) as u16
@@ -46,7 +47,7 @@ pub fn pcid(cr3: u64, pcide: bool) -> u16 {
     }
 }
 
-/// Whether a type of INVVPID exists.
+/// Returns whether a type of INVVPID exists.
 pub fn invvpid_exists(kind: u64, caps: u64) -> bool {
     match kind {
         0 => bit(caps, 40),
@@ -57,7 +58,8 @@ pub fn invvpid_exists(kind: u64, caps: u64) -> bool {
     }
 }
 
-/// Type, VPID and address of an INVVPID, 0 where there is none; `None` for VM-fail.
+/// Returns the type, VPID and address of an INVVPID, 0 for values that the type does not use;
+/// `None` for VM-fail.
 pub fn invvpid(
     kind: u64,
     [first, address]: [u64; 2],
@@ -78,12 +80,13 @@ pub fn invvpid(
     }
 }
 
-/// Whether a type of INVEPT exists.
+/// Returns whether a type of INVEPT exists.
 pub fn invept_exists(kind: u64, caps: u64) -> bool {
     kind == 1 && bit(caps, 25) || kind == 2 && bit(caps, 26)
 }
 
-/// Type and tag of an INVEPT, 0 where there is none; `None` for VM-fail.
+/// Returns the type and the EP4TA of an INVEPT, 0 if the type does not use the EP4TA; `None` for
+/// VM-fail.
 pub fn invept(
     kind: u64,
     [pointer, _]: [u64; 2],

@@ -12,19 +12,19 @@ use vmx_vpid::harness::ept_walk::{
     Tables, //
 };
 
-/// Whether any of the bits `high` to `low` of a value is set.
+/// Returns whether any of the bits `high` to `low` of a value is set.
 fn any(value: u64, high: u32, low: u32) -> bool {
     (low..=high).any(|number| bit(value, number))
 }
 
-/// The bits `high` to `low` of a value, in their places.
+/// Returns the bits `high` to `low` of a value, in their places.
 fn only(value: u64, high: u32, low: u32) -> u64 {
     (low..=high)
         .filter(|&number| bit(value, number))
         .fold(0, |bits, number| bits | 1 << number)
 }
 
-/// Whether an entry is misconfigured, at a level of 5 to 1.
+/// Returns whether an entry of a level, 5 to 1, is misconfigured.
 fn misconfigured(setup: Setup, entry: u64, level: u32) -> bool {
     let (read, write) = (bit(entry, 0), bit(entry, 1));
     let fetch = bit(entry, 2) || setup.mbec && bit(entry, 10);
@@ -50,12 +50,12 @@ fn misconfigured(setup: Setup, entry: u64, level: u32) -> bool {
     any(entry, lowest, 12) || wrong_type(entry)
 }
 
-/// Whether the memory type of an entry is none.
+/// Returns whether the memory type of an entry is invalid.
 fn wrong_type(entry: u64) -> bool {
     matches!(entry >> 3 & 7, 2 | 3 | 7)
 }
 
-/// Walks.
+/// Walks to a guest-physical address.
 pub fn walk(setup: Setup, tables: &mut impl Tables, gpa: u64, access: Access) -> End {
     let top = if setup.five { 5 } else { 4 };
     let table_access = access.stage == Stage::Table;

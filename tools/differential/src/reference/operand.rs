@@ -17,17 +17,17 @@ use vmx_vpid::harness::{
     Exception, //
 };
 
-/// Segment register SS.
+/// The number of segment register SS.
 const SS: u64 = 2;
-/// Segment register FS; GS comes after it.
+/// The number of segment register FS; GS has the next number.
 const FS: u64 = 4;
 
-/// Whether this is 64-bit mode.
+/// Returns whether the CPU is in 64-bit mode.
 fn is_64_bit(cpu: &Cpu) -> bool {
     is_long(&cpu.registers) && cpu.registers.long
 }
 
-/// A general-purpose register; code outside 64-bit mode sees 32 bits of it.
+/// Returns a general-purpose register; outside 64-bit mode, only 32 bits of the register.
 fn gpr(cpu: &Cpu, number: u64) -> u64 {
     let value = cpu.gprs[number as usize];
     if is_64_bit(cpu) {
@@ -37,16 +37,16 @@ fn gpr(cpu: &Cpu, number: u64) -> u64 {
     }
 }
 
-/// The value of the register operand.
+/// Returns the value of the register operand.
 pub fn register(info: u32, cpu: &Cpu) -> u64 {
     gpr(cpu, bits(info.into(), 31, 28))
 }
 
-/// The linear address of an operand, and whether addresses have 64 bits.
+/// Returns the linear address of an operand, and whether addresses have 64 bits.
 ///
 /// # Errors
 ///
-/// The guest's fault.
+/// The exception that the guest gets.
 pub fn locate(info: u32, displacement: u64, len: u32, cpu: &Cpu) -> Result<(u64, bool), Exception> {
     let info = u64::from(info);
     let number = bits(info, 17, 15);
@@ -66,7 +66,7 @@ pub fn locate(info: u32, displacement: u64, len: u32, cpu: &Cpu) -> Result<(u64,
         Exception::GeneralProtection
     };
 
-    // With more bits than any sum needs, from which those of the address size are taken.
+    // The sum has more bits than needed, and is reduced to the address size at the end.
     let mut sum = i128::from(bits(displacement, size - 1, 0));
     if bit(displacement, size - 1) {
         sum -= 2i128.pow(size);
@@ -92,7 +92,7 @@ pub fn locate(info: u32, displacement: u64, len: u32, cpu: &Cpu) -> Result<(u64,
         };
     }
 
-    // The manual leaves it to the CPU whether such a segment has a limit; those with VMX have none.
+    // The manual leaves it to the CPU whether a flat segment has a limit; CPUs with VMX check none.
     let is_flat = segment.base == 0 && segment.limit == u32::MAX;
     let all: Vec<u64> = (0..len).map(|n| offset + u64::from(n)).collect();
     if bit(cpu.registers.cr0, 0) && !cpu.registers.virtual_8086 {
@@ -103,7 +103,7 @@ pub fn locate(info: u32, displacement: u64, len: u32, cpu: &Cpu) -> Result<(u64,
     Ok((bits(segment.base.wrapping_add(offset), 31, 0), false))
 }
 
-/// Checks a read of some offsets by the kind and the limit of a segment.
+/// Checks a read of some offsets by the type and the limit of a segment.
 fn protected(
     segment: &Segment,
     fault: Exception,
@@ -134,7 +134,7 @@ fn protected(
     }
 }
 
-/// A linear address without its metadata (LAM).
+/// Returns a linear address without its metadata (LAM).
 fn untagged(address: u64, cpu: &Cpu) -> u64 {
     let (cr3, cr4) = (cpu.registers.cr3, cpu.registers.cr4);
     let sign = if bit(address, 63) {

@@ -20,20 +20,20 @@ use vmx_vpid::harness::{
     Registers, //
 };
 
-/// How often a walk is made before the guest has to try again.
+/// The number of walks after which the guest has to retry the access.
 const WALKS: usize = 16;
 
 /// 1 MiB.
 const MIB: u64 = 1024 * 1024;
 
-/// A level of tables: what an entry of it covers, a power of two, and how many entries it has.
+/// A level of tables: an entry covers 2^`covers` bytes, and a table has `entries` entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Level {
     covers: u32,
     entries: u64,
 }
 
-/// The levels that tables in memory have, from the top.
+/// Returns the levels of the tables in memory, from the top down.
 fn levels(registers: &Registers) -> &'static [Level] {
     const fn wide(covers: u32) -> Level {
         let entries = 512;
@@ -53,7 +53,7 @@ fn levels(registers: &Registers) -> &'static [Level] {
     }
 }
 
-/// An entry on the way.
+/// An entry on the way to a page.
 struct Step {
     address: u64,
     size: u32,
@@ -61,28 +61,28 @@ struct Step {
     is_page: bool,
 }
 
-/// A page fault.
+/// The bits of a page fault's error code that depend on the tables.
 struct Error {
     present: bool,
     reserved: bool,
     key: bool,
 }
 
-/// An entry is not present.
+/// The error of an entry that is not present.
 const NOT_PRESENT: Error = Error {
     present: false,
     reserved: false,
     key: false,
 };
 
-/// An entry has a reserved bit set.
+/// The error of an entry that has a reserved bit set.
 const RESERVED: Error = Error {
     present: true,
     reserved: true,
     key: false,
 };
 
-/// The fault by its error code.
+/// Returns the page fault for an error.
 fn fault(registers: &Registers, address: u64, access: Access, error: Error) -> Stop {
     let smep = bit(registers.cr4, 20);
     let pae_and_nxe = bit(registers.cr4, 5) && bit(registers.efer, 11);
@@ -102,7 +102,7 @@ fn fault(registers: &Registers, address: u64, access: Access, error: Error) -> S
 ///
 /// # Errors
 ///
-/// Why there is no translation.
+/// The reason why there is no translation.
 pub fn translate(
     registers: &Registers,
     features: &Features,
@@ -128,7 +128,7 @@ pub fn translate(
     Err(Stop::Retry)
 }
 
-/// Goes from CR3 to a page; the entries on the way, and the physical address.
+/// Walks from CR3 to a page; returns the entries on the way, and the physical address.
 fn down(
     registers: &Registers,
     features: &Features,
@@ -181,19 +181,19 @@ fn down(
     unreachable!("an entry of the last level refers to a page")
 }
 
-/// Whether an entry refers to a page.
+/// Returns whether an entry refers to a page.
 fn is_page(registers: &Registers, level: &Level, value: u64) -> bool {
     match level.covers {
         12 => true,
         // Without CR4.PSE the bit is ignored.
         22 => bit(value, 7) && bit(registers.cr4, 4),
-        // Of the two highest levels, the bit is reserved.
+        // In the two highest levels, the bit is reserved.
         21 | 30 => bit(value, 7),
         _ => false,
     }
 }
 
-/// The bits of an entry that have to be 0.
+/// Returns the bits of an entry that have to be 0.
 fn reserved(
     registers: &Registers,
     features: &Features,
@@ -231,7 +231,7 @@ fn reserved(
     all.into_iter()
 }
 
-/// Whether an access is permitted by the entries on its way.
+/// Checks that the entries on the way permit an access.
 fn permitted(
     registers: &Registers,
     memory: &mut impl Memory,
@@ -280,7 +280,7 @@ fn permitted(
     })
 }
 
-/// Sets accessed flags from the top down, and the dirty flag of a page that is written to.
+/// Sets the accessed flags from the top down, and the page's dirty flag for a write.
 fn flags(memory: &mut impl Memory, steps: &[Step], access: Access) -> Exchange {
     for step in steps {
         let mut new = step.value;
@@ -304,7 +304,7 @@ fn flags(memory: &mut impl Memory, steps: &[Step], access: Access) -> Exchange {
 ///
 /// # Errors
 ///
-/// Why it cannot be read.
+/// The reason why the operand cannot be read.
 pub fn read(
     registers: &Registers,
     features: &Features,
@@ -313,7 +313,7 @@ pub fn read(
     access: Access,
     is_64_bit: bool,
 ) -> Result<[u8; 16], Stop> {
-    // The linear address of each byte; a page is translated once, for its first one.
+    // The physical address of each byte; a page is translated once, for the first byte in the page.
     let mut pages: Vec<(u64, u64)> = Vec::new();
     let mut physical = [0; 16];
     for (n, place) in (0..).zip(&mut physical) {

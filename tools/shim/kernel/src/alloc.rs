@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module has boxes and vectors whose every allocation can fail.
+//! This module has boxes and vectors whose allocations can fail.
 
 use crate::fmt;
 use core::{
@@ -17,11 +17,11 @@ use core::{
 };
 use pin_init::Zeroable;
 
-/// There is no memory left.
+/// The error that no memory is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllocError;
 
-/// How an allocation may be made.
+/// The flags of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flags(());
 
@@ -35,11 +35,11 @@ pub mod flags {
     pub const GFP_ATOMIC: Flags = Flags(());
 }
 
-/// Memory in one piece.
+/// The allocator of contiguous memory.
 #[derive(Debug)]
 pub enum Kmalloc {}
 
-/// Memory in pages, if need be.
+/// The allocator of memory that may consist of separate pages.
 #[derive(Debug)]
 pub enum KVmalloc {}
 
@@ -64,11 +64,11 @@ impl<T, A> Box<T, A> {
         T: Zeroable,
     {
         let new = std::boxed::Box::<T>::new_zeroed();
-        // SAFETY: All bytes are zero, which is a value of a `Zeroable` type.
+        // SAFETY: `T` is `Zeroable`, so the zeroed bytes are a valid `T`.
         Ok(Self(unsafe { new.assume_init() }, PhantomData))
     }
 
-    /// Returns what is in the box.
+    /// Returns the value in the box.
     pub fn into_inner(this: Self) -> T {
         *this.0
     }
@@ -97,7 +97,7 @@ pub type KVec<T> = Vec<T, Kmalloc>;
 pub type KVVec<T> = Vec<T, KVmalloc>;
 
 impl<T, A> Vec<T, A> {
-    /// Creates a vector, empty.
+    /// Creates an empty vector.
     pub const fn new() -> Self {
         Self(std::vec::Vec::new(), PhantomData)
     }
@@ -114,7 +114,7 @@ impl<T, A> Vec<T, A> {
         self.0.try_reserve(additional).map_err(|_| AllocError)
     }
 
-    /// Returns for how many elements there is room.
+    /// Returns the number of elements that the vector has room for.
     pub fn capacity(&self) -> usize {
         self.0.capacity()
     }
@@ -126,7 +126,7 @@ impl<T, A> Vec<T, A> {
         Ok(())
     }
 
-    /// Takes the last element.
+    /// Removes and returns the last element.
     pub fn pop(&mut self) -> Option<T> {
         self.0.pop()
     }
@@ -141,34 +141,34 @@ impl<T, A> Vec<T, A> {
         self.0.truncate(len);
     }
 
-    /// Drops the elements that `keep` does not want.
+    /// Drops the elements for which `keep` returns false.
     pub fn retain(&mut self, keep: impl FnMut(&mut T) -> bool) {
         self.0.retain_mut(keep);
     }
 }
 
 impl<T: Clone, A> Vec<T, A> {
-    /// Creates a vector of `n` times the same value.
+    /// Creates a vector of `n` copies of a value.
     pub fn from_elem(value: T, n: usize, flags: Flags) -> Result<Self, AllocError> {
         let mut new = Self::new();
         new.resize(n, value, flags)?;
         Ok(new)
     }
 
-    /// Appends `n` times the same value.
+    /// Appends `n` copies of a value.
     pub fn extend_with(&mut self, n: usize, value: T, flags: Flags) -> Result<(), AllocError> {
         let len = self.len().checked_add(n).ok_or(AllocError)?;
         self.resize(len, value, flags)
     }
 
-    /// Appends copies of what a slice has.
+    /// Appends copies of the elements of a slice.
     pub fn extend_from_slice(&mut self, other: &[T], flags: Flags) -> Result<(), AllocError> {
         self.reserve(other.len(), flags)?;
         self.0.extend_from_slice(other);
         Ok(())
     }
 
-    /// Drops elements or appends values until there are `len` of them.
+    /// Drops elements, or appends copies of a value, until there are `len` elements.
     pub fn resize(&mut self, len: usize, value: T, flags: Flags) -> Result<(), AllocError> {
         self.reserve(len.saturating_sub(self.len()), flags)?;
         self.0.resize(len, value);

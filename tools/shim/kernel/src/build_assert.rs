@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module has assertions at build time, some of which userspace can only make at run time.
+//! This module has assertions at build time; userspace checks some of these only at run time.
 
 pub use crate::{
     build_assert_macro as build_assert,
@@ -9,7 +9,7 @@ pub use crate::{
     static_assert, //
 };
 
-/// Ends the program: in the kernel, a call that is left after optimisation fails the build.
+/// Ends the program.  In the kernel, a call that is left after optimisation fails the build.
 #[track_caller]
 pub const fn build_error_fn(why: &'static str) -> ! {
     panic!("{}", why)
@@ -31,7 +31,7 @@ macro_rules! const_assert {
     };
 }
 
-/// Says that a place is never reached.
+/// Asserts that a place is never reached.
 #[macro_export]
 macro_rules! build_error {
     () => {
@@ -42,7 +42,7 @@ macro_rules! build_error {
     };
 }
 
-/// Asserts a condition that the kernel's optimising build can tell.
+/// Asserts a condition that the optimiser evaluates in a build of the kernel.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! build_assert_macro {

@@ -8,21 +8,21 @@ use crate::{
 };
 use core::num::TryFromIntError;
 
-/// An error of the kernel: one of its numbers, negated as its functions return it.
+/// An error of the kernel: an error number, negated as in the kernel's return values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Error(i32);
 
-/// A result whose error is the kernel's.
+/// A result with an error of the kernel.
 pub type Result<T = (), E = Error> = core::result::Result<T, E>;
 
-/// What the default of a table's mandatory function says.
+/// The message of the default implementation of a mandatory function of a table.
 pub const VTABLE_DEFAULT_ERROR: &str =
     "This function must not be called, see the #[vtable] documentation.";
 
-/// Declares error numbers, and their names.
+/// Declares the error numbers, and their names.
 macro_rules! codes {
     ($($name:ident = $number:literal, $meaning:literal;)*) => {
-        /// The errors that the kernel's C code knows by these names.
+        /// The errors, by their names in the kernel's C code.
         pub mod code {
             $(
                 #[doc = $meaning]
@@ -64,7 +64,7 @@ codes! {
 }
 
 impl Error {
-    /// Returns the number, which is below zero.
+    /// Returns the negative error number.
     pub const fn to_errno(self) -> i32 {
         self.0
     }

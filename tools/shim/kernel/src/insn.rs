@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module stands in for instructions that only a kernel may issue.
+//! This module mocks instructions that only a kernel may execute.
 
-/// Tells whether an instruction raised an exception: on the host, each one does.
+/// Returns whether an instruction raises an exception: in userspace, each instruction does.
 ///
 /// # Safety
 ///
-/// None of its own; the kernel's `asm!` asks for an unsafe block.
+/// None.  The function is unsafe because the kernel's `asm!` requires an unsafe block, which would
+/// be unused here otherwise.
 pub unsafe fn faults() -> bool {
     true
 }
 
-/// Answers an instruction as a CPU does with VMX off: leaves by the last label, that of the fault.
+/// Mocks an instruction that raises an exception, as VMX instructions do with VMX off: continues at
+/// the last label, which is the label of the exception.
 #[macro_export]
 macro_rules! asm {
     (@ $last:ident = label $block:block $(,)?) => {

@@ -2,12 +2,12 @@
 
 //! This crate has the part of the kernel's crate that the pure files of vmx_vpid use.
 //!
-//! Bitfields, bounded integers and bits are the kernel's own files.  The rest replaces code that
-//! needs a kernel: names and signatures are the kernel's, `std` does the work.
+//! Bitfields, bounded integers and bits are the kernel's own files.  The other modules replace code
+//! that needs a kernel: names and signatures are the kernel's, and the implementation uses `std`.
 
 extern crate self as kernel;
 
-// The kernel's own files, which clippy has seen there.
+// The kernel's own files: the kernel's build lints these.
 #[allow(clippy::all, missing_docs, unreachable_pub)]
 mod sources {
     include!(concat!(env!("OUT_DIR"), "/sources.rs"));
@@ -35,16 +35,16 @@ pub use sources::{
     num, //
 };
 
-/// The module as the kernel knows it; here there is none.
+/// The kernel's handle of a module; userspace has no such handle.
 pub struct ThisModule(());
 
-/// What a module does when it is loaded.
+/// A module that can be loaded.
 pub trait Module: Sized + Send + Sync {
     /// Called when the module is loaded.
     fn init(module: &'static ThisModule) -> error::Result<Self>;
 }
 
-/// Stands in for the declaration of a module: wants only that its type is one.
+/// Mocks the declaration of a module: checks only that the type implements [`Module`].
 #[macro_export]
 macro_rules! module {
     (type: $type:ty, $($rest:tt)*) => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module has the names that the kernel's code imports everywhere.
+//! This module has the names of the kernel's prelude.
 
 pub use crate::{
     alloc::{

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module prints the kernel's log to the standard error output, which a failed test shows.
+//! This module prints the kernel's log to standard error, which a failed test shows.
 
 use crate::fmt;
 
-/// Prints a message, which ends in a newline of its own.
+/// Prints a message, which has to end with a newline.
 pub fn print(message: fmt::Arguments<'_>) {
     eprint!("{}", message);
 }
 
-/// Does something once for each place.
+/// Executes an expression at most once for each use of the macro.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! once {
@@ -35,7 +35,7 @@ macro_rules! pr_warn {
     };
 }
 
-/// Prints what is normal but of importance.
+/// Prints a notice.
 #[macro_export]
 macro_rules! pr_notice {
     ($($message:tt)*) => {
@@ -43,7 +43,7 @@ macro_rules! pr_notice {
     };
 }
 
-/// Prints what is good to know.
+/// Prints a piece of information.
 #[macro_export]
 macro_rules! pr_info {
     ($($message:tt)*) => {
@@ -51,7 +51,7 @@ macro_rules! pr_info {
     };
 }
 
-/// Prints what helps to find an error.
+/// Prints a message for debugging.
 #[macro_export]
 macro_rules! pr_debug {
     ($($message:tt)*) => {
@@ -59,7 +59,7 @@ macro_rules! pr_debug {
     };
 }
 
-/// Prints an error, once for each place.
+/// Prints an error, at most once for each use of the macro.
 #[macro_export]
 macro_rules! pr_err_once {
     ($($message:tt)*) => {
@@ -67,7 +67,7 @@ macro_rules! pr_err_once {
     };
 }
 
-/// Prints a warning, once for each place.
+/// Prints a warning, at most once for each use of the macro.
 #[macro_export]
 macro_rules! pr_warn_once {
     ($($message:tt)*) => {

@@ -2,13 +2,13 @@
 
 //! This crate has the procedural macros of the kernel that the pure files of vmx_vpid use.
 //!
-//! `paste!` is the kernel's own.  The others do what remains to do without a kernel, and read as
-//! many tokens as that takes; the kernel's build reports errors in their input.
+//! `paste!` is the kernel's own.  The other macros do only the part of the work that userspace
+//! needs, and do not check their input: the kernel's build reports errors in the input.
 
-// What that crate has of its own, the compiler has too.
+// The kernel's file uses only the part of proc_macro2 that the compiler's proc_macro has, too.
 extern crate proc_macro as proc_macro2;
 
-// The kernel's own file, which clippy has seen there.
+// The kernel's own file: the kernel's build lints it.
 #[allow(clippy::all, missing_docs, unreachable_pub)]
 mod sources {
     include!(concat!(env!("OUT_DIR"), "/sources.rs"));
@@ -23,7 +23,7 @@ use proc_macro::{
     TokenTree, //
 };
 
-/// Makes identifiers of the parts in `[< >]`.
+/// Joins the parts in `[< >]` to identifiers.
 #[proc_macro]
 pub fn paste(input: TokenStream) -> TokenStream {
     let mut tokens: Vec<_> = input.into_iter().collect();
@@ -31,7 +31,7 @@ pub fn paste(input: TokenStream) -> TokenStream {
     tokens.into_iter().collect()
 }
 
-/// Formats as `format_args!()` does.
+/// Formats like `format_args!()`.
 #[proc_macro]
 pub fn fmt(input: TokenStream) -> TokenStream {
     let mut output = source("::core::format_args!");
@@ -39,9 +39,8 @@ pub fn fmt(input: TokenStream) -> TokenStream {
     output
 }
 
-/// Makes a KUnit suite one of the compiler's tests: the same module, by the suite's name.
-///
-/// That way the path of each test tells its suite.
+/// Turns the module of a KUnit suite into a test module that has the name of the suite, so that the
+/// path of each test contains the suite.
 #[proc_macro_attribute]
 pub fn kunit_tests(suite: TokenStream, module: TokenStream) -> TokenStream {
     let mut output = source("#[cfg(test)]");
@@ -61,7 +60,7 @@ pub fn kunit_tests(suite: TokenStream, module: TokenStream) -> TokenStream {
     output
 }
 
-/// Adds to a trait `HAS_` constants for its functions, and to its implementation their values.
+/// Adds `HAS_` constants for the functions of a trait, and their values to an implementation.
 #[proc_macro_attribute]
 pub fn vtable(_: TokenStream, item: TokenStream) -> TokenStream {
     let mut is_trait = false;
@@ -83,10 +82,10 @@ pub fn vtable(_: TokenStream, item: TokenStream) -> TokenStream {
     output
 }
 
-/// The constants that tell of the functions in the body of a trait, or of its implementation.
+/// Returns the constants for the functions in the body of a trait or of an implementation.
 fn present(body: TokenStream, is_trait: bool) -> String {
     let mut text = String::from(if is_trait {
-        "/** Tells whether the implementation has the attribute. */ const USE_VTABLE_ATTR: ();"
+        "/** Forces an implementation to have the attribute. */ const USE_VTABLE_ATTR: ();"
     } else {
         "const USE_VTABLE_ATTR: () = ();"
     });
@@ -95,7 +94,7 @@ fn present(body: TokenStream, is_trait: bool) -> String {
         if let [word, TokenTree::Ident(function)] = pair {
             if names(word, "fn") {
                 let constant = function.to_string().to_uppercase();
-                text += "/** Tells whether the function is there. */";
+                text += "/** Whether the implementation has the function. */";
                 text += &format!("const HAS_{constant}: bool = {};", !is_trait);
             }
         }
@@ -105,17 +104,17 @@ fn present(body: TokenStream, is_trait: bool) -> String {
 
 /// Implements `Zeroable` for a type without parameters.
 ///
-/// Whether its fields are so, the kernel's own macro checks.
+/// The kernel's own macro checks that the fields are `Zeroable`.
 #[proc_macro_derive(Zeroable)]
 pub fn derive_zeroable(item: TokenStream) -> TokenStream {
     let name = type_name(item).map_or_else(String::new, |name| name.to_string());
     source(&format!(
-        "// SAFETY: The kernel's build has checked its fields.\n\
+        "// SAFETY: The kernel's macro checks that all fields of the type are `Zeroable`.\n\
          unsafe impl ::pin_init::Zeroable for {name} {{}}"
     ))
 }
 
-/// The name of the type that a derive macro is given.
+/// Returns the name of the type to which a derive macro is applied.
 fn type_name(item: TokenStream) -> Option<Ident> {
     let mut tokens = item.into_iter();
     tokens.find(|token| names(token, "struct") || names(token, "union"))?;
@@ -125,12 +124,12 @@ fn type_name(item: TokenStream) -> Option<Ident> {
     }
 }
 
-/// Whether a token is a certain word.
+/// Returns whether a token is a certain word.
 fn names(token: &TokenTree, word: &str) -> bool {
     matches!(token, TokenTree::Ident(ident) if ident.to_string() == word)
 }
 
-/// The tokens of a text.
+/// Returns the tokens of a text.
 fn source(text: &str) -> TokenStream {
     text.parse().unwrap_or_default()
 }

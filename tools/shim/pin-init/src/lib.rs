@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This crate has the part of the kernel's crate about types that may be all zeroes.
+//! This crate has the part of the kernel's crate that is about zeroed types.
 
 use core::{
     cell::{
@@ -13,13 +13,13 @@ use core::{
 
 pub use macros::Zeroable;
 
-/// A type of which all zeroes are a value.
+/// A type for which zeroed bytes are a valid value.
 ///
 /// # Safety
 ///
-/// They have to be.
+/// A value whose bytes are all zero must be a valid value of the type.
 pub unsafe trait Zeroable {
-    /// Returns that value.
+    /// Returns the value whose bytes are all zero.
     fn zeroed() -> Self
     where
         Self: Sized,
@@ -28,16 +28,16 @@ pub unsafe trait Zeroable {
     }
 }
 
-/// Returns all zeroes.
+/// Returns the value whose bytes are all zero.
 pub const fn zeroed<T: Zeroable>() -> T {
-    // SAFETY: They are a value of the type.
+    // SAFETY: `T` is `Zeroable`, so zeroed bytes are a valid `T`.
     unsafe { core::mem::zeroed() }
 }
 
 /// Implements [`Zeroable`] for types.
 macro_rules! zeroable {
     ($($type:ty),* $(,)?) => {
-        // SAFETY: Zeroes are a number of each, `false`, `None` or nothing at all.
+        // SAFETY: Zeroed bytes are 0, `false`, `'\0'`, `None` or `()`, which are valid values.
         $(unsafe impl Zeroable for $type {})*
     };
 }
@@ -50,11 +50,11 @@ zeroable! {
     Option<num::NonZeroU32>, Option<num::NonZeroU64>,
 }
 
-// SAFETY: Each element is.
+// SAFETY: Each element of the array is a `T`, for which zeroed bytes are valid.
 unsafe impl<const N: usize, T: Zeroable> Zeroable for [T; N] {}
-// SAFETY: What is in it, is.
+// SAFETY: A `Cell<T>` has the layout of `T`, for which zeroed bytes are valid.
 unsafe impl<T: Zeroable> Zeroable for Cell<T> {}
-// SAFETY: What is in it, is.
+// SAFETY: An `UnsafeCell<T>` has the layout of `T`, for which zeroed bytes are valid.
 unsafe impl<T: Zeroable> Zeroable for UnsafeCell<T> {}
-// SAFETY: Anything is.
+// SAFETY: Any bytes are a valid `MaybeUninit<T>`.
 unsafe impl<T> Zeroable for MaybeUninit<T> {}
