@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # vmx_vpid: build the module, boot it on a test kernel, test it.
-# "make help" lists the targets.  kbuild's part is in Kbuild.
+# "make help" lists the targets.  Kbuild has the part that kbuild reads.
 
 CACHE ?= $(or $(VMX_VPID_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmx_vpid)
-# With DEBUG=1, everything is for the debug kernel.
+# DEBUG=1 selects the debug kernel for every target.
 VARIANT := $(if $(DEBUG),debug,test)
 
-# One toolchain for kernel and module: Debian's, unless the user names others.
+# One toolchain for kernel and module: Debian's, unless the user names other tools.
 LLVM ?= 1
-# Named whether it is there yet or not: "deps" may be about to install it.
+# The folder may not exist yet: "deps" installs the toolchain.
 LLVM_BIN ?= /usr/lib/llvm-22/bin
 RUSTC ?= /usr/bin/rustc
 RUSTDOC ?= /usr/bin/rustdoc
@@ -29,7 +29,7 @@ endif
 ifdef KSRC
 export KSRC
 endif
-# (make before 4.4 does not hand exported variables to $(shell), hence the words.)
+# (make before 4.4 does not pass exported variables to $(shell), so the command sets them.)
 print = $(shell KDIR='$(KDIR)' KSRC='$(KSRC)' VMX_VPID_CACHE='$(CACHE)' \
 	testbed/kernel $(if $(DEBUG),--debug) --print $(1))
 ksrc = $(call print,KSRC)
@@ -54,19 +54,19 @@ help: ## list the targets
 	@echo '  DEBUG=1         kernel, modules, shell: the debug kernel (lockdep, KASAN)'
 	@echo '  V=1             show the commands'
 
-deps: ## install what is missing (Debian 12, as root)
+deps: ## install missing packages (Debian 12, as root)
 	@testbed/deps
 
 kernel: $(if $(KDIR),,deps) ## build the test kernel, once per machine (DEBUG=1: the debug kernel)
 	@testbed/kernel $(if $(DEBUG),--debug)
 
-check-kernel: ## tell what a kernel tree lacks, line by line (KDIR=...)
+check-kernel: ## list what a kernel tree lacks (KDIR=...)
 	@testbed/check-kernel
 
 modules: kernel ## build vmx_vpid.ko and its unit tests
 	@$(call build,$(O))
 
-# What "objtool klp post-link" does must be done once to each link.
+# "objtool klp post-link" has to run exactly once after each link.
 build = set -e; mkdir -p $(1); exec 9>build/.lock; flock 9; $(call kbuild,$(1)) modules; \
 	if ! readelf -SW $(1)/vmx_vpid.ko | grep -q '\.klp\.rela\.'; then \
 		$(kdir)/tools/objtool/objtool klp post-link $(1)/vmx_vpid.ko; fi
@@ -89,10 +89,10 @@ kernel-source: $(if $(KSRC)$(KDIR),,deps)
 unit-test: kernel-source ## run the unit tests in userspace, without a kernel
 	@$(call cargo,tools,test) $(ARGS)
 
-# The name of the target before.
+# An older name of unit-test.
 host-test: unit-test
 
-model: kernel-source ## try to refute the flushes: ten million steps at random, all short sequences
+model: kernel-source ## search for missing flushes: ten million random steps, all short sequences
 	@$(call cargo,tools,build) -q -p model
 	@build/tools/debug/model random --steps 10000000 $(if $(SEED),--seed $(SEED))
 	@build/tools/debug/model shadow --steps 5000000 $(if $(SEED),--seed $(SEED))
@@ -101,19 +101,19 @@ model: kernel-source ## try to refute the flushes: ten million steps at random, 
 	@for machine in ept,vpids2 shadow,vpids2; do \
 		build/tools/debug/model all --step-set Lives --machine $$machine || exit; done
 
-mutants: kernel-source ## break one thing after the other; each fault has to be found
+mutants: kernel-source ## inject one bug after the other; some test has to find each
 	@KSRC='$(ksrc)' CARGO=$(CARGO) testbed/mutants $(ARGS)
 
-tools-clippy: kernel-source ## lint what is built in userspace only
+tools-clippy: kernel-source ## lint the code that is built in userspace only
 	@$(call cargo,tools,clippy) --workspace --all-targets -- -D warnings
 	@$(call cargo,tools/loom,clippy) --all-targets -- -D warnings
 
-loom: kernel-source ## try VPIDs and their handover in every order of some threads
+loom: kernel-source ## run VPID allocation, attach and detach in every order of a few threads
 	@$(if $(PREEMPTIONS),LOOM_MAX_PREEMPTIONS=$(PREEMPTIONS)) $(call cargo,tools/loom,test) loom:: $(ARGS)
 
-# For each target; the targets are the files of tools/fuzz/fuzz_targets.
+# Seconds for each fuzz target, which is a file of tools/fuzz/fuzz_targets.
 SECONDS ?= 60
-fuzz: kernel-source ## hand made-up operands, descriptors and page tables to the code (SECONDS=60 each)
+fuzz: kernel-source ## fuzz operands, descriptors, page tables and the model (SECONDS=60 each)
 	@KSRC='$(ksrc)' tools/fuzz/run $(SECONDS) $(TARGETS)
 
 build_selftests = $(MAKE) -s -C selftests KDIR=$(kdir) \
@@ -122,7 +122,7 @@ build_selftests = $(MAKE) -s -C selftests KDIR=$(kdir) \
 selftests: kernel ## build the kselftests, upstream's KVM tests among them
 	@$(build_selftests) all
 
-run: modules selftests ## boot, attach to KVM, run real guests, show what was done for them
+run: modules selftests ## boot, attach to KVM, run real guests, print the counters
 	@testbed/run
 
 shell: modules ## an interactive shell on the test kernel, with KVM and the module
@@ -142,12 +142,12 @@ test-debug-long: ## the rest of the tests on the debug kernel
 	@$(MAKE) -s DEBUG=1 modules selftests
 	@testbed/suite --debug --long
 
-bench: modules selftests ## measure Rust against C, in instructions, and draw it (ARGS=--native: here, in cycles)
+bench: modules selftests ## measure Rust against C, in instructions (ARGS=--native: in cycles)
 	@$(build_selftests) bench
 	@bench/run $(ARGS); status=$$?; $(MAKE) -s plots && exit $$status
 
-# The figures of the model need no kernel, and are the same on every machine.
-plots: kernel-source ## count what flush policies cost, and draw all that was measured
+# The model's figures need no kernel, and are the same on every machine.
+plots: kernel-source ## count the cost of flush policies on the model, and plot all measurements
 	@testbed/deps --bench
 	@$(call cargo,tools,build) -q -p model
 	@mkdir -p bench/results
@@ -155,7 +155,7 @@ plots: kernel-source ## count what flush policies cost, and draw all that was me
 	@build/tools/debug/model growth --csv bench/results/growth.csv
 	@bench/plot
 
-drawings: $(patsubst %.dot,%.svg,$(wildcard Documentation/drawings/*.dot)) ## draw what Documentation/drawings describes
+drawings: $(patsubst %.dot,%.svg,$(wildcard Documentation/drawings/*.dot)) ## draw Documentation/drawings
 
 %.svg: %.dot
 	@testbed/deps --docs
@@ -170,7 +170,7 @@ htmldocs: ## build the documents as HTML, in build/html; a warning is an error
 rustdoc: modules ## build the rustdoc of the crate, in build/doc; a warning is an error
 	@testbed/rustdoc
 
-clean: ## remove what was built here; kernels stay in the cache
+clean: ## remove build/; kernels stay in the cache
 	@rm -rf build
 
 print-KSRC: ## print the kernel source tree in use

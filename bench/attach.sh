@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What it takes to attach and to detach, and what memory the module takes.  Sourced by
+# Measure the time of attach and detach, and the memory of the module.  Sourced by
 # measure.sh.
 #
-# Functions are probed at their beginning and their end, with the TSC as the clock.
-# What the module does itself is in livepatch's callbacks, which are counted apart from
-# livepatch's own work that way.
+# Probes are at the start and the end of functions, with the TSC as the clock.  The
+# module's own work is in livepatch's callbacks, so their time is separate from the time
+# of livepatch's own work.
 
 EVENTS=/sys/kernel/tracing/kprobe_events
 CALLBACKS="pre_patch post_patch pre_unpatch post_unpatch"
@@ -18,7 +18,7 @@ probe_all() {
 	[ -d /sys/kernel/tracing/instances ] || mount -t tracefs none /sys/kernel/tracing
 	probe load load_module && probe patch klp_enable_patch &&
 		probe transition klp_try_complete_transition || return
-	# Those of the module are found when it is there.
+	# Probes of the module's functions work once the module is loaded.
 	for callback in $CALLBACKS; do probe $callback "vmx_vpid:$callback" || return; done
 	mkdir $TRACING && echo x86-tsc >$TRACING/trace_clock && echo 1 >$TRACING/events/bench/enable
 }
@@ -32,7 +32,7 @@ probe_none() {
 	done
 }
 
-# The ticks in each function that was probed, all its calls together.
+# Print the ticks of each probed function, the sum of all its calls.
 ticks() { # attach or detach
 	awk -v what="$1" '
 	!/^#/ {
@@ -53,7 +53,7 @@ ticks() { # attach or detach
 	}' $TRACING/trace
 }
 
-# KiB of memory by kind.
+# Print the KiB of memory of a kind.
 memory_of() { sed -n "s/^$1: *\([0-9]*\) kB/\1/p" /proc/meminfo; }
 remember_memory() {
 	local kind
@@ -67,7 +67,7 @@ memory() { # name, kind
 
 attach_probed() {
 	remember_memory
-	probe_all || problem "the functions cannot be probed"
+	probe_all || problem "the probes for the attach failed"
 	attach || problem "the module did not attach"
 	ticks attach
 	probe_none
@@ -77,7 +77,7 @@ attach_probed() {
 	memory memory_slab Slab
 }
 detach_probed() {
-	probe_all || problem "the functions cannot be probed"
+	probe_all || problem "the probes for the detach failed"
 	detach || problem "the module did not detach"
 	ticks detach
 	probe_none

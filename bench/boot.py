@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Run a script that measures, in the emulator or on this machine, and collect what it says."""
+"""Run a script that measures, in the emulator or on this machine, and collect the figures."""
 
 import os
 import shutil
@@ -12,18 +12,18 @@ from pathlib import Path
 from common import Failure, TESTBED, TOP, step
 from stage import SELFTESTS, copy_program, helpers
 
-# A boot: its number in the tables, its script, CPUs, and how long it may take in seconds.
+# A boot: its number in the tables, its script, its CPUs, and its timeout in seconds.
 Boot = namedtuple("Boot", "number script cpus timeout")
 BOOTS = (Boot(1, "measure.sh", 1, 900), Boot(2, "moves.sh", 2, 900))
 
-# What is measured.
+# The module, programs and modules for the measurements.
 KO = TOP / "build" / "test" / "vmx_vpid.ko"
 PROGRAMS = ("roundtrip", "compat", "nested", "memory", "lives", "moves")
 MODULES = ("vmx_vpid_cost", "vmx_vpid_flush_cost")
 
 
 def put_together(folder):
-    """Make a folder with what the scripts need, and no more; returns it."""
+    """Copy the files that the scripts need to a folder; return the folder."""
     programs = folder / "bench"
     programs.mkdir(parents=True)
     for name in PROGRAMS:
@@ -36,7 +36,7 @@ def put_together(folder):
 
 
 def collect(command, figures, problems):
-    """Run a command and add what it says to figures and problems; prints what it does not know."""
+    """Run a command, parse its figures and problems, and print all other lines."""
     with subprocess.Popen([str(c) for c in command], cwd=TOP, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, text=True, errors="replace") as process:
         for line in process.stdout:
@@ -54,7 +54,7 @@ def collect(command, figures, problems):
 
 
 def measure(boot, model):
-    """Do one boot; returns (least, median) by who served, table and name, and what went wrong."""
+    """Do one boot; return (least, median) by backend, table and name, and the problems."""
     figures, problems = {}, []
     with tempfile.TemporaryDirectory() as folder:
         staged = put_together(Path(folder) / "stage")
@@ -69,41 +69,41 @@ def measure(boot, model):
     return figures, problems
 
 
-# What this machine needs: a test, and the cure where it fails.
+# The requirements of --native: a test, and the cure if the test fails.
 NEEDS = (
-    (lambda: os.geteuid() == 0, "this loads modules: run it as root"),
+    (lambda: os.geteuid() == 0, "bench/run --native loads modules: run it as root"),
     (lambda: "vmx" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split(),
-     "the CPU has no VMX, or the firmware or a hypervisor hides it: turn it on there, or "
+     "the CPU has no VMX, or the firmware or a hypervisor hides VMX: turn VMX on there, or "
      "measure in the emulator by 'make bench'"),
     (lambda: KO.exists() and (TOP / "build/selftests/bench/moves").exists(),
-     "module and programs are not built: run "
+     "the module or the programs are not built: run "
      "'make bench KDIR=/lib/modules/$(uname -r)/build ARGS=--native'"),
     (Path("/sys/kernel/livepatch").exists,
-     "the kernel has no livepatch: boot one that has CONFIG_LIVEPATCH"),
+     "the kernel has no livepatch: boot a kernel with CONFIG_LIVEPATCH"),
     (lambda: not Path("/sys/module/vmx_vpid").exists(),
-     "vmx_vpid is loaded: disable it in /sys/kernel/livepatch/vmx_vpid and unload it"),
-    (lambda: refcount("kvm_intel") == 0, "VMs are running: stop them, since kvm_intel is reloaded"),
+     "vmx_vpid is loaded: disable vmx_vpid in /sys/kernel/livepatch/vmx_vpid, and unload it"),
+    (lambda: refcount("kvm_intel") == 0, "VMs run, and kvm_intel has to reload: stop all VMs"),
 )
 
 
 def refcount(module):
-    """How many users a module has, none if it is not loaded."""
+    """Return the number of users of a module, 0 if the module is not loaded."""
     path = Path("/sys/module") / module / "refcnt"
     return int(path.read_text(encoding="utf-8")) if path.exists() else 0
 
 
 def check_here():
-    """Refuse a machine that cannot be measured, with the cure."""
+    """Raise a Failure with the cure if this machine lacks a requirement."""
     for fulfilled, cure in NEEDS:
         if not fulfilled():
             raise Failure(cure)
 
 
 def measure_here(boot):
-    """Run one script here; returns the same."""
+    """Run one script on this machine; return figures and problems as measure() does."""
     figures, problems = {}, []
     if boot.cpus > os.cpu_count():
-        step(f"left out, since it needs {boot.cpus} CPUs: {boot.script}")
+        step(f"skipped, since it needs {boot.cpus} CPUs: {boot.script}")
         return figures, problems
     with tempfile.TemporaryDirectory() as folder:
         staged = put_together(Path(folder) / "stage")

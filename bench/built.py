@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the built module says of itself: its size, and its trace events when they are off."""
+"""Read figures from the built module: its size, and the sites of its trace events."""
 
 import re
 import subprocess
@@ -8,12 +8,12 @@ from common import Failure
 from disasm import Module, tool
 
 TRACEPOINT = re.compile(r"__tracepoint_vmx_vpid_\w+")
-# The kernel patches an unconditional jump to the event in the place of the NOP.
+# When an event is on, the kernel replaces this NOP by a jump to the event.
 NOP = re.compile(r"(data16 )*nop[wlq]?\b.*|xchgw? %ax, %ax")
 
 
 def sizes(path):
-    """The bytes of the file, and of its sections that are loaded and stay."""
+    """Return the bytes of the file, and of its sections that stay loaded."""
     text = subprocess.run([tool("llvm-size"), "-A", path], capture_output=True, text=True,
                           check=True).stdout
     loaded = [int(size) for name, size in re.findall(r"^(\.\S+)\s+(\d+)", text, re.M)
@@ -22,9 +22,9 @@ def sizes(path):
 
 
 def trace_sites(module):
-    """Where trace events are tested: the instruction at each site, from the table of jump labels.
+    """Return the instruction at each site of a trace event, from the table of jump labels.
 
-    An entry has the place of the site, where it leads when it is on, and the event's key.
+    An entry has the address of the site, the target of the jump, and the event's key.
     """
     sites, place, inside = [], None, False
     lines = subprocess.run([tool("llvm-readelf"), "--wide", "-r", module.path],
@@ -46,16 +46,16 @@ def trace_sites(module):
 
 
 def insn_at(module, section, address):
-    """The instruction at an address of a section."""
+    """Return the instruction at an address of a section."""
     return next(insn.text for insn in module.code[section] if insn.address == address)
 
 
 def figures(path):
-    """All of it, in the form of what is measured."""
+    """Return all figures, in the form of boot.measure()."""
     sites = trace_sites(Module(path))
     wrong = [f"{symbol}: {insn}" for symbol, insn in sites if not NOP.fullmatch(insn)]
     if wrong:
-        raise Failure("a trace event that is off is more than a NOP: " + ", ".join(wrong))
+        raise Failure("a trace event that is off has more than a NOP: " + ", ".join(wrong))
     size, loaded = sizes(path)
     found = {"size_file": size, "size_loaded": loaded, "trace_sites": len(sites), "trace_off": 1}
     return {("rust", "module", name): (value, value) for name, value in found.items()}

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What "make bench" does in the guest, on one CPU.  Its lines are read by bench/boot.py:
-#   step TEXT                           something begins
+# The part of "make bench" in the guest, on one CPU.  bench/boot.py reads these lines:
+#   step TEXT                           a step begins
 #   sample SERVED TABLE NAME LEAST MEDIAN
 #                                       a figure of a table, of "c" or of "rust"; or of
 #                                       "livepatch", C's function that leads to Rust, or
 #                                       "bare", the instruction by itself
-#   problem TEXT                        something that must not be
+#   problem TEXT                        an error
 
 . ./functions.sh
 
@@ -14,7 +14,7 @@ problem() { echo "problem $*"; }
 sample() { echo "sample $1 $2 $3 $4 ${5:-$4}"; } # served, table, name, least, median
 . ./attach.sh
 
-# A program that measures, by the name of its table.
+# Run a program that measures; its name is the name of its table.
 measure() { # c or rust, program
 	echo "step $2, served by $1"
 	if ! ./bench/"$2" >/tmp/out 2>&1; then
@@ -24,13 +24,13 @@ measure() { # c or rust, program
 	sed -nE "s/^([a-z0-9_]+ [0-9]+ [0-9]+)\$/sample $1 $2 \\1/p" /tmp/out
 }
 
-# What a module measured, from the kernel's log.
-samples() { # kind of line, who is called, table
+# Print the figures of a module, from the kernel's log.
+samples() { # kind of line, backend, table
 	log | sed -nE "s/^(.* )?$1 ([a-z_0-9]+ [0-9]+ [0-9]+)\$/sample $2 $3 \\2/p"
 }
 
-# The module measures while it is being loaded.
-call() { # who is called, module, patterns of the two functions' names
+# The module measures while it loads.
+call() { # backend, module, patterns of the two functions' names
 	local MARK
 	mark_log
 	insmod ./bench/vmx_vpid_cost.ko allocate="$(address "$2" "$3")" \
@@ -39,8 +39,8 @@ call() { # who is called, module, patterns of the two functions' names
 	samples cost "$1" vpid
 }
 
-# The module measures when a guest is entered, and tells when it is unloaded.
-flush() { # who is called, module, pattern of the functions' names, @ for what differs; table
+# The module measures at a VM entry, and prints the figures when it unloads.
+flush() { # backend, module, pattern of the functions' names with @ for the request; table
 	local MARK op functions= table=${4:-flush}
 	mark_log
 	for op in all current gva guest; do
@@ -48,7 +48,7 @@ flush() { # who is called, module, pattern of the functions' names, @ for what d
 	done
 	insmod ./bench/vmx_vpid_flush_cost.ko functions="${functions#,}" &&
 		./bench/roundtrip -t 1 >/dev/null && rmmod vmx_vpid_flush_cost ||
-		problem "the module that measures flushes did not work"
+		problem "the module that measures flushes failed"
 	samples cost "$1" "$table"
 	samples bare "bare" "$table"
 }

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What "make bench" does in the guest, on two CPUs: it moves a vCPU beside a busy VM,
-# and counts the invalidations.  The lines are those of measure.sh.
+# The part of "make bench" in the guest, on two CPUs: move a vCPU beside a busy VM, and
+# count the invalidations.  The output has the lines of measure.sh.
 #
-# The module has counters.  C has none: its functions are traced.  They are called by
-# nobody else, and on a CPU that has all extents each issues one instruction, of all
-# contexts for "all", of an address for "gva", of a context otherwise.
+# The module has counters.  C has no counters, so the function tracer counts calls of C's
+# functions.  Only KVM's core calls these functions, and on a CPU that has all extents
+# each issues one instruction: of all contexts for "all", of an address for "gva", of a
+# context otherwise.
 
 . ./functions.sh
 
@@ -13,7 +14,7 @@ MOVES=${1:-1000}
 
 problem() { echo "problem $*"; }
 
-# With the guests there, each of these would wait for them by the second.
+# Call this before the guests start: with running guests each command would take seconds.
 trace_calls() {
 	[ -d /sys/kernel/tracing/instances ] || mount -t tracefs none /sys/kernel/tracing
 	mkdir $TRACING && echo "vmx_flush_tlb_*" >$TRACING/set_ftrace_filter &&
@@ -33,7 +34,7 @@ calls() { # flushes
 }
 sample() { echo "sample $1 moves $2 $3 $3"; } # served, name, number
 
-# For both policies: C knows none.
+# C has one policy: its figures are in the rows of both.
 report_c() { # ept=
 	local name
 	for name in "$1" "$1_apart"; do
@@ -42,7 +43,7 @@ report_c() { # ept=
 		sample c "address_$name" "$(calls gva)"
 	done
 }
-report_rust() { # ept=, and of which policy
+report_rust() { # ept=, with the policy
 	sample rust "all_$1" $(($(growth invept_all) + $(growth invvpid_all)))
 	sample rust "context_$1" $(($(growth invept_context) + $(growth invvpid_context)))
 	sample rust "address_$1" "$(growth invvpid_address)"
@@ -50,7 +51,7 @@ report_rust() { # ept=, and of which policy
 
 ready() { grep -q ready /tmp/out; }
 over() { grep -q moves /tmp/out || ! kill -0 $child 2>/dev/null; }
-moving() { # what begins to count, what reports, name
+moving() { # function that starts the count, function that reports, name
 	echo "step $MOVES moves, $3"
 	rm -f /tmp/in
 	mkfifo /tmp/in
@@ -69,7 +70,7 @@ moving() { # what begins to count, what reports, name
 mark_log
 for ept in 1 0; do
 	reload_kvm ept=$ept
-	trace_calls || problem "the functions cannot be traced"
+	trace_calls || problem "the trace of the functions failed"
 	moving count_calls report_c ept$ept
 	trace_no_calls
 done

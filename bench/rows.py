@@ -1,32 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What is measured: the tables, their rows, and the bars."""
+"""The tables of the measurements, with their rows and bars."""
 
 from collections import namedtuple
 
 from common import build_tree, config_of
 
-# The most that Rust may take: a number made from C's, and how that is written.
+# The upper limit of Rust's figure: a function of C's figure, and its text.
 Bar = namedtuple("Bar", "limit text")
-# A row: its name where it is measured, what it is, its bar or None.
+# A row: its name in a sample line, its text, its bar or None.
 Row = namedtuple("Row", "name text bar")
-# A table: `overhead` names what is taken off each figure, `floor` what it is shown beside, a row of
-# the table or a way to be served; `served` are the ways to be served that each row needs; `boot` is
-# the boot that it is measured in.
+# A table: `overhead` names the row that is subtracted from each figure; `floor` names the row or
+# backend whose figure is in the column "floor"; each row needs a figure of each backend in
+# `served`; `boot` is the number of the boot that measures the table.
 Table = namedtuple("Table", "name text rows overhead floor served boot")
 
 
 def of_c(ratio):
-    """At most so many times what C takes."""
+    """Return a bar: C's figure times a ratio."""
     return Bar(lambda c: c * ratio, f"{ratio:.2f} C")
 
 
 def above_c(number):
-    """The limit above the figure of C."""
+    """Return a bar: C's figure plus a number."""
     return Bar(lambda c: c + number, f"C+{number}")
 
 
 def at_most(number):
-    """The limit, whatever the figure of C is."""
+    """Return a bar: a number."""
     return Bar(lambda c: number, str(number))
 
 
@@ -51,25 +51,25 @@ NESTED = (
     Row("invvpid_0", "L1's INVVPID type 0, address", None),
     Row("invvpid_1", "L1's INVVPID type 1, context", None),
     Row("invvpid_2", "L1's INVVPID type 2, all", None),
-    Row("invvpid_3", "L1's INVVPID type 3, but globals", None),
+    Row("invvpid_3", "L1's INVVPID type 3, keeps globals", None),
     Row("invept_1", "L1's INVEPT type 1, context", None),
     Row("invept_2", "L1's INVEPT type 2, all", None),
 )
 
 
 def retpolines():
-    """Whether they are built into the kernel that is measured, as into the testbed's."""
+    """Return whether the measured kernel has retpolines, as the testbed's kernel has."""
     config = build_tree() / ".config"
     return not config.exists() or "CONFIG_MITIGATION_RETPOLINE" in config_of(config)
 
 
-# KVM calls the handler of misconfigurations by name where retpolines are built in: what comes more
-# is livepatch.
+# With retpolines KVM calls the handler of misconfigurations by its name, so livepatch adds to the
+# cost.
 MMIO = above_c(80) if retpolines() else of_c(1.00)
 MEMORY = (
     CPUID,
     Row("violation_held", "EPT violation, the host has the page", of_c(1.00)),
-    Row("violation_fresh", "EPT violation, the host has it not", of_c(1.00)),
+    Row("violation_fresh", "EPT violation, the host has no page", of_c(1.00)),
     Row("mmio_fast", "MMIO, ioeventfd of any length", MMIO),
     Row("mmio_length", "MMIO, ioeventfd of 4 bytes", MMIO),
 )
@@ -77,14 +77,14 @@ MEMORY = (
 IN_USE = (("0", "0 in use"), ("1", "1 in use"), ("1024", "1,024 in use"),
           ("16384", "16,384 in use"), ("32768", "32,768 in use"), ("65000", "65,000 in use"),
           ("65534", "65,534 in use"), ("65535", "65,535 in use"),
-          ("worst", "the dearest of all calls"))
+          ("worst", "the most expensive call"))
 VPID = tuple(Row(f"{what}_{name}", f"{what}_vpid(), {text}", at_most(60))
              for what in ("allocate", "free") for name, text in IN_USE
              if (what, name) != ("free", "65535"))
 
 FLUSH = tuple(Row(f"flush_{op}_ept{ept}", f"flush_tlb_{op}(), ept={ept}", above_c(10))
               for ept in (1, 0) for op in ("all", "current", "gva", "guest"))
-# C has no such policy.
+# C has no policy flush_context=1, so these rows have no bar.
 APART = tuple(Row(row.name, f"{row.text}, flush_context=1", None) for row in FLUSH)
 
 LIVES = tuple(Row(f"{what}_{number}", f"{what} {number:,} vCPU{'s' * (number > 1)}", None)
@@ -96,7 +96,7 @@ MOVES = tuple(Row(f"{extent}_ept{ept}{policy}", f"ept={ept}{text}: {what}",
               for extent, what in (("all", "all contexts"), ("context", "one context"),
                                    ("address", "one address")))
 
-# Where roots are cached, most is KVM's own work on them.
+# With cached roots, most of the cost is KVM's own work on its roots, so these rows have no bar.
 ROUNDTRIP += tuple(Row(f"invpcid_{kind}_roots", f"INVPCID type {kind}, 3 roots cached", None)
                    for kind in range(4))
 ROUNDTRIP += (Row("mov_cr3_roots", "MOV CR3, to a cached root", None),)
@@ -141,5 +141,5 @@ TABLES = (
     Table("module", "the module; attach and detach in ticks", MODULE, None, None, ("rust",), 1),
     Table("moves", "1,000 moves between 2 CPUs, invalidations", MOVES, None, None, BOTH, 2),
 )
-# What a CPU may lack: without it, rows with such names are left out.
+# Rows with these names need a feature that a CPU may lack.
 OPTIONAL = ("invpcid_",)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Make tables of what was measured, print them, write them, compare them with the bars."""
+"""Make tables of the figures, print and write the tables, and compare figures with bars."""
 
 import csv
 from collections import namedtuple
@@ -8,13 +8,13 @@ from common import Failure, TOP, step
 from rows import OPTIONAL
 
 RESULTS = TOP / "bench" / "results"
-# A line of a table: a row with what was measured; None for what was not.
+# A line of a table: a row with its figures; None for a figure that was not measured.
 Line = namedtuple("Line", "row c rust c_median rust_median livepatch floor")
 COLUMNS = ("what", "c", "rust", "ratio", "bar", "floor", "c_median", "rust_median", "livepatch")
 
 
 def figures_of(table, row, figures):
-    """(least, median) of a row by who served it, less the overhead; some may be missing."""
+    """Return (least, median) of a row by backend, less the overhead; some may be missing."""
     found = {}
     for served in table.served:
         figure = figures.get((served, table.name, row.name))
@@ -25,7 +25,7 @@ def figures_of(table, row, figures):
 
 
 def of_table(table, figures):
-    """The lines of a table; a row that was to be measured and was not is an error."""
+    """Return the lines of a table; raise a Failure if a row was not measured."""
     lines, missing, nothing = [], [], (None, None)
     for row in table.rows:
         found = figures_of(table, row, figures)
@@ -39,18 +39,18 @@ def of_table(table, figures):
                           found.get("livepatch", nothing)[0], found.get("bare", nothing)[0]))
     if missing:
         raise Failure(f"not measured: {', '.join(missing)}")
-    # The floor of a table is one of its rows, as C serves it.
+    # The floor of a table is C's figure of one of its rows.
     floor = [line.c for line in lines if line.row.name == table.floor]
     return [line._replace(floor=floor[0]) for line in lines] if floor else lines
 
 
 def ratio(line):
-    """What Rust takes of what C takes; nothing if C takes nothing."""
+    """Return Rust's figure divided by C's; None if C's figure is 0."""
     return line.rust / line.c if line.c else None
 
 
 def text_of(value, width, form=""):
-    """A value in a column, blank if there is none."""
+    """Return a value in a column, blank for None."""
     return ("" if value is None else format(value, form)).rjust(width)
 
 
@@ -68,7 +68,7 @@ def show(table, lines):
 
 
 def show_spread(table, lines):
-    """Print a table of figures that differ by turn: medians, and how far the least is below."""
+    """Print a table whose figures differ by turn: medians, and their distance from the least."""
     print(f"\n{table.text.replace('instructions', 'cycles'):42}{'C':>10}{'spread':>8}{'Rust':>10}"
           f"{'spread':>8}{'ratio':>8}")
     print("-" * 86)
@@ -82,7 +82,7 @@ def show_spread(table, lines):
 
 
 def write(table, lines, machine):
-    """Write a table as comma-separated values; `machine` is part of the file's name."""
+    """Write a table as comma-separated values; the file's name contains `machine`."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{table.name}-{machine}.csv"
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -97,7 +97,7 @@ def write(table, lines, machine):
 
 
 def above(lines, machine):
-    """What is above its bar, by the names of the rows."""
+    """Return a line for each row that is above its bar."""
     found = []
     for line in lines:
         bar = line.row.bar

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What the tests of vmx_vpid share.  Sourced, in any POSIX shell with "local".
+# Functions for all selftests.  Sourced, in any POSIX shell with "local".
 
 DIR=$(dirname "$0")
 # The programs are beside the scripts, or where "make" puts them by default.
@@ -9,8 +9,8 @@ BIN=$DIR
 SYSFS=/sys/kernel/livepatch/vmx_vpid
 DEBUGFS=/sys/kernel/debug/vmx_vpid
 
-# Where the module and kvm_intel are: the testbed's root image has both in one
-# folder; elsewhere the module is in the checkout, and modprobe knows kvm_intel.
+# The testbed's root image has the module and kvm_intel in one folder.  Elsewhere
+# the module is in the checkout, and modprobe finds kvm_intel.
 for MODULE in "${VMX_VPID_KO:-}" /lib/modules/vmx_vpid.ko "$DIR/../build/test/vmx_vpid.ko"; do
 	[ -f "$MODULE" ] && break
 done
@@ -31,7 +31,7 @@ skip_all() { # reason
 	exit "$KSFT_SKIP"
 }
 
-# check NAME COMMAND...: one test; what the command prints is shown when it fails
+# check NAME COMMAND...: one test; if the command fails, its output is shown
 check() {
 	local name="$1" out
 	shift
@@ -43,7 +43,7 @@ check() {
 	fi
 }
 
-# eventually COMMAND...: true as soon as the command is, within 60 s
+# eventually COMMAND...: true as soon as the command succeeds, within 60 s
 eventually() {
 	local end=$(($(cut -d. -f1 /proc/uptime) + 60))
 	until "$@"; do
@@ -66,7 +66,7 @@ phase() {
 
 phase_is() { [ "$(phase)" = "$1" ]; }
 stat_is() { [ "$(stat_of "$1")" = "$2" ]; }
-# What counters are now, and whether some grew since, or none did.
+# Record the counters; later, check which of them grew.
 remember() {
 	BEFORE=$(cat $DEBUGFS/stats)
 }
@@ -86,7 +86,7 @@ settled() { [ "$(cat $SYSFS/transition)" = 0 ]; }
 loaded() { grep -q "^$1 " /proc/modules; }
 not() { ! "$@"; }
 
-# The kernel's log from a mark on; it fails if the mark is gone.
+# The kernel's log from a mark on; log fails if the kernel has dropped the mark.
 mark_log() {
 	MARK="selftest of vmx_vpid: $$ at $(cut -d' ' -f1 /proc/uptime)"
 	echo "$MARK" >/dev/kmsg
@@ -101,7 +101,7 @@ no_new_warnings() {
 	! log | grep -E 'WARNING:|BUG:|Oops|possible circular|KASAN'
 }
 
-# A place of its own for what is traced.
+# A tracing instance for the selftests alone.
 TRACING=/sys/kernel/tracing/instances/vmx_vpid
 trace_on() { # events
 	local event
@@ -111,7 +111,7 @@ trace_on() { # events
 }
 trace_off() { rmdir $TRACING; }
 
-# At least so many VMs exist.
+# True if at least $1 VMs exist.
 vms() { [ "$(ls -d /sys/kernel/debug/kvm/[0-9]*-* 2>/dev/null | wc -l)" -ge "$1" ]; }
 
 load_kvm() { # parameters of kvm_intel
@@ -142,7 +142,7 @@ attach() {
 
 gone() { [ ! -d $SYSFS ]; }
 
-# The order of leaving: disable, wait until C serves every task, unload.
+# Disable, wait until C serves every task, and unload.
 detach() {
 	echo 0 >$SYSFS/enabled && eventually gone && eventually rmmod vmx_vpid 2>/dev/null
 }
@@ -156,53 +156,53 @@ require() {
 		mount -t debugfs none /sys/kernel/debug || skip_all "no debugfs"
 	[ -x "$BIN/guests/remap" ] || skip_all "the guests are not built: run 'make selftests'"
 	loaded kvm_intel || load_kvm || skip_all "kvm_intel does not load"
-	! loaded vmx_vpid || skip_all "vmx_vpid is loaded already: disable and unload it first"
+	! loaded vmx_vpid || skip_all "vmx_vpid is loaded: disable and unload vmx_vpid first"
 	mark_log
 }
 
-# The address of a function: its module, a pattern of its name.
+# Print the address of a function, by its module and a pattern of its name.
 SYMBOLS=/proc/kallsyms
 address() {
 	awk -v module="[$1]" -v name="$2" '$4 == module && $3 ~ name { print "0x" $1; exit }' \
 		$SYMBOLS
 }
-# Reading them takes long in an emulator: once for many addresses, after each load.
+# Copy the symbols of some modules, after each load: the whole file is slow to read in an emulator.
 keep_symbols() { # modules
 	local module
 	SYMBOLS=/tmp/symbols
 	grep -F "$(for module; do echo "[$module]"; done)" /proc/kallsyms >$SYMBOLS
 }
 
-# What holds whenever no guest runs and the module is attached.
+# True while the module is attached and no guest runs.
 nothing_leaked() {
 	stat_is vpid_in_use 0 && stat_is vpid_not_held 0 && stat_is flush_lost 0 &&
 		stat_is insn_vmfail 0 && stat_is insn_fault 0 || { cat $DEBUGFS/stats; false; }
 }
 
-# A switch of debugfs.
+# Set a switch in debugfs.
 switch() { # name, value
 	echo "$2" >$DEBUGFS/"$1" && grep -q "^$1 $2\$" $DEBUGFS/status
 }
 
-# Counters that stay at zero as long as all is well.
+# Counters that stay at 0 unless there is an error.
 FAILURES="flush_lost insn_vmfail insn_fault vpid_not_held"
 
-# A module of the tests, where the testbed or "make modules" put it.
+# Print the path of a module for the tests, in the image or in the build tree.
 test_module() { # name
 	local module="$DIR/$1.ko"
 	[ -f "$module" ] || module=$(dirname "$MODULE")/selftests/modules/$1.ko
 	echo "$module"
 }
 
-# 8 callers that take VPIDs and give them back at once: no VPID has two owners, and
-# there is always one to be had.
-stress() { # how many calls
+# 8 threads allocate and free VPIDs at the same time: no VPID may have two owners, and no
+# allocation may fail.
+stress() { # number of calls
 	insmod "$(test_module vmx_vpid_stress)" operations="$1" \
 		allocate="$(address kvm_intel '^allocate_vpid$')" \
 		release="$(address kvm_intel '^free_vpid$')" || { dmesg | tail -5; return 1; }
 	rmmod vmx_vpid_stress
 }
-# Why these callers cannot be on this machine; nothing if they can.
+# Print the reason why stress cannot run on this machine; nothing if stress can run.
 stress_lacks() {
 	if [ ! -f "$(test_module vmx_vpid_stress)" ]; then
 		echo "vmx_vpid_stress.ko is not built: 'make modules'"
@@ -213,17 +213,17 @@ stress_lacks() {
 	fi
 }
 
-# The lines of VPIDs in use that agree, that do not.
+# The number of lines in vpids that agree with KVM, and of lines that do not.
 lines_held() { grep -c 'state=held' $DEBUGFS/vpids; }
 lines_wrong() { grep -cE 'state=(double|free|unclaimed)' $DEBUGFS/vpids; }
 held_is() { [ "$(lines_held)" = "$1" ] && [ "$(lines_wrong)" = 0 ]; }
-# Reads the lines until /tmp/stop is there, or until one is wrong; says how many it saw.
-# A VPID that no vCPU names is of a vCPU in the making, or of other callers.
+# Read vpids until /tmp/stop exists or a line is wrong; print the number of lists.  A VPID
+# that no vCPU has (state=unclaimed) belongs to a vCPU that is being created, or to stress.
 watch_lines() {
 	local lines seen=0
 	while [ ! -e /tmp/stop ]; do
 		sleep 0.05
-		# There is none while the module is not loaded.
+		# The file does not exist while the module is not loaded.
 		lines=$(cat $DEBUGFS/vpids 2>/dev/null) || continue
 		case $lines in
 		*state=double* | *state=free*) echo "$lines" | grep -E 'double|free'; return 1 ;;
@@ -234,13 +234,13 @@ watch_lines() {
 	[ $seen -gt 0 ]
 }
 
-# A child can be waited for by the shell that started it only, not within check.
+# Only the shell that started a child can wait for the child; check runs a subshell.
 ended_well() { [ $ended = 0 ]; }
 start() { # command, in the background
 	"$@" >/dev/null 2>&1 &
 	child=$!
 }
-finish() { # after SIGTERM, unless it ends by itself
+finish() { # after SIGTERM; with an argument, when the child ends by itself
 	[ -n "${1:-}" ] || kill $child
 	wait $child
 	ended=$?

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Reads a file while signals come, without end: what is read is to be whole all the
- * same, and a reading that takes long is to be left for them.
+ * Read a file while signals arrive at a constant rate.  A read that takes long has to
+ * return for a signal, and the reads together have to return the whole file.
  *
  * Usage: interrupted FILE
- * Writes what it has read to standard output, and how often a reading returned for a
- * signal with nothing, to standard error.
+ * The program writes the file to standard output, and the number of reads that a signal
+ * ended without data to standard error.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,9 +16,9 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-/* Time between two signals, in microseconds: less than a reading takes. */
+/* Time between two signals, in microseconds: less than the time of a read. */
 #define INTERVAL	200
-/* Nothing that makes progress is interrupted as often as this. */
+/* Reads that make progress are interrupted less often. */
 #define TOO_OFTEN	1000000
 
 static void ignore(int signal)
@@ -28,7 +28,7 @@ static void ignore(int signal)
 
 int main(int argc, char **argv)
 {
-	/* Not SA_RESTART: the reading returns, and says why. */
+	/* Without SA_RESTART, read() returns EINTR. */
 	struct sigaction action = { .sa_handler = ignore };
 	struct itimerval timer = {
 		.it_interval.tv_usec = INTERVAL,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Processes with threads that make the kernel switch between address spaces and
- * flush translations: all of them change what they have mapped, wait for each
- * other, sleep, and come to an end.
+ * flush translations: each thread changes mappings, yields the CPU, sleeps, and
+ * ends.
  *
- * Each round leaves a page mapped that the process's threads check: a page that
- * reads as what it was before is a failure.
+ * In each round one thread replaces a page that all threads of the process check:
+ * a thread that reads an older page is a failure.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,14 +23,14 @@
 #define PAGE		4096UL
 #define HUGE		(2UL << 20)
 #define PAGES		8
-/* How often a thread lets others run for each time that it changes something. */
+/* How often a thread yields the CPU after each change of a mapping. */
 #define TURNS		4
 
 static int processes = 20;
 static int threads = 2;
 static int rounds = 50;
 
-/* Where all threads of a process look, and what they want to find there at least. */
+/* The page that all threads of a process check, and the least number that it may have. */
 static unsigned long *shared;
 static unsigned long written;
 
@@ -49,7 +49,7 @@ static void *map(size_t size)
 	return at;
 }
 
-/* A few pages that lose their right to be written, some, and then all of them. */
+/* Write-protect one of a few pages, and then all of them. */
 static void change_pages(void)
 {
 	char *at = map(PAGES * PAGE);
@@ -60,21 +60,21 @@ static void change_pages(void)
 		die("mprotect");
 	for (int i = 0; i < PAGES; i++) {
 		if (at[i * PAGE] != i + 1) {
-			fprintf(stderr, "processes: page %d is another one\n", i);
+			fprintf(stderr, "processes: page %d has the value of another page\n", i);
 			exit(1);
 		}
 	}
-	/* What is dropped reads as zeroes. */
+	/* A dropped page reads as zeroes. */
 	if (madvise(at, PAGE, MADV_DONTNEED))
 		die("madvise");
 	if (at[0]) {
-		fprintf(stderr, "processes: a page that was dropped is still there\n");
+		fprintf(stderr, "processes: a dropped page still has its value\n");
 		exit(1);
 	}
 	munmap(at, PAGES * PAGE);
 }
 
-/* A range so large that whole tables are freed. */
+/* Unmap a range so large that the kernel frees whole tables. */
 static void change_tables(void)
 {
 	char *at = map(3 * HUGE);
@@ -84,7 +84,7 @@ static void change_tables(void)
 	munmap(at, 3 * HUGE);
 }
 
-/* The page that all look at is replaced by another, with a greater number in it. */
+/* Replace the shared page by another page, which has a greater number. */
 static void replace_shared(void)
 {
 	unsigned long number = __atomic_load_n(&written, __ATOMIC_RELAXED) + 1;
@@ -102,7 +102,7 @@ static void check_shared(void)
 	unsigned long found = __atomic_load_n(shared, __ATOMIC_RELAXED);
 
 	if (found < least) {
-		fprintf(stderr, "processes: %lu is read where %lu was written\n", found, least);
+		fprintf(stderr, "processes: read %lu after %lu was written\n", found, least);
 		exit(1);
 	}
 }
@@ -123,7 +123,7 @@ static void *work(void *number)
 		if (i % 8 == me)
 			change_tables();
 		check_shared();
-		/* A CPU that has nothing else to do goes lazy. */
+		/* An idle CPU becomes lazy. */
 		if (i % 4 == 3)
 			nanosleep(&moment, NULL);
 		check_shared();

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# The host's ASIDs: what each CPU has, and that the kernel does with them what the
-# module says before.  Page-table isolation is as the kernel was booted.
+# The host's ASIDs: the slots of each CPU, and whether the kernel uses ASIDs as the module
+# predicts.  A boot parameter of the kernel sets page-table isolation.
 
 . "$(dirname "$0")/functions.sh"
 require
@@ -11,7 +11,7 @@ ktap_print_header
 ASID=$DEBUGFS/asid
 SWITCHES=${VMX_VPID_SWITCHES:-10000}
 CPU1=/sys/devices/system/cpu/cpu1/online
-# One that goes, if there is another.
+# A CPU that can go offline, if there are two.
 TWO=0
 [ "$(nproc)" = 1 ] || [ ! -w $CPU1 ] || TWO=1
 ktap_set_plan $((30 + 3 * TWO))
@@ -24,12 +24,12 @@ some() { # counters
 		[ "$(asid_of "$name")" -gt 0 ] || { echo "$name is 0"; cat $ASID; return 1; }
 	done
 }
-# 1 while it is 1 already: what was counted is forgotten.
+# Writing 1 a second time resets the counts.
 follow() { echo "$1" >$DEBUGFS/asid_follow; }
-as_told() { asid_is mismatches 0 && asid_is unseen 0; }
+as_predicted() { asid_is mismatches 0 && asid_is unseen 0; }
 followed() { [ "$(asid_of switches)" -ge "$SWITCHES" ] || { cat $ASID; false; }; }
 
-# A few processes, and 20 of them with threads until there were enough switches.
+# Run a few processes; run 20 processes with threads until there were enough switches.
 few() { "$BIN/processes" -p 3 -n 3; }
 busy() {
 	until [ "$(asid_of switches)" -ge "$SWITCHES" ]; do
@@ -37,7 +37,7 @@ busy() {
 	done
 }
 
-# Each CPU has six slots, of which one is in use; PCIDs are as they should be.
+# Each CPU has six slots, of which one is in use, and each slot has the right PCIDs.
 slots_are_right() {
 	awk -v cpus="$(nproc)" '
 	function value(name) {
@@ -68,7 +68,7 @@ slots_are_right() {
 	}' $ASID || { cat $ASID; false; }
 }
 
-# Each injected bug is reported, with the value that differs.
+# Inject a bug; asid reports the bug, with the value that differs.
 twisted() { # number, what
 	local result=0
 	echo "$1" >$DEBUGFS/asid_twist && follow 1 && few || result=1
@@ -80,24 +80,25 @@ refused() { # value, file
 	refused_as "Invalid argument" sh -c "echo $1 >$DEBUGFS/$2"
 }
 
-check "attached" attach
+check "the module attaches" attach
 [ -z "${VMX_VPID_PTI:-}" ] || echo "# page-table isolation: $(asid_of pti)"
-check "page-table isolation is as it was asked for" \
+check "page-table isolation is as expected" \
 	asid_is pti "${VMX_VPID_PTI:-$(asid_of pti)}"
-check "each CPU has six slots and their PCIDs" slots_are_right
-check "nothing is followed by default" asid_is following 0
-check "nothing is counted" asid_is switches 0
-check "the CPUs are followed" follow 1
-check "and it says so" asid_is following 1
-check "20 processes with threads" busy
-check "at least $SWITCHES switches were followed" followed
-check "each was as told before" as_told
-check "there were switches of all kinds" some switches_stayed switches_kept switches_flushed
-check "and flushes" some flushes flushes_all flushes_pages
-check "the slots are right still" slots_are_right
+check "each CPU has six slots with the right PCIDs" slots_are_right
+check "the module follows no CPU by default" asid_is following 0
+check "the module counts no switch by default" asid_is switches 0
+check "following starts" follow 1
+check "the file asid says that following is on" asid_is following 1
+check "20 processes with threads run" busy
+check "the module followed at least $SWITCHES switches" followed
+check "each switch and flush was as predicted" as_predicted
+check "the module followed switches of every kind" \
+	some switches_stayed switches_kept switches_flushed
+check "the module followed flushes of every kind" some flushes flushes_all flushes_pages
+check "the slots are right after the switches" slots_are_right
 
 restarted() { follow 1 && asid_is following 1 && [ "$(asid_of switches)" -lt "$SWITCHES" ]; }
-check "counting starts again" restarted
+check "writing 1 again resets the counts" restarted
 guests_and_processes() {
 	start "$BIN/guests/remap" -s 600 -v 2
 	"$BIN/processes" -p 20 -n 4
@@ -106,35 +107,35 @@ guests_and_processes() {
 	ended_well && [ $result = 0 ] ||
 		{ echo "guest $ended, processes $result"; log | tail -5; false; }
 }
-check "beside a guest" guests_and_processes
-check "kvm_intel goes and comes, and tables of the kernel's with it" reload_kvm
-check "each switch was as told before" as_told
+check "20 processes run beside a guest" guests_and_processes
+check "kvm_intel reloads, which changes kernel page tables" reload_kvm
+check "each switch and flush beside a guest was as predicted" as_predicted
 
 if [ $TWO = 1 ]; then
 	off_and_on() {
 		echo 0 >$CPU1 && few && echo 1 >$CPU1 && few
 	}
 	follow 1
-	check "a CPU goes and comes back" off_and_on
-	check "that was seen" some restarts
-	check "each switch was as told before, there too" as_told
+	check "a CPU goes offline and comes back" off_and_on
+	check "the module counted the restart of the CPU" some restarts
+	check "each switch and flush on the restarted CPU was as predicted" as_predicted
 fi
 
 check "a wrong slot is reported" twisted 1 cr3
 check "a wrong flush is reported" twisted 2 flush
-check "a wrong turn is reported" twisted 3 next_asid
+check "a wrong next slot is reported" twisted 3 next_asid
 check "a wrong tlb_gen is reported" twisted 4 tlb_gen
 check "a wrong user half is reported" twisted 5 user_pcid_flush_mask
-right_again() { follow 1 && few && as_told; }
-check "without, all is right again" right_again
-check "there is no sixth" refused 6 asid_twist
-check "asid_follow is 0 or 1" refused 2 asid_follow
+right_again() { follow 1 && few && as_predicted; }
+check "without an injected bug each prediction is right" right_again
+check "asid_twist refuses a sixth bug" refused 6 asid_twist
+check "asid_follow refuses 2" refused 2 asid_follow
 off() { follow 0 && asid_is following 0 && few && asid_is switches 0; }
-check "and off again" off
-check "and on" follow 1
+check "following stops" off
+check "following starts again" follow 1
 
-check "followed, the module detaches and is unloaded" detach
+check "the module detaches and unloads while following is on" detach
 unload_and_run() { not loaded vmx_vpid && few; }
-check "and nobody calls it any more" unload_and_run
-check "no warning in the kernel's log" no_new_warnings
+check "processes run after the unload" unload_and_run
+check "the kernel's log has no new warning" no_new_warnings
 ktap_finished

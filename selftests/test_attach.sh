@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Attach and detach under running guests, and guests that outlive either.
+# Attach and detach under running guests, some of which outlive the attach or the detach.
 #
-# VMX_VPID_ROUNDS: how often it detaches and attaches beside all that goes on (5).
-# VMX_VPID_CALLS: how often VPIDs are taken in one go by callers beside it (200000).
+# VMX_VPID_ROUNDS: the number of detaches and attaches under load (5).
+# VMX_VPID_CALLS: the number of calls in one run of the threads that allocate VPIDs (200000).
 
 . "$(dirname "$0")/functions.sh"
 require
@@ -12,34 +12,34 @@ ktap_print_header
 ktap_set_plan 37
 ROUNDS=${VMX_VPID_ROUNDS:-5}
 
-# A guest born under C that dies under Rust.  A vCPU of remap has one VPID.
+# A guest that starts under C and ends under Rust.  A vCPU of remap has one VPID.
 "$BIN/guests/remap" -s 600 -v 2 >/dev/null 2>&1 &
 remap=$!
-check "guest started under C" eventually vms 1
-check "attaches to the running guest" attach
-check "takes over the two VPIDs that C gave out" stat_is vpid_in_use 2
-check "the guest is served on" eventually stat_positive op_flush_tlb_all
+check "a guest starts under C" eventually vms 1
+check "the module attaches to the running guest" attach
+check "Rust takes over the two VPIDs that C allocated" stat_is vpid_in_use 2
+check "Rust serves flushes of the guest" eventually stat_positive op_flush_tlb_all
 kill $remap
 wait $remap
 ended=$?
-check "the guest ends well" ended_well
-check "and its VPIDs came back" nothing_leaked
-check "none of them was given out by Rust" stat_is vpid_acquired 0
+check "the guest from C ends well under Rust" ended_well
+check "the VPIDs of the guest from C are freed" nothing_leaked
+check "Rust allocated no VPID for the guest from C" stat_is vpid_acquired 0
 
-# A guest born under Rust that dies under C.
+# A guest that starts under Rust and ends under C.
 "$BIN/guests/remap" -s 600 -v 2 >/dev/null 2>&1 &
 remap=$!
-check "guest started under Rust" eventually stat_is vpid_in_use 2
-check "detaches from the running guest" detach
+check "a guest starts under Rust" eventually stat_is vpid_in_use 2
+check "the module detaches from the running guest" detach
 kill $remap
 wait $remap
 ended=$?
-check "the guest ends well under C" ended_well
-check "attaches again" attach
-check "C took back what Rust gave out" stat_is vpid_in_use 0
+check "the guest from Rust ends well under C" ended_well
+check "the module attaches again" attach
+check "C freed the VPIDs that Rust allocated" stat_is vpid_in_use 0
 
-# A detach waits for KVM's readers first; whatever runs then may displace a vCPU for a
-# moment, and the transition is over before there is a halfway.
+# A detach waits for KVM's readers first.  A task that runs then may displace a vCPU for a
+# moment, and the transition may end before it can be reversed.
 halfway_back() {
 	for i in 1 2 3 4 5 6 7 8; do
 		echo 0 >$SYSFS/enabled
@@ -49,18 +49,18 @@ halfway_back() {
 		fi
 		eventually gone && eventually rmmod vmx_vpid && attach || return
 	done
-	echo "eight detaches were over at once"
+	echo "eight detaches ended at once"
 	false
 }
-# Turned round halfway.  A vCPU that stays in the guest holds the transition up, if it
-# has a CPU of its own and its host has nothing to do for it.
+# A reversal halfway.  A vCPU that stays in the guest delays the transition, if the vCPU has
+# a CPU of its own and the host does not interrupt it.
 if [ "$(nproc)" -gt 1 ]; then
 	taskset -p 1 $$ >/dev/null
 	taskset 2 "$BIN/guests/remap" -s 600 -r 100000 -k >/dev/null 2>&1 &
 	remap=$!
-	check "guest that does not come back to user space" eventually stat_is vpid_in_use 1
-	check "a detach turned round halfway is an attach" halfway_back
-	check "with the VPID still known" stat_is vpid_in_use 1
+	check "a guest runs that never exits to user space" eventually stat_is vpid_in_use 1
+	check "a detach reversed halfway becomes an attach" halfway_back
+	check "the VPID is in use after the reversed detach" stat_is vpid_in_use 1
 	halfway_on() {
 		local i
 		for i in 1 2 3 4 5 6 7 8; do
@@ -71,15 +71,15 @@ if [ "$(nproc)" -gt 1 ]; then
 			fi
 			eventually settled || return
 		done
-		echo "eight attaches were over at once"
+		echo "eight attaches ended at once"
 		false
 	}
-	check "an attach turned round halfway is a detach" halfway_on
-	check "C serves on" guest churn -n 4
-	check "attaches again" attach
-	check "with the VPID known once more" held_is 1
-	# Such a vCPU is moved by the signal that livepatch sends after 15 s, unless it is
-	# displaced for a moment just when livepatch looks.
+	check "an attach reversed halfway becomes a detach" halfway_on
+	check "C serves guests after the reversed attach" guest churn -n 4
+	check "the module attaches after the reversals" attach
+	check "the guest holds its VPID after the reversals" held_is 1
+	# Livepatch moves such a vCPU by the signal that it sends after 15 s, unless another
+	# task displaces the vCPU at the moment when livepatch checks.
 	detach_by_signal() {
 		local MARK i
 		for i in 1 2 3 4 5 6 7 8; do
@@ -91,32 +91,37 @@ if [ "$(nproc)" -gt 1 ]; then
 		echo "eight detaches needed no signal"
 		false
 	}
-	check "a detach beside it ends, by livepatch's signal" detach_by_signal
-	check "and an attach" attach
-	check "which takes its VPID over" held_is 1
+	check "livepatch's signal ends a detach beside the guest" detach_by_signal
+	check "the module attaches beside the guest" attach
+	check "the attach takes over the VPID of the guest" held_is 1
 	taskset -p 3 $$ >/dev/null
 	kill -KILL $remap
 	wait $remap
-	check "and has it back in the end" nothing_leaked
+	check "the VPID of the killed guest is freed" nothing_leaked
 else
-	for name in "guest that does not come back to user space" \
-		"a detach turned round halfway is an attach" "with the VPID still known" \
-		"an attach turned round halfway is a detach" "C serves on" \
-		"attaches again" "with the VPID known once more" \
-		"a detach beside it ends, by livepatch's signal" "and an attach" \
-		"which takes its VPID over" "and has it back in the end"; do
+	for name in "a guest runs that never exits to user space" \
+		"a detach reversed halfway becomes an attach" \
+		"the VPID is in use after the reversed detach" \
+		"an attach reversed halfway becomes a detach" \
+		"C serves guests after the reversed attach" \
+		"the module attaches after the reversals" \
+		"the guest holds its VPID after the reversals" \
+		"livepatch's signal ends a detach beside the guest" \
+		"the module attaches beside the guest" \
+		"the attach takes over the VPID of the guest" \
+		"the VPID of the killed guest is freed"; do
 		ktap_test_skip "$name (needs two CPUs)"
 	done
 fi
 
-# A guest, on the other CPU if there is one; VMs and vCPUs that come and go, callers that
-# take VPIDs and give them back at any time, and a reader of who holds them: all while
-# the backend comes and goes.
+# The load: a guest, on the other CPU if there is one; VMs and vCPUs that are created and
+# destroyed; threads that allocate and free VPIDs; a reader of vpids.  The module attaches
+# and detaches under this load.
 PIN=
 [ "$(nproc)" = 1 ] || PIN="taskset 2"
 $PIN "$BIN/guests/remap" -s 600 -r 2 >/dev/null 2>&1 &
 remap=$!
-forever() { # command, until /tmp/stop is there
+forever() { # command, until /tmp/stop exists
 	while [ ! -e /tmp/stop ]; do "$@" || return; done
 }
 rm -f /tmp/stop
@@ -132,11 +137,11 @@ if [ -z "$lacks" ]; then
 fi
 watch_lines >/tmp/lines 2>&1 &
 watcher=$!
-# There are a dozen of these, and attaching is the work of one task: it gets half of the
-# time, so that the others continue and it comes to an end.
+# A dozen tasks run, and one task attaches.  With this priority that task gets half of the
+# time, so that an attach ends, and the other tasks continue.
 renice -10 -p $$ >/dev/null
 has_a_line() { grep -q "pid=$remap .*state=held" $DEBUGFS/vpids; }
-check "the guest has a VPID" eventually has_a_line
+check "the guest under load has a VPID" eventually has_a_line
 back_and_forth() {
 	local i=0
 	while [ $i -lt "$ROUNDS" ]; do
@@ -144,42 +149,42 @@ back_and_forth() {
 		i=$((i + 1))
 	done
 }
-check "detaches and attaches $ROUNDS times beside all that" back_and_forth
+check "the module detaches and attaches $ROUNDS times under load" back_and_forth
 if [ "$(nproc)" -gt 1 ]; then
-	check "and turns round halfway" halfway_back
+	check "a detach under load reversed halfway becomes an attach" halfway_back
 else
-	ktap_test_skip "and turns round halfway (needs two CPUs)"
+	ktap_test_skip "a detach under load reversed halfway becomes an attach (needs two CPUs)"
 fi
 renice 0 -p $$ >/dev/null
 touch /tmp/stop
 wait $churn
 ended=$?
-check "the VMs all ended well" ended_well
+check "all VMs under load ended well" ended_well
 wait $vcpus
 ended=$?
-check "so did the vCPUs" ended_well
+check "all vCPUs under load ended well" ended_well
 if [ -z "$lacks" ]; then
 	wait $callers
 	ended=$?
-	callers_well() { ended_well || { cat /tmp/stress; false; }; }
-	check "each caller got VPIDs, and none that had an owner" callers_well
+	threads_well() { ended_well || { cat /tmp/stress; false; }; }
+	check "each thread allocated VPIDs, and none that had an owner" threads_well
 else
-	ktap_test_skip "callers ($lacks)"
+	ktap_test_skip "each thread allocated VPIDs, and none that had an owner ($lacks)"
 fi
 wait $watcher
 ended=$?
 lines_agreed() { ended_well || { cat /tmp/lines; false; }; }
-check "no read of vpids showed one held twice, nor a free one" lines_agreed
+check "no read of vpids showed a VPID that was free or held twice" lines_agreed
 kill $remap
 wait $remap
 ended=$?
-check "the guest read what it wrote" ended_well
-check "and every VPID came back" nothing_leaked
+check "the guest under load read what it wrote" ended_well
+check "every VPID is freed after the load" nothing_leaked
 detach
 
-# A guest that does nothing but exit for INVLPG, while the handler of it changes; it
-# comes back to user space now and then, where livepatch can move it.
-check "kvm_intel without EPT" reload_kvm ept=0
+# A guest that exits for INVLPG while the handler of INVLPG changes.  The guest exits to user
+# space now and then, where livepatch can move its thread.
+check "kvm_intel loads without EPT" reload_kvm ept=0
 "$BIN/guests/remap" -s 600 -r 4 >/dev/null 2>&1 &
 remap=$!
 eventually vms 1
@@ -193,11 +198,11 @@ handler_back_and_forth() {
 		i=$((i + 1))
 	done
 }
-check "the handler of its exits changes $TURNS times to Rust and back" handler_back_and_forth
+check "the handler of INVLPG changes $TURNS times to Rust and back" handler_back_and_forth
 kill $remap
 wait $remap
 ended=$?
-check "and it read what it wrote" ended_well
-check "kvm_intel as it was" reload_kvm
-check "no warning in the kernel's log" no_new_warnings
+check "the guest that executes INVLPG read what it wrote" ended_well
+check "kvm_intel loads with its default parameters" reload_kvm
+check "the kernel's log has no new warning" no_new_warnings
 ktap_finished

@@ -1,15 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Guests access memory that they do not have yet, memory that is watched, and registers
-# of devices: EPT violations and misconfigurations of each kind.  What a guest sees, and
-# what KVM's own trace events tell of it, is the same in C and attached; and each kind
-# is counted as what it is.
+# Guests access memory that the host has not mapped yet, memory with dirty logging, and
+# registers of devices: EPT violations and misconfigurations of each kind.  A guest reads the
+# same values, and KVM's own trace events are the same, in C and attached.  Each kind has its
+# counter.
 
 . "$(dirname "$0")/functions.sh"
 require
 [ -x "$BIN/guests/ept" ] || skip_all "guests/ept is not built: run 'make selftests'"
-STAGES=$(guest ept list | grep -x '[a-z-]*') || skip_all "guests/ept does not say what it has"
+STAGES=$(guest ept list | grep -x '[a-z-]*') || skip_all "guests/ept lists no stage"
 NARROW=$BIN/kvm/x86/smaller_maxphyaddr_emulation_test
 SAID=/tmp/vmx_vpid_ept
 mkdir -p $SAID
@@ -17,12 +17,12 @@ mkdir -p $SAID
 ktap_print_header
 ktap_set_plan $((4 * $(echo "$STAGES" | wc -l) + 12))
 
-# What a stage prints, and the trace at the same time: addresses, qualifications.
+# Run a stage; print its output, and the addresses and error codes of KVM's trace.
 say() { # stage
 	local failed=0
 	trace_on kvm/kvm_page_fault kvm/kvm_fast_mmio || return
 	guest ept "$1" >$SAID/out 2>&1 || failed=1
-	# The library of the tests chooses it at random each time.
+	# The library of the tests chooses a random seed in each run.
 	grep -v '^Random seed:' $SAID/out
 	sed -n 's/^.*: \(kvm_page_fault\|kvm_fast_mmio\): /\1 /p' $TRACING/trace
 	trace_off
@@ -30,15 +30,15 @@ say() { # stage
 }
 say_in() { # who serves, stage
 	say "$2" >"$SAID/$2.$1" || { cat "$SAID/$2.$1"; return 1; }
-	grep -q '^kvm_page_fault' "$SAID/$2.$1" || { echo "nothing was traced"; return 1; }
+	grep -q '^kvm_page_fault' "$SAID/$2.$1" || { echo "the trace is empty"; return 1; }
 }
 same() { # stage
 	diff "$SAID/$1.c" "$SAID/$1.rust"
 }
 
-# Whether this kvm_intel has the CPU log what is written to.
+# True if this kvm_intel has the CPU log dirty pages.
 logs_writes() { grep -q Y /sys/module/kvm_intel/parameters/pml; }
-# What each stage is about.
+# The counters of each stage.
 kinds() { # stage
 	case $1 in
 	read) echo violation_read_not_present ;;
@@ -52,9 +52,9 @@ kinds() { # stage
 	nmi) echo exit_ept_violation ;;
 	esac
 }
-# How often at least: 16 pages, or 16 accesses.  The first access to a device is a
-# violation still; of the pages that were written to and are watched again, every third
-# is written to once more.
+# The minimum of a stage's counters: 16 pages, or 16 accesses.  The first access to a device
+# is a violation, not a misconfiguration.  The stage "watch" writes to every third page again
+# after the dirty log was read.
 least() { # stage
 	case $1 in
 	told) echo 15 ;;
@@ -70,7 +70,7 @@ counted() { # stage
 			{ echo "$name: $(growth "$name")"; return 1; }
 	done
 }
-sum_of() { # how names begin
+sum_of() { # start of the counters' names
 	awk -v name="^$1" '$1 ~ name { sum += $2 } END { print sum }' $DEBUGFS/stats
 }
 adds_up() {
@@ -87,28 +87,28 @@ no_exit_of_ept() {
 for stage in $STAGES; do
 	check "C: $stage" say_in c "$stage"
 done
-check "attached" attach
+check "the module attaches" attach
 for stage in $STAGES; do
 	remember
 	check "attached: $stage" say_in rust "$stage"
-	check "attached: $stage is counted" counted "$stage"
-	check "attached: $stage is traced as in C" same "$stage"
+	check "attached: the counters of $stage grow" counted "$stage"
+	check "attached: the output and trace of $stage are as in C" same "$stage"
 done
-check "the counters add up" adds_up
+check "the counters by kind add up to the counters of exits" adds_up
 remember
-check "memory that comes and goes" guest remap -s 2 -v 2
-check "comes by violations" grew exit_ept_violation
-check "detached" detach
+check "a guest runs while the host drops memory" guest remap -s 2 -v 2
+check "dropped memory returns by EPT violations" grew exit_ept_violation
+check "the module detaches" detach
 
-check "guests of fewer address bits: attached" with allow_smaller_maxphyaddr=1
-check "guests of fewer address bits: an access beyond them is emulated" "$NARROW"
-check "guests of fewer address bits: detached" detach
+check "guests of fewer address bits: the module attaches" with allow_smaller_maxphyaddr=1
+check "guests of fewer address bits: KVM emulates an access beyond these bits" "$NARROW"
+check "guests of fewer address bits: the module detaches" detach
 
-check "without EPT: attached" with ept=0
+check "without EPT: the module attaches" with ept=0
 remember
-check "without EPT: no exit is one of EPT" no_exit_of_ept
-check "without EPT: detached" detach
+check "without EPT: no exit is for an EPT violation or misconfiguration" no_exit_of_ept
+check "without EPT: the module detaches" detach
 reload_kvm
 rm -r $SAID
-check "no warning in the kernel's log" no_new_warnings
+check "the kernel's log has no new warning" no_new_warnings
 ktap_finished

@@ -3,8 +3,8 @@
 #
 # CPUs that go offline and come back under running guests.
 #
-# VMX_VPID_EPT: with which values of kvm_intel's "ept" ("1 0").
-# VMX_VPID_ROUNDS: how often a CPU goes and comes back (3).
+# VMX_VPID_EPT: the values of kvm_intel's parameter "ept" ("1 0").
+# VMX_VPID_ROUNDS: how often a CPU goes offline and comes back (3).
 
 . "$(dirname "$0")/functions.sh"
 require
@@ -17,7 +17,7 @@ ktap_set_plan $((12 * $(echo "$EPT" | wc -w) + 2))
 
 on_cpu_1() { grep -q 'cpu=1 state=held' $DEBUGFS/vpids; }
 flushed_on_both() { [ "$(grep -c 'flushed=0,1$' $DEBUGFS/vpids)" = 3 ]; }
-# Guests that come and go on one CPU at the same time.
+# While one CPU is offline, VMs are created and destroyed on the other.
 one_cpu() { echo 0 >$CPU1 && [ "$(nproc)" = 1 ] && guest churn -n 4; }
 two_cpus() { echo 1 >$CPU1 && [ "$(nproc)" = 2 ] && eventually on_cpu_1; }
 back_and_forth() {
@@ -28,30 +28,30 @@ back_and_forth() {
 	done
 }
 detach_and_attach() { detach && attach; }
-# What the guest has cached on a CPU is dropped by its own contexts alone.
+# With flush_context=1, a full flush of a vCPU drops only the contexts of that vCPU.
 back_and_forth_apart() {
-	# The vCPUs move all the time, and until it is on each move empties all contexts.
+	# The vCPUs move all the time: before the switch is on, each move drops all contexts.
 	switch flush_context 1 && remember && one_cpu && two_cpus &&
 		stayed $FAILURES flush_collateral && grew op_flush_tlb_all && switch flush_context 0
 }
 
 for ept in $EPT; do
-	check "ept=$ept: kvm_intel" reload_kvm ept=$ept
-	check "ept=$ept: attached" attach
+	check "ept=$ept: kvm_intel loads" reload_kvm ept=$ept
+	check "ept=$ept: the module attaches" attach
 	start "$BIN/guests/remap" -s 600 -v 3 -r 1 -m
 	check "ept=$ept: three vCPUs run on both CPUs" eventually flushed_on_both
-	check "ept=$ept: a CPU goes and comes back $ROUNDS times, and is used" back_and_forth
-	check "ept=$ept: with flush_context=1 it empties no others' contexts" back_and_forth_apart
+	check "ept=$ept: a CPU goes offline $ROUNDS times and runs vCPUs again" back_and_forth
+	check "ept=$ept: flush_context=1 keeps the contexts of other VMs" back_and_forth_apart
 	check "ept=$ept: each vCPU still holds its VPID" held_is 3
-	check "ept=$ept: it goes once more" one_cpu
-	check "ept=$ept: detaches and attaches at the same time" detach_and_attach
-	check "ept=$ept: the VPIDs are still known" held_is 3
-	check "ept=$ept: it comes back" two_cpus
+	check "ept=$ept: a CPU goes offline once more" one_cpu
+	check "ept=$ept: the module detaches and attaches with one CPU" detach_and_attach
+	check "ept=$ept: each vCPU holds its VPID after the attach" held_is 3
+	check "ept=$ept: the CPU comes back" two_cpus
 	finish
 	check "ept=$ept: the guest read what it wrote" ended_well
-	check "ept=$ept: and nothing leaked" nothing_leaked
+	check "ept=$ept: no VPID leaked and no flush failed" nothing_leaked
 	detach
 done
-check "kvm_intel as it was" reload_kvm
-check "no warning in the kernel's log" no_new_warnings
+check "kvm_intel loads with its default parameters" reload_kvm
+check "the kernel's log has no new warning" no_new_warnings
 ktap_finished

@@ -1,57 +1,58 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Loading and unloading, in every order of vmx_vpid and kvm_intel.
+# Load and unload vmx_vpid and kvm_intel, in every order.
 
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
 ktap_set_plan 24
 
-# Flushes by static call, and so many exits by KVM's table of handlers.
-full_speed() { # exits
+# KVM calls the module by static calls and by its table of exit handlers.
+full_speed() { # number of exit handlers
 	grep -q '^static_calls 4/4$' $DEBUGFS/status &&
 		grep -q "^exit_handlers $1/5\$" $DEBUGFS/status || { cat $DEBUGFS/status; false; }
 }
 waiting() { grep -q '^kvm_intel: not loaded$' $DEBUGFS/status && phase_is detached; }
 
-check "attaches when kvm_intel is there" attach
-check "flushes go by static call, exits by KVM's table" full_speed 5
-check "is refused a second time" refused_as "File exists" load_module
-check "is not unloaded while attached" refused_as "Resource temporarily unavailable" rmmod vmx_vpid
-# One that replaces all other livepatches would drop this one without a word.
+check "the module attaches when kvm_intel is loaded" attach
+check "KVM calls the module by static calls and its exit table" full_speed 5
+check "a second load is refused" refused_as "File exists" load_module
+check "an unload while attached is refused" \
+	refused_as "Resource temporarily unavailable" rmmod vmx_vpid
+# A cumulative livepatch would replace vmx_vpid without a call of its callbacks.
 REPLACE=$(test_module vmx_vpid_replace)
 check "a cumulative livepatch is refused" refused_as "Invalid argument" insmod "$REPLACE"
-check "and changes nothing" phase_is attached
-# A file that is open keeps the module, also one that was detached.
+check "a refused livepatch changes nothing" phase_is attached
+# An open file keeps the module loaded, even a detached module.
 exec 5<$DEBUGFS/stats
 echo 0 >$SYSFS/enabled
 eventually gone
-check "is not unloaded while a file is open" refused_as "Resource temporarily unavailable" \
+check "an unload while a file is open is refused" refused_as "Resource temporarily unavailable" \
 	rmmod vmx_vpid
 served_by_c() { grep -q '^kvm_intel: served by C$' $DEBUGFS/status; }
-check "says that C serves" served_by_c
+check "status says that C serves" served_by_c
 exec 5<&-
-check "detaches and unloads" eventually rmmod vmx_vpid
-check "takes its files along" not test -e $DEBUGFS
+check "the detached module unloads" eventually rmmod vmx_vpid
+check "the files in debugfs are gone after the unload" not test -e $DEBUGFS
 
 check "kvm_intel unloads" unload_kvm
-check "loads and waits without kvm_intel" load_module
-check "says that it waits" waiting
+check "the module loads without kvm_intel" load_module
+check "status says that kvm_intel is not loaded" waiting
 trace_on vmx_vpid/vmx_vpid_attach
-check "attaches when kvm_intel loads" load_kvm
+check "the module attaches when kvm_intel loads" load_kvm
 traced() { grep -q 'vmx_vpid_attach: vpids 0' $TRACING/trace || { cat $TRACING/trace; false; }; }
-check "which is traced" traced
+check "a trace event reports the attach" traced
 trace_off
-check "at full speed too" full_speed 5
-check "lets kvm_intel go while attached" unload_kvm
-check "waits again" waiting
-check "attaches to a kvm_intel without nested VMX" load_kvm nested=0
-check "and leaves the exits of VMX instructions alone" full_speed 3
+check "KVM calls the late module by static calls and its exit table" full_speed 5
+check "kvm_intel unloads while the module is attached" unload_kvm
+check "status says again that kvm_intel is not loaded" waiting
+check "the module attaches to kvm_intel without nested VMX" load_kvm nested=0
+check "without nested VMX, C handles the exits of VMX instructions" full_speed 3
 unload_kvm
-check "detaches while it waits" detach
+check "the module detaches and unloads while kvm_intel is not loaded" detach
 
-check "leaves a kvm_intel behind that works" load_kvm
-check "which runs guests" guest churn -n 3
-check "no warning in the kernel's log" no_new_warnings
+check "kvm_intel loads after the unload of the module" load_kvm
+check "kvm_intel runs guests after the unload of the module" guest churn -n 3
+check "the kernel's log has no new warning" no_new_warnings
 ktap_finished

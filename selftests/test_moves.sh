@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# vCPUs that move between CPUs, in L1 and in L2, beside another VM that is busy on both:
-# each reads what it wrote, and with flush_context=1 a move empties no other's contexts.
+# vCPUs that move between CPUs, in L1 and in L2, beside another VM that runs on both CPUs.
+# Each vCPU reads what it wrote, and with flush_context=1 a move drops no contexts of other
+# VMs.
 #
-# VMX_VPID_EPT: with which values of kvm_intel's "ept" ("1 0").
+# VMX_VPID_EPT: the values of kvm_intel's parameter "ept" ("1 0").
 
 . "$(dirname "$0")/functions.sh"
 require
@@ -27,14 +28,14 @@ moves_apart() { moving && grew op_flush_tlb_all && stayed $FAILURES flush_collat
 moves_together() { moving && grew op_flush_tlb_all flush_collateral && stayed $FAILURES; }
 
 for ept in $EPT; do
-	check "ept=$ept: kvm_intel" reload_kvm ept=$ept
-	check "ept=$ept: attached" attach
-	check "ept=$ept: by default a move empties all contexts" moves_together
+	check "ept=$ept: kvm_intel loads" reload_kvm ept=$ept
+	check "ept=$ept: the module attaches" attach
+	check "ept=$ept: by default a move drops all contexts" moves_together
 	switch flush_context 1
-	check "ept=$ept: with flush_context=1 it empties its own" moves_apart
-	check "ept=$ept: nothing leaked" nothing_leaked
+	check "ept=$ept: with flush_context=1 a move drops the vCPU's own contexts" moves_apart
+	check "ept=$ept: no VPID leaked and no flush failed" nothing_leaked
 	detach
 done
-check "kvm_intel as it was" reload_kvm
-check "no warning in the kernel's log" no_new_warnings
+check "kvm_intel loads with its default parameters" reload_kvm
+check "the kernel's log has no new warning" no_new_warnings
 ktap_finished

@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# What answers a flush, with each switch on: guests run right, and what must not be
-# issued is not.  For vCPUs that move between CPUs: test_moves.sh.
+# The instructions that serve flush requests, with each switch on: guests run right, and the
+# module issues no instruction that the switch excludes.  test_moves.sh tests vCPUs that move
+# between CPUs.
 
 . "$(dirname "$0")/functions.sh"
 require
@@ -15,7 +16,7 @@ INVVPID_CONTEXT=0x20000000000
 INVVPID_ALL=0x40000000000
 
 run_guests() { guest remap -s 1 -v 2 && guest churn -n 4 && guest revmxon -n 2; }
-guests_with() { # counters that grow; then --, and those that do not
+guests_with() { # counters that grow, --, counters that do not grow
 	remember
 	run_guests || return
 	while [ "$1" != -- ]; do
@@ -25,7 +26,7 @@ guests_with() { # counters that grow; then --, and those that do not
 	shift
 	stayed "$@"
 }
-# Each switch on for one run of the guests.
+# Turn a switch on for one run of the guests.
 switched() { # name, value, counters...
 	local name="$1" value="$2" result
 	shift 2
@@ -35,19 +36,19 @@ switched() { # name, value, counters...
 	if [ "$name" = caps_mask ]; then switch "$name" 0x0; else switch "$name" 0; fi &&
 		return $result
 }
-refused() { # name, value: nothing changes
+refused() { # name, value: a refused value changes nothing
 	local before=$(cat $DEBUGFS/status)
 	refused_as "Invalid argument" sh -c "echo $2 >$DEBUGFS/$1" &&
 		[ "$(cat $DEBUGFS/status)" = "$before" ]
 }
 
-check "ept=1: attached" attach
-check "ept=1: by default, all contexts" guests_with \
+check "ept=1: the module attaches" attach
+check "ept=1: by default a full flush drops all contexts" guests_with \
 	op_flush_tlb_all invept_all flush_collateral -- $FAILURES invvpid_all
-check "ept=1: flush_context=1, no more than the vCPU's own" switched flush_context 1 \
+check "ept=1: flush_context=1 drops only the contexts of the vCPU" switched flush_context 1 \
 	op_flush_tlb_all invept_context -- $FAILURES flush_collateral
-# A full flush of a vCPU names a root that was loaded for an L2 with an EPT, of those
-# that are kept apart from the others, and one that was not.
+# With flush_context=1 a full flush of a vCPU drops a root that was loaded for an L2 with an
+# EPT, which KVM keeps in a second set of roots, and a root of L1.
 two_roots() {
 	local result
 	switch flush_context 1 && trace_on vmx_vpid/vmx_vpid_invept kvm/kvm_nested_vmenter \
@@ -64,74 +65,75 @@ two_roots() {
 	switch flush_context 0
 	return $result
 }
-check "ept=1: flush_context=1 names the roots of L1 and of L2" two_roots
-check "ept=1: force_flush=1, everything" switched force_flush 1 \
+check "ept=1: flush_context=1 drops the roots of L1 and of L2" two_roots
+check "ept=1: force_flush=1 drops all contexts and all VPIDs" switched force_flush 1 \
 	flush_collateral invept_all invvpid_all -- \
 	$FAILURES invept_context invvpid_context invvpid_address
-check "ept=1: no INVEPT of one context" switched caps_mask $INVEPT_CONTEXT \
+check "ept=1: caps_mask excludes INVEPT of one context" switched caps_mask $INVEPT_CONTEXT \
 	invept_all flush_widened -- $FAILURES invept_context
-check "ept=1: no INVVPID of one context" switched caps_mask $INVVPID_CONTEXT \
+check "ept=1: caps_mask excludes INVVPID of one context" switched caps_mask $INVVPID_CONTEXT \
 	invvpid_all flush_widened -- $FAILURES invvpid_context
 both() { switch flush_context 1 && switched caps_mask $INVEPT_CONTEXT \
 	invept_all flush_widened -- $FAILURES invept_context; }
-check "ept=1: contexts that cannot be named are flushed with all" both
-check "off again" switch flush_context 0
-check "ept=1: narrow as before" guests_with invept_context -- $FAILURES flush_widened
+check "ept=1: without INVEPT of one context, flush_context=1 drops all contexts" both
+check "ept=1: flush_context turns off" switch flush_context 0
+check "ept=1: flushes are as narrow as before" guests_with invept_context -- $FAILURES flush_widened
 
 check "a mask of an unknown bit is refused" refused caps_mask 1
-check "and the log says which can be" said "only bits 25, 40, 41 and 42 can be masked"
-check "a mask that leaves nothing is refused" refused caps_mask 0x60000000000
-check "and the log says why" said "of bits 41 and 42 one has to be left"
-check "neither 0 nor 1 is refused" refused flush_context 2
-check "and the log says what can be" said "flush_context=2 is refused: write 0 or 1"
-check "a word is refused" refused force_flush on
-check "what was refused changed nothing" guests_with invept_context -- flush_widened
+check "the log says which bits can be masked" said "only bits 25, 40, 41 and 42 can be masked"
+check "a mask of bits 41 and 42 is refused" refused caps_mask 0x60000000000
+check "the log says that one of bits 41 and 42 has to be left" \
+	said "of bits 41 and 42 one has to be left"
+check "a value of flush_context above 1 is refused" refused flush_context 2
+check "the log says which values flush_context has" said "flush_context=2 is refused: write 0 or 1"
+check "a value that is no number is refused" refused force_flush on
+check "flushes are as narrow as before the refusals" guests_with invept_context -- flush_widened
 
-check "ept=0: kvm_intel without EPT" reload_kvm ept=0
+check "ept=0: kvm_intel loads" reload_kvm ept=0
 eventually phase_is attached
-check "ept=0: by default, all contexts" guests_with \
+check "ept=0: by default a full flush drops all contexts" guests_with \
 	op_flush_tlb_all invvpid_all flush_collateral -- $FAILURES invept_all invept_context
-check "ept=0: flush_context=1, the vCPU's two VPIDs" switched flush_context 1 \
+check "ept=0: flush_context=1 drops only the VPIDs of the vCPU" switched flush_context 1 \
 	op_flush_tlb_all invvpid_context -- $FAILURES flush_collateral
-check "ept=0: force_flush=1, everything" switched force_flush 1 \
+check "ept=0: force_flush=1 drops all VPIDs" switched force_flush 1 \
 	invvpid_all -- $FAILURES invvpid_context invvpid_address invept_all
-check "ept=0: no INVVPID of an address" switched caps_mask $INVVPID_ADDRESS \
+check "ept=0: caps_mask excludes INVVPID of one address" switched caps_mask $INVVPID_ADDRESS \
 	op_flush_tlb_gva invvpid_context flush_widened -- $FAILURES invvpid_address
-check "ept=0: no INVVPID of one context" switched caps_mask $INVVPID_CONTEXT \
+check "ept=0: caps_mask excludes INVVPID of one context" switched caps_mask $INVVPID_CONTEXT \
 	invvpid_all flush_widened -- $FAILURES invvpid_context
-check "ept=0: no INVVPID of all" switched caps_mask $INVVPID_ALL \
+check "ept=0: caps_mask excludes INVVPID of all contexts" switched caps_mask $INVVPID_ALL \
 	op_flush_tlb_all invvpid_context -- $FAILURES flush_collateral
-check "ept=0: instructions of guests, by context" switch flush_context 1
+check "ept=0: flush_context turns on" switch flush_context 1
 insn() { guest insn invlpg invpcid-types flush-linear; }
-check "ept=0: have their effect" insn
+check "ept=0: INVLPG and INVPCID of guests work with flush_context=1" insn
 switch flush_context 0
 
-check "ept=0 vpid=0" reload_kvm ept=0 vpid=0
+check "ept=0 vpid=0: kvm_intel loads" reload_kvm ept=0 vpid=0
 eventually phase_is attached
 skipping() {
 	remember
 	guest remap -s 1 && grew flush_skipped && stayed $FAILURES flush_collateral invvpid_context
 }
-check "ept=0 vpid=0: every flush is skipped" skipping
-check "ept=0 vpid=0: so is a VPID" stat_positive vpid_off
+check "ept=0 vpid=0: the module skips every flush" skipping
+check "ept=0 vpid=0: the module allocates no VPID" stat_positive vpid_off
 detach
 
-# At load.
+# The switches as parameters of the module.
 status_has() {
 	local line
 	for line; do grep -q "^$line\$" $DEBUGFS/status || { cat $DEBUGFS/status; return 1; }; done
 }
-check "kvm_intel as it was" reload_kvm
-check "loads with switches" load_module flush_context=1 force_flush=1 \
+check "kvm_intel loads with its default parameters" reload_kvm
+check "the module loads with switches" load_module flush_context=1 force_flush=1 \
 	caps_mask=$INVVPID_ADDRESS max_vpids=1000
-check "shows them" status_has "flush_context 1" "force_flush 1" \
+check "status shows the switches" status_has "flush_context 1" "force_flush 1" \
 	"caps_mask $INVVPID_ADDRESS" "max_vpids 1000"
-check "runs guests" run_guests
+check "guests run with the switches" run_guests
 detach
 check "max_vpids=0 is refused" refused_as "Invalid argument" load_module max_vpids=0
-check "and the log says what can be given" said "give a number from 1 to 65535"
+check "the log says which values max_vpids has" said "give a number from 1 to 65535"
 check "caps_mask=1 is refused" refused_as "Invalid argument" load_module caps_mask=1
-check "nothing is left behind" not loaded vmx_vpid
+check "a refused module is not loaded" not loaded vmx_vpid
 
-check "no warning in the kernel's log" no_new_warnings
+check "the kernel's log has no new warning" no_new_warnings
 ktap_finished

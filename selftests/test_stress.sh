@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# 8 callers on two CPUs take VPIDs and give them back, as fast as they can: no VPID has two
-# owners, and none is lost.
+# 8 threads on two CPUs allocate and free VPIDs as fast as they can: no VPID has two owners,
+# and no VPID is lost.
 #
-# VMX_VPID_CALLS: of how many calls that is (1000000).
+# VMX_VPID_CALLS: the number of calls (1000000).
 
 . "$(dirname "$0")/functions.sh"
 require
@@ -22,13 +22,13 @@ acquired() { # at least
 }
 
 keep_symbols kvm_intel
-# C is the control: the test finds nothing that is not there.
-check "C: 8 callers, no VPID with two owners" stress 20000
-check "attached" attach
-check "Rust: 8 callers and $CALLS calls, no VPID with two owners" stress "$CALLS"
-check "and each came back" nothing_leaked
-check "as many given out as taken back" same vpid_acquired vpid_released
-check "which are as many as were asked for" acquired $((CALLS / 4))
-check "detached" detach
-check "no warning in the kernel's log" no_new_warnings
+# C is the control: the test must find no error in KVM's own functions.
+check "C: no VPID of 8 threads has two owners" stress 20000
+check "the module attaches" attach
+check "Rust: no VPID of 8 threads has two owners in $CALLS calls" stress "$CALLS"
+check "Rust: every VPID is freed" nothing_leaked
+check "Rust: the counts of allocated and freed VPIDs are the same" same vpid_acquired vpid_released
+check "Rust: at least a quarter of the calls allocated a VPID" acquired $((CALLS / 4))
+check "the module detaches" detach
+check "the kernel's log has no new warning" no_new_warnings
 ktap_finished

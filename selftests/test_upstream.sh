@@ -1,20 +1,20 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Upstream's KVM selftests, unmodified, answer alike attached and not attached,
-# in every configuration of kvm_intel that concerns this layer.
+# Upstream's KVM selftests, unmodified, have the same result attached and not attached, in
+# every configuration of kvm_intel that concerns this layer.
 
 . "$(dirname "$0")/functions.sh"
 require
 
-# VMX_VPID_UPSTREAM: an extended regular expression that picks some of the tests.
+# VMX_VPID_UPSTREAM: an extended regular expression that selects some of the tests.
 TESTS=$(sed -nE '/^(#|$)/!p' "$DIR/upstream.list" | grep -E "${VMX_VPID_UPSTREAM:-.}")
-[ -n "$TESTS" ] || skip_all "VMX_VPID_UPSTREAM picks no test"
+[ -n "$TESTS" ] || skip_all "VMX_VPID_UPSTREAM selects no test"
 CONFIGS=${VMX_VPID_CONFIGS:-"ept=1,vpid=1 ept=0,vpid=1 ept=1,vpid=0 ept=0,vpid=0"}
 ktap_print_header
 ktap_set_plan $((($(echo "$TESTS" | wc -l) + 5) * $(echo "$CONFIGS" | wc -w) + 1))
 
-# One line for each test: its name and how it ended.
+# Print one line for each test: its name and exit status.
 run_all() {
 	echo "$TESTS" | while read -r name args; do
 		# shellcheck disable=SC2086 # a list of words
@@ -32,7 +32,7 @@ alike() { # config, name
 		{ echo "in C $c, in Rust $rust"; false; }
 }
 
-# kvm_intel says itself how it is set up.
+# kvm_intel shows its configuration in its parameters.
 set_up_as() { # ept=N,vpid=N
 	local p="/sys/module/kvm_intel/parameters"
 	[ "ept=$(tr NY 01 <$p/ept),vpid=$(tr NY 01 <$p/vpid)" = "$1" ]
@@ -44,17 +44,17 @@ reload_as() {
 served() { stat_positive op_flush_tlb_all && stat_positive op_allocate_vpid; }
 
 for config in $CONFIGS; do
-	check "$config: kvm_intel is set up so" reload_as "$config"
+	check "$config: kvm_intel loads" reload_as "$config"
 	run_all >"/tmp/c.$config"
-	check "$config: attached" attach
+	check "$config: the module attaches" attach
 	run_all >"/tmp/rust.$config"
 	for name in $(echo "$TESTS" | cut -d' ' -f1); do
-		check "$config: $name" alike "$config" "$name"
+		check "$config: $name has the same result in C and in Rust" alike "$config" "$name"
 	done
 	check "$config: Rust served the guests" served
-	check "$config: every VPID came back" nothing_leaked
-	check "$config: detached" detach
+	check "$config: every VPID is freed" nothing_leaked
+	check "$config: the module detaches" detach
 done
 reload_kvm
-check "no warning in the kernel's log" no_new_warnings
+check "the kernel's log has no new warning" no_new_warnings
 ktap_finished

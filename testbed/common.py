@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the testbed's programs share: places, step lines, errors that name their cure."""
+"""Paths, progress lines and errors for all programs of the testbed."""
 
 import fcntl
 import os
@@ -17,16 +17,16 @@ START = time.monotonic()
 
 
 class Failure(Exception):
-    """An error for the user: what went wrong and what to do about it."""
+    """An error for the user: the message names the error and the cure."""
 
     def __init__(self, text, status=1):
-        """`status` is the exit status of a program that ends by it."""
+        """`status` is the exit status of a program that this error ends."""
         super().__init__(text)
         self.status = status
 
 
 def cache_dir():
-    """The folder that outlives the checkout: kernel source and builds, tools."""
+    """Return the folder outside the checkout for the kernel's source, kernel builds and tools."""
     base = os.environ.get("VMX_VPID_CACHE")
     if base:
         return Path(base)
@@ -40,13 +40,13 @@ def step(text):
 
 
 def fail(text):
-    """Print an error in the form every program of the testbed uses."""
+    """Print an error in the testbed's form, "PROGRAM: error: TEXT"."""
     program = Path(sys.argv[0]).name
     print(f"{program}: error: {text}", file=sys.stderr, flush=True)
 
 
 def main(function):
-    """Run a program: a Failure becomes a message and an exit status, Ctrl-C ends quietly."""
+    """Run a program; turn a Failure into a message and an exit status, end quietly on Ctrl-C."""
     try:
         sys.exit(function())
     except Failure as error:
@@ -58,7 +58,7 @@ def main(function):
 
 @contextmanager
 def locked(path):
-    """Hold a lock file, so that two runs do not build the same thing at once."""
+    """Hold a lock file, which keeps two runs from building the same thing at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         try:
@@ -70,7 +70,7 @@ def locked(path):
 
 
 def logged(command, log, cwd=None, what=None, progress=None):
-    """Run a command with its output in a log; on failure show the log's end.
+    """Run a command with its output in a log; if the command fails, show the log's end.
 
     `progress`, if given, maps the number of output lines so far to a step line or None.
     """
@@ -90,7 +90,7 @@ def logged(command, log, cwd=None, what=None, progress=None):
 
 
 def config_of(path):
-    """A kernel .config as a dictionary; options that are not set are absent."""
+    """Return a kernel .config as a dictionary, without the options that are not set."""
     found = {}
     for line in path.read_text().splitlines():
         match = re.match(r"(CONFIG_\w+)=(.*)", line)
@@ -100,7 +100,7 @@ def config_of(path):
 
 
 def build_tree(debug=False):
-    """The kernel's build tree: the user's (KDIR=), or the project's own, built or not."""
+    """Return the kernel's build tree: the user's (KDIR=) or the testbed's, built or not."""
     command = [TESTBED / "kernel", "--print", "KDIR", *(["--debug"] if debug else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Reading the two serial ports: the kernel's log, and the command's output."""
+"""Read the two serial ports: the kernel's log, and the command's output."""
 
 import re
 
 from status import OOPS, PANIC, STALL, WARNING
 
-# What a kernel says when something is wrong, most severe first.  Each pattern
-# is held against the beginning of a message, so that a mention in passing (the
-# output of a KUnit case, say) does not count.
+# Messages by which a kernel reports an error, most severe first.  Each pattern
+# has to match at the start of a message: the output of a KUnit test, for
+# example, may have the same words later in the line.
 REPORTS = [
     (PANIC, r"Kernel panic - not syncing"),
     (OOPS, r"BUG: (?!soft lockup|workqueue lockup|sleeping function)|Oops\b|kernel BUG at |"
@@ -30,7 +30,7 @@ class Log:
     """The kernel's console, line by line."""
 
     def __init__(self, mark, banner):
-        """`mark` is the runner's own last line, `banner` what a boot loader says first."""
+        """`mark` is in init's last line, `banner` starts the first line of a boot loader."""
         self.raw = bytearray()
         self.rest = b""
         self.lines = []
@@ -42,14 +42,14 @@ class Log:
         self.panic_over = False
 
     def feed(self, data):
-        """Take what came from the port."""
+        """Append data from the port, and parse each complete line."""
         self.raw += data
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             self._line(line.decode(errors="replace").rstrip("\r"))
 
     def _line(self, line):
-        """Judge one line."""
+        """Parse one line: the mark, the banner, the end of a panic, or a report."""
         text = line[PREFIX.match(line).end():]
         if text == f"runner: {self.mark}":
             self.complete = True
@@ -65,20 +65,20 @@ class Log:
                 break
 
     def worst(self):
-        """Status and first line of the gravest report, None if there is none."""
+        """Return status and first line of the most severe report, or None."""
         for status, _ in REPORTS:
             if status in self.reports:
                 return status, self.reports[status]
         return None
 
     def tail(self, count=40):
-        """The last lines."""
+        """Return the last lines."""
         lines = self.lines + ([self.rest.decode(errors="replace")] if self.rest else [])
         return lines[-count:]
 
 
 class Output:
-    """The command's output, with init's words taken out of it."""
+    """The command's output, without init's lines."""
 
     def __init__(self, mark):
         """`mark` begins each of init's lines."""
@@ -89,9 +89,9 @@ class Output:
         self.failure = None
 
     def feed(self, data):
-        """Take what came from the port; return what belongs to the command.
+        """Append data from the port; return the part that is the command's output.
 
-        A tail that may be the beginning of a mark is held back until more comes.
+        An end of the data that may be the start of a mark is kept for the next call.
         """
         data = self.held + data
         self.held = b""
@@ -116,7 +116,7 @@ class Output:
         return mine
 
     def _word(self, word):
-        """Take one word of init's."""
+        """Parse one line of init: begin, end STATUS, or fail WHAT WHY."""
         verb, _, rest = word.partition(" ")
         if verb == "begin":
             self.begun = True

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What "make run" does in the guest.  Its lines are read by testbed/run:
-#   step TEXT            something begins
+# The part of "make run" in the guest.  testbed/run reads these lines:
+#   step TEXT            a step begins
 #   guest NAME STATUS    a guest ended
 #   stat NAME VALUE      a counter of debugfs
-#   problem TEXT         something that must not be
+#   problem TEXT         an error
 
 . ./functions.sh
 
@@ -28,7 +28,7 @@ eventually vms 1
 
 step "loading vmx_vpid.ko: it attaches to the running guest"
 attach || problem "the module did not attach"
-vms 1 || problem "the guest was gone before the module attached"
+vms 1 || problem "the guest ended before the module attached"
 taken_over=$(stat_of vpid_in_use)
 [ "$taken_over" = 2 ] || problem "$taken_over VPIDs taken over from C, not 2"
 sed 's/^/step   /' $DEBUGFS/status $DEBUGFS/vpids
@@ -54,7 +54,7 @@ run_guest instructions-shadow ./guests/insn invpcid-types invpcid-segment flush-
 
 step "reading the counters"
 sed 's/^/stat /' $DEBUGFS/stats
-# Over the whole run, whatever happened in between.
+# Totals of the whole run; the counters count on while kvm_intel is reloaded.
 echo "stat taken_over $taken_over"
 echo "stat leaked $((taken_over + $(stat_of vpid_acquired) - $(stat_of vpid_released)))"
 nothing_leaked >/dev/null || problem "a VPID leaked, or a flush failed"

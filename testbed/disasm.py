@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What is in a built module: its symbols, its relocations, and how its functions leave."""
+"""Read a built module: its symbols and relocations, the returns and jumps of its functions."""
 
 import os
 import re
@@ -12,14 +12,14 @@ Symbol = namedtuple("Symbol", "name readable kind section start size")
 Insn = namedtuple("Insn", "address text reloc")
 
 RETURN_THUNK = "__x86_return_thunk"
-# The functions that livepatch and KVM's static calls are given, kvm/ops.rs.
+# The functions of kvm/ops.rs that livepatch and KVM's static calls lead to.
 ENTRY = re.compile(r"<\w+::kvm::ops::Entry<(?:\w+::)*(\w+)>>::(\w+)")
 JUMP = re.compile(r"(?:(?:notrack|bnd|cs|ds|es|ss|data16|rex\S*)\s+)*(?:j\w+|loop\w*)\s+(.*)")
 RELOC = re.compile(r"\s+[0-9a-f]+:\s+R_X86_64_(\w+)\s+(\S+?)([-+]0x[0-9a-f]+)?")
 
 
 def tool(name):
-    """The path of a tool of the toolchain that LLVM= names, in kbuild's three forms."""
+    """Return the path of a tool of the toolchain that LLVM= names, in any of kbuild's forms."""
     llvm = os.environ.get("LLVM")
     if not llvm:
         raise Failure("the toolchain is chosen by the Makefile: run 'make test'")
@@ -29,7 +29,7 @@ def tool(name):
 
 
 def run(command, **options):
-    """The output of a program that has to succeed."""
+    """Return the output of a program, which has to succeed."""
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True,
                           errors="replace", check=False, **options)
     if done.returncode:
@@ -48,16 +48,16 @@ class Module:
         self.code = self._code()
 
     def _readelf(self, *options):
-        """The output lines of llvm-readelf."""
+        """Return the lines that llvm-readelf prints."""
         return run([tool("llvm-readelf"), "--wide", *options, self.path]).splitlines()
 
     def _sections(self):
-        """The section names by number, as symbols refer to them."""
+        """Return the section names by number; symbols name a section by its number."""
         rows = (re.match(r"\s*\[\s*(\d+)\] (\S+)", line) for line in self._readelf("-S"))
         return {row[1]: row[2] for row in rows if row}
 
     def _symbols(self):
-        """The symbols that are defined, with their names as they are and as Rust has them."""
+        """Return the defined symbols, each with its mangled and its demangled name."""
         found = []
         for plain, readable in zip(self._readelf("-s"), self._readelf("-s", "--demangle")):
             row, name = plain.split(None, 7), readable.split(None, 7)
@@ -67,7 +67,7 @@ class Module:
         return found
 
     def _code(self):
-        """The instructions of each section, each with the relocation that is on it."""
+        """Return the instructions of each section, each with its relocation."""
         code, lines = {}, None
         for line in run([tool("llvm-objdump"), "-d", "-r", "--no-show-raw-insn",
                          self.path]).splitlines():
@@ -84,11 +84,11 @@ class Module:
         return code
 
     def functions(self):
-        """The names of the functions that are defined."""
+        """Return the names of the defined functions."""
         return {symbol.name for symbol in self.symbols if symbol.kind == "FUNC"}
 
     def entries(self):
-        """The entries as (backend, name of the operation, symbol)."""
+        """Return the entries as (backend, name of the operation, symbol)."""
         found = []
         for symbol in self.symbols:
             match = ENTRY.fullmatch(symbol.readable)
@@ -97,18 +97,18 @@ class Module:
         return found
 
     def parts(self, function):
-        """The symbol of a function and those of the cold parts split off it."""
+        """Return the symbol of a function and the symbols of its cold parts."""
         cold = re.compile(re.escape(function.name) + r"\.cold(\.\d+)?")
         return [function] + [s for s in self.symbols if s.kind == "FUNC" and cold.fullmatch(s.name)]
 
     def insns(self, part):
-        """The instructions of a part of a function."""
+        """Return the instructions of a part of a function."""
         return [insn for insn in self.code.get(part.section, [])
                 if part.start <= insn.address < part.start + part.size]
 
     @staticmethod
     def _stays(function, insn, operand):
-        """Whether a jump goes to a place within the function."""
+        """Return whether the target of a jump is in the function."""
         if operand.startswith("*"):
             return False
         if not insn.reloc:
@@ -122,9 +122,10 @@ class Module:
                 and function.start <= target < function.start + function.size)
 
     def leaves(self, function):
-        """How a function is left: the number of its returns, and its jumps to elsewhere.
+        """Return the number of a function's returns, and the jumps that leave the function.
 
-        A cold part is elsewhere too: livepatch looks for addresses within the function's own symbol.
+        A jump to a cold part leaves the function too: livepatch looks for return addresses in the
+        range of the function's own symbol.
         """
         returns, jumps = 0, []
         for insn in self.insns(function):
@@ -138,7 +139,7 @@ class Module:
         return returns, jumps
 
     def livepatch_relocs(self, target):
-        """The relocations that livepatch applies when the module `target` is there."""
+        """Return the relocations that livepatch applies when the module `target` is loaded."""
         found, inside = [], False
         for line in self._readelf("-r"):
             if line.startswith("Relocation section"):
@@ -149,7 +150,7 @@ class Module:
         return found
 
     def modinfo(self):
-        """The module information, as a list of "key=value"."""
+        """Return the module information, as a list of "key=value"."""
         rows = (re.match(r"\[\s*[0-9a-f]+\] (.*)", line)
                 for line in self._readelf("-p", ".modinfo"))
         return [row[1] for row in rows if row]

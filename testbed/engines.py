@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The emulators: what each needs to boot a kernel with two serial ports.
+"""The two emulators, each of which boots a kernel with two serial ports.
 
 Bochs emulates VMX and runs KVM; QEMU without KVM has no VMX, but starts in a
 fraction of the time.  Neither opens a network port.
@@ -14,8 +14,8 @@ from pathlib import Path
 from common import Failure
 from status import NO_TOOL, USAGE
 
-# Bochs CPU models with VMX that boot the test kernel: CPU features to hide from
-# the kernel, other kernel arguments, what the model has.
+# Bochs CPU models with VMX that boot the test kernel: CPU features hidden from
+# the kernel, other kernel arguments, the features of the model.
 BOCHS_CPUS = {
     "corei7_haswell_4770": ((), "", "EPT with A/D bits, VPID, INVPCID (the default)"),
     "broadwell_ult": ((), "", "the same"),
@@ -25,32 +25,33 @@ BOCHS_CPUS = {
     "corei7_sandy_bridge_2600k": ((), "", "EPT without A/D bits, VPID, no INVPCID"),
     "core2_penryn_t9600": ((), "", "VMX, but neither EPT nor VPID"),
 }
-# Bochs announces eight cores whatever their number: without "ht" the kernel
-# does not compare, and does not warn.
+# Bochs announces eight cores for any number of CPUs: without "ht" the kernel
+# does not compare the two numbers, and does not warn.
 BOCHS_HIDDEN = ("ht",)
-# Instructions per second of guest time, and so the rate of the time-stamp
-# counter.  The newer models announce another rate in CPUID: the kernel gets it as a parameter.
-# Several CPUs are emulated in turns, and one that is idle takes its turns too: a
-# shorter second makes them wait less.
+# Instructions per second of guest time, which is the rate of the time-stamp
+# counter.  The newer models announce another rate in CPUID, so the kernel gets
+# this rate as a parameter.  Bochs emulates several CPUs in turns, and an idle CPU
+# takes its turns too: with fewer instructions in a second, a wait takes fewer
+# turns.
 BOCHS_IPS = 50_000_000
 BOCHS_SMP_IPS = 20_000_000
-# With more than one CPU, timers of an idle one were seen to come tens of seconds
-# late, and with them every SRCU grace period: the tick is kept going.
+# With more than one CPU, timers of an idle CPU fired tens of seconds late and
+# delayed every SRCU grace period: so the tick never stops.
 BOCHS_SMP = "nohz=off highres=off"
 BIOS = "/usr/share/bochs/BIOS-bochs-latest"
 VGABIOS = "/usr/share/bochs/VGABIOS-lgpl-latest"
 ISOLINUX = "/usr/lib/ISOLINUX/isolinux.bin"
 LDLINUX = "/usr/lib/syslinux/modules/bios/ldlinux.c32"
 
-# A panic stops the machine with its report printed.  256 old-style terminals
-# would take a second to register.
+# With panic=0 the machine stops after the report of a panic.  To register 256
+# old-style terminals would take a second.
 KERNEL_ARGS = ("console=ttyS0,115200 loglevel=5 printk.time=1 panic=0 nokaslr "
                "pty.legacy_count=0 kunit.enable=0")
 
 
 @dataclass
 class Machine:
-    """What is to be booted, and where its ends are."""
+    """A machine to boot, and its serial ports."""
 
     kernel: Path
     initrd: Path
@@ -66,7 +67,7 @@ class Machine:
 
 
 def need(*names):
-    """Refuse to go on without these programs and files."""
+    """Raise a Failure unless these programs and files are installed."""
     for name in names:
         if not (os.path.exists(name) if name.startswith("/") else shutil.which(name)):
             raise Failure(f"{name} is not installed: run 'make deps'", NO_TOOL)
@@ -76,29 +77,29 @@ class Bochs:
     """Bochs 2.7: a CD image with ISOLINUX, kernel and root image."""
 
     default_cpu = "corei7_haswell_4770"
-    # The boot loader says this first: the second time, the machine was reset.
+    # The boot loader prints this line first; a second one means that the machine was reset.
     banner = "ISOLINUX "
 
     @staticmethod
     def check(model):
-        """Check that the emulator is there and knows the CPU model."""
+        """Check that the emulator is installed and has the CPU model."""
         if model not in BOCHS_CPUS:
             raise Failure(f"unknown CPU model {model} (see --cpu help)", USAGE)
         need("bochs-bin", "xorriso", BIOS, VGABIOS, ISOLINUX, LDLINUX)
 
     @staticmethod
     def cpus():
-        """The CPU models, for --cpu help."""
+        """Return the CPU models, for --cpu help."""
         return [f"{name:26} {text}" for name, (_, _, text) in BOCHS_CPUS.items()]
 
     @staticmethod
     def rate(cpus):
-        """Instructions per second of guest time, with that number of CPUs."""
+        """Return the instructions per second of guest time for a number of CPUs."""
         return BOCHS_SMP_IPS if cpus > 1 else BOCHS_IPS
 
     @classmethod
     def arguments(cls, model, cpus):
-        """Kernel arguments that a model needs, and that number of CPUs."""
+        """Return the kernel arguments for a model and a number of CPUs."""
         hidden, extra, _ = BOCHS_CPUS[model]
         smp = BOCHS_SMP if cpus > 1 else ""
         return (f"clearcpuid={','.join(BOCHS_HIDDEN + hidden)} "
@@ -132,9 +133,9 @@ class Bochs:
         image = cls.medium(machine)
         mode = "term" if machine.terminal else "file"
         config = machine.scratch / "bochsrc"
-        # Time runs with the instructions executed: the same run is the same
-        # run again, and a guest that sleeps costs nothing.  The display is a
-        # terminal that is not there.
+        # Bochs derives time from the number of executed instructions: a run
+        # repeats exactly, and a sleeping guest takes no time.  The display is
+        # a terminal, whose output goes to the emulator's log.
         config.write_text(f"""\
 megs: {machine.memory}
 cpu: model={machine.model}, count={machine.cpus}, reset_on_triple_fault=0
@@ -160,12 +161,12 @@ clock: sync=none, time0=1700000000
 
     @staticmethod
     def environment():
-        """Environment of the emulator: its display wants a terminal type."""
+        """Return the emulator's environment: the display needs a terminal type."""
         return {**os.environ, "TERM": "vt100"}
 
     @staticmethod
     def last_words(machine):
-        """What the emulator had to say when it ended by itself."""
+        """Return the last messages of an emulator that ended by itself."""
         log = machine.scratch / "bochs.log"
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         return [line.partition(">>PANIC<< ")[2] for line in lines if ">>PANIC<< " in line]
@@ -180,7 +181,7 @@ class Qemu:
 
     @staticmethod
     def check(model):
-        """Check that the emulator is there and knows the CPU model."""
+        """Check that the emulator is installed and has the CPU model."""
         need("qemu-system-x86_64")
         if model != Qemu.default_cpu:
             done = subprocess.run(["qemu-system-x86_64", "-cpu", "help"], capture_output=True,
@@ -193,7 +194,7 @@ class Qemu:
 
     @staticmethod
     def cpus():
-        """The CPU models, for --cpu help."""
+        """Return the CPU models, for --cpu help."""
         need("qemu-system-x86_64")
         done = subprocess.run(["qemu-system-x86_64", "-cpu", "help"], capture_output=True,
                               text=True, check=False)
@@ -201,8 +202,8 @@ class Qemu:
 
     @staticmethod
     def arguments(_model, _cpus):
-        """Kernel arguments that a model needs."""
-        # On a busy machine QEMU's timer is late, and the kernel takes that for a broken one.
+        """Return the kernel arguments for a model."""
+        # On a busy machine QEMU's timer is late, and the kernel takes the timer for broken.
         return "no_timer_check"
 
     @staticmethod
@@ -219,12 +220,12 @@ class Qemu:
 
     @staticmethod
     def environment():
-        """Environment of the emulator."""
+        """Return the emulator's environment."""
         return dict(os.environ)
 
     @staticmethod
     def last_words(_machine):
-        """QEMU speaks on its standard error only."""
+        """Return no message: QEMU writes messages to its standard error only."""
         return []
 
 

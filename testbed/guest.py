@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One run of a machine: start the emulator, listen to it, decide how it ended."""
+"""One run of a machine: start the emulator, read its ports, determine how the run ended."""
 
 import ctypes
 import os
@@ -14,9 +14,9 @@ from status import (ENDED, ENGINE, MEANING, NO_KVM, NO_MODULE, NO_VMX, OOPS, PAN
                     TIMEOUT)
 
 PR_SET_PDEATHSIG = 1
-# Seconds of host time: for the log to reach the runner's last line after the
-# command's end; for a panic to be printed; for a command to end by itself after
-# an oops, which may have left a lock held.
+# Seconds of host time: until the log has init's last line after the command's
+# end; until a panic is printed; until a command ends by itself after an oops,
+# which may have left a lock held.
 LOG_GRACE = 10
 PANIC_GRACE = 10
 OOPS_GRACE = 60
@@ -25,7 +25,7 @@ SAID_BY_INIT = {"novmx": NO_VMX, "kvm": NO_KVM, "module": NO_MODULE}
 
 
 def die_with_parent():
-    """Make the emulator end when the runner is killed without a chance to clean up."""
+    """Make the kernel end the emulator if the runner is killed and cannot clean up."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -48,8 +48,8 @@ class Guest:
     def _pipe(self, path):
         """Make a named pipe and open it.
 
-        Open for writing too, which Linux allows: so it never reads as ended,
-        and the emulator never waits for a reader.
+        The pipe is open for writing too, which Linux allows: a read never sees
+        its end, and the emulator never waits for a reader.
         """
         os.mkfifo(path)
         return os.open(path, os.O_RDWR | os.O_NONBLOCK)
@@ -77,7 +77,7 @@ class Guest:
             self.kill()
 
     def kill(self):
-        """Switch off, whatever state it is in."""
+        """Kill the emulator, in any state."""
         if self.process:
             try:
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -86,14 +86,14 @@ class Guest:
             self.process.wait()
 
     def _output(self, data):
-        """Hand on what came from the second port."""
+        """Pass data of the second port on."""
         begun = self.output.begun
         self.sink(self.output.feed(data))
         if self.terminal and self.output.begun and not begun:
             self.terminal.attach(self.selector)
 
     def _read(self, wait):
-        """Read from every end that has something; True when the emulator is gone."""
+        """Read from every port that has data; return whether the emulator has ended."""
         gone = False
         for key, _ in self.selector.select(wait):
             if key.data is None:
@@ -105,19 +105,19 @@ class Guest:
                 self.selector.unregister(key.fd)
                 continue
             key.data(data)
-        # The emulators write byte by byte: let some gather.
+        # The emulators write byte by byte: let some bytes gather.
         time.sleep(GATHER)
         return gone
 
     def _for(self, event, seconds):
-        """Whether an event, first seen now or earlier, is that many seconds old."""
+        """Return whether an event, first seen now or earlier, is more than `seconds` old."""
         return time.monotonic() - self.since.setdefault(event, time.monotonic()) > seconds
 
     def _listen(self, deadline):
-        """Wait for the first thing that ends a run; return its exit status."""
+        """Wait for the first event that ends a run; return the exit status."""
         while True:
             gone = self._read(1)
-            while gone and self._more():  # it wrote before it ended: take the rest
+            while gone and self._more():  # read what the emulator wrote before its end
                 self._read(0)
             if self.terminal:
                 self.terminal.tick()
@@ -142,22 +142,22 @@ class Guest:
                 return self._timeout()
 
     def _more(self):
-        """Whether a port has something left to read."""
+        """Return whether a port has unread data."""
         return any(key.data is not None for key, _ in self.selector.select(0))
 
     def _verdict(self):
-        """The command has ended: its status, unless the kernel complained."""
+        """End a run whose command has ended: by its status, or by a report of the kernel."""
         if self.log.worst():
             return self._report(f"; the command's status was {self.output.status}")
         return self.output.status
 
     def _report(self, more=""):
-        """The kernel complained: say so."""
+        """End a run by the most severe report of the kernel."""
         status, line = self.log.worst()
         return self._end(status, f"{MEANING[status]}: {line}{more}")
 
     def _not_started(self):
-        """Init could not prepare what the command needs."""
+        """End a run in which init could not start the command."""
         if self.log.worst():
             return self._report()
         what, why = self.output.failure
@@ -165,7 +165,7 @@ class Guest:
         return self._end(status, f"{MEANING[status]}: {why}")
 
     def _gone(self, gone):
-        """The machine ended or restarted by itself."""
+        """End a run whose machine ended or restarted by itself."""
         words = "; ".join(self.engine.last_words(self.machine))
         if gone and not self.log.raw:
             said = (self.machine.scratch / "engine.log").read_text(errors="replace")
@@ -176,21 +176,21 @@ class Guest:
         return self._end(ENDED, f"{MEANING[ENDED]}: {words or how}")
 
     def _timeout(self):
-        """The time is up."""
+        """End a run whose time is up."""
         if self.log.worst():
             return self._report(f"; then nothing for the rest of {self.timeout} s")
         stage = ("the command was running" if self.output.begun
                  else "the guest was still booting" if self.log.boots or self.log.raw
-                 else "the kernel said nothing")
+                 else "the kernel printed nothing")
         return self._end(TIMEOUT, f"{MEANING[TIMEOUT]}: {self.timeout} s, {stage}")
 
     def _end(self, status, text):
-        """Show the log's end and the reason; return the status."""
+        """Raise the end of a run: the status, the reason and the log's end."""
         raise Ended(text, status, self.log.tail())
 
 
 class Ended(Failure):
-    """A run that failed by itself, not by its command's status."""
+    """A run that failed by itself, and not by the status of the command."""
 
     def __init__(self, text, status, tail):
         """`tail` is the end of the kernel's log."""

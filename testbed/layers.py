@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The layers of the crate: which file of vmx_vpid/ may import which.
+"""The layers of the crate: the imports that each file of vmx_vpid/ may have.
 
 The rules are those of Documentation/overview.rst, "Layers":
 
@@ -9,24 +9,25 @@ R3  A product folder is part of vmx_vpid.ko: only tests and mocks in it are buil
 R4  The files of a unit import each other without a circle; CIRCLES lists those still to be cut.
 R5  Each rust/X.c is the C part of kvm/X.rs, debugfs/X.rs or debugfs.rs.
 
-A unit is a file of vmx_vpid/ with the folder of its name.  Tests and mocks may look up, so R1, R2
-and R4 pass them over.
+A unit is a file of vmx_vpid/ with the folder of the same name.  Tests and mocks may import units
+above their own, so R1, R2 and R4 skip tests and mocks.
 """
 
 import re
 
-# From the ground up.  Units of one row do not know each other.
+# From the lowest row up.  Units of one row do not import each other.
 ORDER = (("x86",), ("vmx",), ("paging",), ("stats", "mmu", "phase"), ("vpid",), ("invvpid",),
          ("ept",), ("flush",), ("asid",), ("exits",), ("backend",), ("bindings",), ("kvm",),
          ("debugfs",))
 RANK = {unit: rank for rank, row in enumerate(ORDER) for unit in row}
-# What each of these may import at most, beside itself.
+# The highest unit that model/ and harness/ may import; the units that asid/ may import.
 MODEL_TOP, ASID = RANK["backend"], ("x86",)
 APART = ("model", "harness")
 CRATE_ROOTS = ("vmx_vpid_main", "vmx_vpid_kunit")
-# C files that stand for no Rust file of their name, and the file that each belongs to.
+# C files without a Rust file of the same name, and the Rust file that each belongs to.
 PAIRED = {"klp": "kvm/attach.rs", "helpers": "bindings.rs"}
-# The circles of model/ that are left: sets of files that import each other.  It may only shrink.
+# The circles of model/ still to be cut: sets of files that import each other.  The list may only
+# shrink.
 CIRCLES = (
     ("model/cpu/access.rs", "model/cpu/gpa.rs"),
     ("model/cpu/context.rs", "model/cpu/cost.rs", "model/guest/control_regs.rs",
@@ -45,7 +46,7 @@ KUNIT_MOD = re.compile(r"#\[cfg\(CONFIG_VMX_VPID_KUNIT_TEST\)\]\s*(?:pub(?:\([^)
 
 
 def flat(tree):
-    """The paths of a use tree, each a tuple of names."""
+    """Return the paths of a use tree, each a tuple of names."""
     head, brace, body = tree.partition("{")
     names = tuple(name for name in re.split(r"\s*::\s*|\s+as\s+.*", head.strip()) if name)
     if not brace:
@@ -62,22 +63,22 @@ def flat(tree):
 
 
 class Crate:
-    """The files of vmx_vpid/ and what each imports, by module path."""
+    """The files of vmx_vpid/ by module path, and the imports of each file."""
 
     def __init__(self, sources):
-        """Takes the code of each file, without comments, literals and test modules."""
+        """`sources` has the code of each file, without comments, literals and test modules."""
         self.files = {self.module(name): name for name in sources}
         self.code = sources
         self.imports = {name: self.imported(name) for name in sources}
 
     @staticmethod
     def module(name):
-        """The module path of a file; a crate root is the empty path."""
+        """Return the module path of a file; the path of a crate root is its name."""
         stem = name.removesuffix(".rs")
         return (stem,) if stem in CRATE_ROOTS else tuple(stem.split("/"))
 
     def imported(self, name):
-        """The files that a file imports."""
+        """Return the files that a file imports."""
         module, code, found = self.module(name), self.code[name], set()
         trees = [path for use in USE.finditer(code) for path in flat(use[1])]
         inline = [(found[1], *found[2].split("::")[1:])
@@ -97,7 +98,7 @@ class Crate:
         return found - {name}
 
     def circles(self):
-        """The sets of files that reach each other by imports."""
+        """Return the sets of files that reach each other by imports."""
         reach = {}
         for start in self.imports:
             seen, todo = set(), [start]
@@ -113,12 +114,12 @@ class Crate:
 
 
 def unit_of(name):
-    """The unit of a file."""
+    """Return the unit of a file."""
     return name.partition("/")[0].removesuffix(".rs")
 
 
 def allowed(importer, imported):
-    """Whether a unit may import another; a unit that is in no row may import none."""
+    """Return whether a unit may import another; a unit that is in no row may import none."""
     if importer == imported:
         return True
     if importer in APART:
@@ -130,7 +131,7 @@ def allowed(importer, imported):
 
 
 def complaints(sources, texts, c_files):
-    """What breaks a rule: a line for each.
+    """Return a line for each import, file or circle that breaks a rule.
 
     `sources` has the code of each Rust file below vmx_vpid/, without comments, literals and test
     modules; `texts` the files as they are; `c_files` the names of the files of rust/.
@@ -153,7 +154,7 @@ def complaints(sources, texts, c_files):
     found = set(crate.circles())
     lines += [f"R4 a circle: {', '.join(sorted(circle))}"
               for circle in sorted(found - known, key=sorted)]
-    lines += [f"R4 no circle any more, take it off the list: {', '.join(sorted(circle))}"
+    lines += [f"R4 not a circle any more, remove it from CIRCLES: {', '.join(sorted(circle))}"
               for circle in sorted(known - found, key=sorted)]
     for name in sorted(c_files):
         stem = name.removesuffix(".c")

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The root image: cpio archives ("newc") written without a cpio program.
+"""The root image: a cpio archive ("newc"), written without a cpio program.
 
-The kernel unpacks several archives in a row, each compressed or not, later
-files over earlier ones; directories above a file are made as needed.
+The directories above a file are entries of the archive, too.
 """
 
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 from common import Failure, TESTBED
 from status import MISSING_FILE, NO_KERNEL, NO_TOOL
 
-# Where the modules are in a build tree, by their name in the guest.
+# The places of the modules in a build tree, by their names in the guest.
 KVM_MODULES = {
     "irqbypass": "virt/lib/irqbypass.ko",
     "kvm": "arch/x86/kvm/kvm.ko",
@@ -26,7 +25,7 @@ DIRECTORIES = ("bin", "sbin", "usr/bin", "usr/sbin", "etc", "root", "proc", "sys
 
 
 class Archive:
-    """A cpio archive in the making, in a file."""
+    """A cpio archive that is being written to a file."""
 
     def __init__(self, path):
         """Begin an archive."""
@@ -46,7 +45,7 @@ class Archive:
         self.names.add(name)
 
     def _parents(self, name):
-        """Write the directories above a name that are not there yet."""
+        """Write the directories above a name, unless the archive has them."""
         parts = name.split("/")[:-1]
         for depth in range(1, len(parts) + 1):
             self.directory("/".join(parts[:depth]))
@@ -68,7 +67,7 @@ class Archive:
         self._entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
 
     def tree(self, host, name):
-        """Add a file or a directory of the host with its modes; return the files added."""
+        """Add a file or a directory of the host with its mode; return the added files."""
         added = []
         mode = os.lstat(host).st_mode if os.path.islink(host) else os.stat(host).st_mode
         if stat.S_ISDIR(mode):
@@ -86,7 +85,7 @@ class Archive:
         return added
 
     def close(self):
-        """Write the trailer; archives after this one begin on a block of their own."""
+        """Write the trailer, and pad the archive to a whole block."""
         self.inode = -1
         self._entry("TRAILER!!!", 0)
         self.file.write(bytes(-self.file.tell() % 512))
@@ -94,7 +93,7 @@ class Archive:
 
 
 def interpreter(path):
-    """The dynamic loader an ELF file asks for, None for anything else."""
+    """Return the dynamic loader that an ELF file names, or None."""
     with open(path, "rb") as file:
         head = file.read(64)
         if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
@@ -110,14 +109,14 @@ def interpreter(path):
     return None
 
 
-# Symbols of KVM's modules that nobody looks up by name.  Loading a module looks
-# up each traceable function by a walk through all symbols: half of them gone is
-# four seconds less for kvm.ko in Bochs.
+# Symbols of KVM's modules that nothing looks up by name.  When a module loads,
+# the kernel walks through all symbols for each traceable function: without these
+# symbols, half of all, kvm.ko loads four seconds faster in Bochs.
 UNUSED_SYMBOLS = (".L*", "__pfx_*", "__kstrtab_*", "__kstrtabns_*", "__ksymtab_*", "__flags_*")
 
 
 def slimmed(path, scratch):
-    """A module of KVM without debug sections and unused symbols, the code untouched."""
+    """Return a copy of a module of KVM without debug sections and unused symbols."""
     tool = shutil.which("objcopy")
     if not tool:
         raise Failure("objcopy is not installed: run 'make deps'", NO_TOOL)
@@ -129,7 +128,7 @@ def slimmed(path, scratch):
 
 
 def split_file(text):
-    """The two halves of a --file argument: HOST, and GUEST without its leading slash."""
+    """Return the halves of a --file argument: HOST, and GUEST without its leading slash."""
     host, colon, guest = text.rpartition(":")
     if not colon or not guest.startswith("/"):
         host, guest = text, "/test/" + os.path.basename(os.path.abspath(text))
@@ -144,7 +143,7 @@ def split_file(text):
 
 
 def base(archive, build, kvm, scratch):
-    """Fill the part that every run has: busybox, init, the modules of KVM."""
+    """Add the files that every run needs: busybox, init, the modules of KVM."""
     busybox = shutil.which("busybox")
     if not busybox or interpreter(busybox):
         raise Failure("no static busybox: run 'make deps'", NO_TOOL)
@@ -164,8 +163,8 @@ def base(archive, build, kvm, scratch):
 def make(path, build, kvm, module, files, settings, command):
     """Write the root image of one run.
 
-    `settings` is the text of /runner.conf; `module`, if any, is copied as it is,
-    since stripping would damage its livepatch sections.
+    `settings` is the text of /runner.conf.  `module`, if any, is copied unchanged:
+    strip would damage the livepatch sections of the module.
     """
     archive = Archive(path)
     base(archive, build, kvm, path.parent)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Put together what the kselftests need in the guest, and no more: reading it is slow there."""
+"""Collect the files that the selftests need in the guest, and no others: the CD there is slow."""
 
 import argparse
 import os
@@ -16,13 +16,13 @@ BUILT = TOP / "build" / "selftests"
 
 
 def upstream():
-    """The names of upstream's tests that are run."""
+    """Return the names of upstream's tests that the selftests run."""
     text = (SELFTESTS / "upstream.list").read_text()
     return re.findall(r"^([^#\s]+)", text, re.MULTILINE)
 
 
 def helpers():
-    """The kernel's shell helpers for KTAP, from the tree in use."""
+    """Return the kernel's shell helpers for KTAP, from the tree in use."""
     for source in (os.environ.get("KSRC"), build_tree() / "source"):
         path = source and (TOP / source) / "tools/testing/selftests/kselftest/ktap_helpers.sh"
         if path and path.exists():
@@ -31,7 +31,7 @@ def helpers():
 
 
 def copy_program(source, target):
-    """Copy a program without its symbols, which are most of it."""
+    """Copy a program without its symbols, which are most of the file."""
     if not source.exists():
         raise Failure(f"{source.relative_to(TOP)} is not built: run 'make selftests'")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def copy_program(source, target):
 
 
 def stage(target, variant="test"):
-    """Fill a folder with the tests, their modules and guests, and upstream's tests; return it."""
+    """Fill a folder with the tests, modules, guests and upstream's tests; return the folder."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for path in [*SELFTESTS.glob("*.sh"), SELFTESTS / "upstream.list", helpers()]:
@@ -57,9 +57,9 @@ def stage(target, variant="test"):
 
 
 def run():
-    """Command line."""
+    """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where to; what is there is removed")
+    parser.add_argument("folder", type=Path, help="the target; its contents are removed first")
     parser.add_argument("--debug", action="store_true", help="the modules of the debug kernel")
     args = parser.parse_args()
     print(stage(args.folder, "debug" if args.debug else "test"))

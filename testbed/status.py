@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The exit statuses of `vm` that are its own and not the command's."""
+"""The exit statuses of `vm` itself; all others are those of the command."""
 
 USAGE = 200
 NO_KERNEL = 201
@@ -19,9 +19,9 @@ ENDED = 213
 MEANING = {
     USAGE: "wrong arguments",
     NO_KERNEL: "no kernel built ('make kernel')",
-    NO_TOOL: "the engine or a tool is not installed ('make deps')",
+    NO_TOOL: "the emulator or a tool is not installed ('make deps')",
     MISSING_FILE: "a file for the guest is missing or cannot be used there",
-    ENGINE: "the engine failed before the kernel started",
+    ENGINE: "the emulator failed before the kernel started",
     NO_VMX: "the emulated CPU has no VMX, so KVM cannot load (see --no-kvm)",
     NO_KVM: "kvm or kvm_intel did not load",
     NO_MODULE: "the module did not load",
@@ -35,5 +35,5 @@ MEANING = {
 
 
 def table():
-    """The statuses as lines of text."""
+    """Return the statuses as lines of text."""
     return "\n".join(f"  {status}  {text}" for status, text in sorted(MEANING.items()))

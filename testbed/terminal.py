@@ -18,11 +18,11 @@ class Terminal:
     """A pair of pseudo-terminals: the emulator has one end, the runner the other."""
 
     def __init__(self):
-        """Make the pair, with no line discipline of its own in between."""
+        """Make the pair; the guest's line discipline is the only one."""
         self.port, slave = pty.openpty()
         tty.setraw(slave)
         self.path = os.ttyname(slave)
-        # Held open: the emulator opens it by name, and later than that.
+        # This end stays open until the emulator, started later, has opened it by name.
         self.slave = slave
         self.input = sys.stdin.fileno()
         self.saved = None
@@ -32,12 +32,12 @@ class Terminal:
 
     @staticmethod
     def size():
-        """Rows and columns, as arguments of stty."""
+        """Return rows and columns, as arguments of stty."""
         columns, rows = shutil.get_terminal_size()
         return f"rows {rows} cols {columns}"
 
     def attach(self, selector):
-        """The guest's shell is there: begin to send it what is typed."""
+        """Begin to send the user's input to the guest's shell, which has started."""
         self.selector = selector
         if os.isatty(self.input):
             self.saved = termios.tcgetattr(self.input)
@@ -45,12 +45,12 @@ class Terminal:
             os.write(2, b"[Ctrl-] leaves]\r\n")
         try:
             selector.register(self.input, selectors.EVENT_READ, self._typed)
-        except PermissionError:  # a regular file cannot be waited for: read it here
+        except PermissionError:  # a regular file, which epoll refuses: read it here
             while not self.ended:
                 self._typed(os.read(self.input, 65536))
 
     def _typed(self, data):
-        """Send on what was typed."""
+        """Pass input on, or leave on Ctrl-]."""
         if not data:
             self._unregister()
             self.ended = time.monotonic()
@@ -68,13 +68,13 @@ class Terminal:
             pass
 
     def tick(self):
-        """After the end of a piped input, say so to the shell, which reads a terminal."""
+        """After the end of a piped input, send Ctrl-D: the shell reads a terminal."""
         if self.ended and time.monotonic() - self.ended > 1:
             os.write(self.port, END_OF_INPUT)
             self.ended = time.monotonic()
 
     def restore(self):
-        """Give the terminal back as it was."""
+        """Restore the settings of the user's terminal, and close the pair."""
         if self.saved:
             termios.tcsetattr(self.input, termios.TCSADRAIN, self.saved)
         os.close(self.port)

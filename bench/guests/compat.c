@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The exits of roundtrip.c from 32-bit code: compatibility mode, in which an operand
- * has a 32-bit address that goes through a segment.
+ * The exits of roundtrip.c from compatibility mode, in which an operand has a 32-bit
+ * address in a segment.
  *
- * The host puts the guest at each piece of code; it measures by itself, without a
- * stack, and ends by an exit to user space.
+ * The host sets RIP to each piece of code.  The code measures without a stack, and ends
+ * by an exit to user space.
  *
  * Usage: compat [-t TURNS]
  */
 #include "measure.h"
 
-/* EBX has the operand's address, EBP its type, EDI the turns, ESI where samples go. */
+/* EBX: the operand's address; EBP: the type; EDI: the turns; ESI: the next sample. */
 #define CODE32(name, code)						\
 static __attribute__((naked)) void name##32(void)			\
 {									\
@@ -49,13 +49,13 @@ static const struct piece {
 
 static u32 ticks[MAX_TURNS];
 
-/* The operand of INVPCID: of PCID 0, and an address that is mapped. */
+/* The operand of INVPCID: PCID 0, and a mapped address. */
 static struct {
 	u64 pcid;
 	u64 address;
 } operand __aligned(16);
 
-/* Nothing of the guest's own is in 64-bit code. */
+/* The guest executes no 64-bit code. */
 static void guest_code(void)
 {
 	GUEST_DONE();

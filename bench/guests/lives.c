@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What it costs to create vCPUs and to destroy them, by how many a VM has.
+ * The cost of creating and destroying vCPUs, by the number of vCPUs in a VM.
  *
- * No VM has memory and no vCPU runs, so that KVM does little else.  A vCPU is not
- * destroyed when its file is closed but with its VM: hence that is one figure for
- * all of them, the VM's own destruction with it.
+ * No VM has memory and no vCPU runs, so KVM does little else.  KVM destroys the vCPUs
+ * with their VM, and not when their files are closed: so there is one figure for the
+ * destruction of the VM and all its vCPUs.
  *
  * Usage: lives [-t TURNS]
- * Prints "NAME LEAST MEDIAN" for each number of vCPUs: ticks of the TSC in this
- * program, of all vCPUs together.
+ * Output: "NAME LEAST MEDIAN" for each number of vCPUs, in ticks of the TSC in this
+ * program, the sum of all vCPUs.
  */
 #include "measure.h"
 
@@ -32,7 +32,7 @@ static void one_life(int nr, int turn)
 	creations[turn] = now() - start;
 
 	for (i = 0; i < nr; i++)
-		TEST_ASSERT(fds[i] >= 0, "KVM_CREATE_VCPU of the %d. failed", i + 1);
+		TEST_ASSERT(fds[i] >= 0, "KVM_CREATE_VCPU of vCPU %d failed", i + 1);
 	start = now();
 	for (i = 0; i < nr; i++)
 		close(fds[i]);
@@ -57,7 +57,7 @@ int main(int argc, char **argv)
 	parse_turns(argc, argv);
 	dev_kvm = open_kvm_dev_path_or_exit();
 	for (i = 0; i < ARRAY_SIZE(numbers); i++) {
-		/* Many vCPUs at once are samples enough. */
+		/* With many vCPUs a few turns are enough. */
 		count = numbers[i] < 100 ? turns : max(turns / 5, 1ul);
 		for (turn = 0; turn < count; turn++)
 			one_life(numbers[i], turn);

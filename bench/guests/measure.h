@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the guests that measure share: an instruction that exits to KVM, each time
- * between two readings of the TSC in the guest.
+ * Functions for the guests that measure.  A guest reads the TSC, executes an instruction
+ * that exits to KVM, and reads the TSC again.
  *
- * In an emulator in which an instruction is a tick, a difference is the number of
- * instructions that were executed, KVM's among them.  Interrupts of the host's
- * fall into some turns, so that the least of all turns is the cost.  On hardware a
- * tick is a cycle of the TSC; the fences keep the code between the two readings.
+ * In an emulator in which an instruction is a tick, the difference is the number of
+ * executed instructions, KVM's among them.  Interrupts of the host fall into some turns,
+ * so the least of all turns is the cost.  On hardware a tick is a cycle of the TSC; the
+ * fences keep the code between the two readings.
  *
- * A guest prints "NAME LEAST MEDIAN" for each; the two readings themselves are the
- * first, "nothing".
+ * A guest prints "NAME LEAST MEDIAN" for each measurement.  The first one, "nothing", has
+ * only the two readings.
  */
 #ifndef VMX_VPID_MEASURE_H
 #define VMX_VPID_MEASURE_H
@@ -33,7 +33,7 @@ static __always_inline u64 now(void)
 	return low | (u64)high << 32;
 }
 
-/* Puts the samples in order, the least first. */
+/* Sort the samples, the least first. */
 static void sort_samples(u64 count)
 {
 	u64 i, j, sample;
@@ -52,7 +52,7 @@ static inline void report(const char *name)
 	GUEST_PRINTF("%s %lu %lu\n", name, samples[0], samples[turns / 2]);
 }
 
-/* The code may name the turn; what comes before it is not measured. */
+/* `code` may use `turn`; `before` runs before the first reading of the TSC. */
 #define measure_after(name, before, code)		\
 do {							\
 	u64 turn, start;				\
@@ -87,7 +87,7 @@ static inline void parse_turns(int argc, char **argv)
 	TEST_ASSERT(turns <= MAX_TURNS, "at most %lu turns", (unsigned long)MAX_TURNS);
 }
 
-/* Runs a guest until it is done, and prints what it prints. */
+/* Run a guest until it is done, and print its output. */
 static inline void run_to_end(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;

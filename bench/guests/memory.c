@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What an access costs a guest on EPT where memory is not there yet, or where a device
- * is: EPT violations and misconfigurations.
+ * The cost of EPT violations and misconfigurations: a guest writes to memory that its EPT
+ * does not map yet, or to a device.
  *
- * A page is fresh when the host has not given it either; else the host has it, and
- * only the guest's EPT lacks it.  A write to a device that has to be notified of any
- * write, an eventfd with no length, is KVM's shortest; one with a length has KVM look
- * at the instruction.
+ * The host has a held page, and only the guest's EPT lacks the page; the host has no
+ * fresh page yet.  KVM's shortest exit is a write to a device whose eventfd has no
+ * length.  If the eventfd has a length, KVM has to decode the instruction.
  *
  * Usage: memory [-t TURNS]
  */
@@ -14,7 +13,7 @@
 
 #include "measure.h"
 
-/* Memory that the host has, memory that it has not. */
+/* Held pages, fresh pages, a device without a length, a device with a length. */
 #define HELD		0x40000000ul
 #define FRESH		0x48000000ul
 #define TOLD_ANY	0xd0000000ul
@@ -31,7 +30,7 @@ static void guest_code(void)
 	measure("cpuid", do_cpuid());
 	measure("violation_held", write_word(HELD + turn * PAGE_SIZE));
 	measure("violation_fresh", write_word(FRESH + turn * PAGE_SIZE));
-	/* The first access of each is a violation. */
+	/* The first access to each device is a violation. */
 	measure("mmio_fast", write_word(TOLD_ANY));
 	measure("mmio_length", write_word(TOLD_LENGTH));
 	GUEST_DONE();

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A vCPU that is moved between two CPUs, beside another VM that is busy on both.
+ * A vCPU that moves between two CPUs, beside another VM that runs on both CPUs.
  *
- * The vCPU that moves exits to user space at once, and enters the guest on the other CPU.
- * Those of the other VM stay, one on each CPU, and exit for CPUID without end: they
- * ask for no flush, so that every count comes from the moves.
+ * The moving vCPU exits to user space at once, and enters the guest on the other CPU.
+ * The vCPUs of the other VM stay, one on each CPU, and exit for CPUID without end.  They
+ * need no flush, so every flush comes from a move.
  *
  * Usage: moves [-n MOVES]
- * Prints "ready" and waits for a line, so that counters can be read before; then
- * "moves NUMBER", and waits for another line before it ends.
+ * The program prints "ready" and waits for a line, so that a script can read counters
+ * before the moves.  Then it prints "moves NUMBER", and waits for another line.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -46,7 +46,7 @@ static void stay_on(int cpu)
 
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
-	TEST_ASSERT(!sched_setaffinity(0, sizeof(set), &set), "CPU %d cannot be had", cpu);
+	TEST_ASSERT(!sched_setaffinity(0, sizeof(set), &set), "cannot run on CPU %d", cpu);
 }
 
 /* Livepatch may interrupt KVM_RUN by a fake signal. */
@@ -62,8 +62,8 @@ static void *stay(void *arg)
 
 	stay_on(vcpu->id);
 	run_once(vcpu);
-	/* The one that moves need not wait for the end of a time slice. */
-	TEST_ASSERT(!setpriority(PRIO_PROCESS, 0, 19), "no nice thread: errno %d", errno);
+	/* The moving vCPU need not wait for the end of a time slice. */
+	TEST_ASSERT(!setpriority(PRIO_PROCESS, 0, 19), "setpriority() failed: %d", errno);
 	atomic_fetch_add(&running, 1);
 	while (!atomic_load(&stop))
 		run_once(vcpu);

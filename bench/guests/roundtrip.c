@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What an exit of the guest costs it: instructions that exit to KVM on shadow paging.
+ * The cost of an exit for the guest: instructions that exit to KVM on shadow paging.
  *
  * Usage: roundtrip [-t TURNS]
  */
 #include "measure.h"
 
-/* The operand of INVPCID: of PCID 0, and an address that is mapped. */
+/* The operand of INVPCID: PCID 0, and a mapped address. */
 static struct {
 	u64 pcid;
 	u64 address;
@@ -17,7 +17,7 @@ static __always_inline void flush_pcids(u64 type)
 	asm volatile("invpcid %0, %1" : : "m"(operand), "r"(type) : "memory");
 }
 
-/* The figures differ by more than the instruction: with PCIDs KVM looks through its roots. */
+/* With CR4.PCIDE set the cost is higher, since KVM compares the PCIDs of its roots. */
 static void measure_invpcid(bool pcide)
 {
 	measure(pcide ? "invpcid_0_pcide" : "invpcid_0", flush_pcids(0));
@@ -26,15 +26,15 @@ static void measure_invpcid(bool pcide)
 	measure(pcide ? "invpcid_3_pcide" : "invpcid_3", flush_pcids(3));
 }
 
-/* So many are kept by KVM beside the one in use. */
+/* The number of roots that KVM caches besides the current root. */
 #define ROOTS	3
-/* In CR3: keep what is cached for this PCID. */
+/* The bit of CR3 that keeps the translations of the PCID. */
 #define NOFLUSH	BIT_ULL(63)
 
-/* CR3 of address spaces that are the same but for their PCID and top table. */
+/* CR3 values of address spaces that differ in their PCID and top table only. */
 static u64 spaces[ROOTS];
 
-/* Loads each, and returns to the first, dropping nothing. */
+/* Load each address space and return to `cr3`, without a flush. */
 static void fill_roots(u64 cr3)
 {
 	int i;
@@ -45,8 +45,8 @@ static void fill_roots(u64 cr3)
 }
 
 /*
- * With roots cached for other PCIDs, of which each instruction drops some or all: hence
- * they are cached again before each turn.
+ * Measure with cached roots of other PCIDs.  Each instruction drops some or all of these
+ * roots, so each turn begins with a load of all address spaces.
  */
 static void measure_roots(u64 cr3)
 {
@@ -61,7 +61,7 @@ static void measure_roots(u64 cr3)
 
 static void guest_code(void)
 {
-	/* Read once: with shadow paging that is an exit of its own. */
+	/* Read CR3 once: on shadow paging the read is an exit of its own. */
 	u64 cr3 = get_cr3();
 
 	operand.address = (u64)&operand;

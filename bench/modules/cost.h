@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the modules that measure share: the TSC's ticks that a piece of code takes,
- * read with interrupts off.
+ * Functions for the modules that measure: ticks of the TSC for a piece of code, with
+ * interrupts off.
  *
- * In an emulator in which an instruction is a tick, these are the instructions of a
- * function, from its first one to its return.  On hardware they are cycles of the TSC;
- * the fences keep the code between the two readings.
+ * In an emulator in which an instruction is a tick, the ticks are the instructions of a
+ * function, from the first one to the return.  On hardware the ticks are cycles of the
+ * TSC; the fences keep the code between the two readings.
  */
 #ifndef VMX_VPID_COST_H
 #define VMX_VPID_COST_H
@@ -16,7 +16,7 @@
 #include <linux/sort.h>
 #include <asm/nospec-branch.h>
 
-/* What a function is called with, and what it returned. */
+/* A call of a function: its address, arguments and result. */
 struct call {
 	unsigned long function;
 	unsigned long arguments[3];
@@ -32,9 +32,9 @@ struct call {
 	"or %%rdx, %%rax\n"
 
 /*
- * Two readings of the TSC with some code in between, the same but for that.  The code
- * has three arguments where a function expects them; what has to outlast it is in
- * registers that a function leaves alone.
+ * Two readings of the TSC with some code in between.  The code gets three arguments in the
+ * registers of a function call; values that are needed after the code are in registers
+ * that a function preserves.
  */
 #define ticks_of(code, with)						\
 ({									\
@@ -66,7 +66,7 @@ struct call {
 	end - start;							\
 })
 
-/* What two readings take by themselves. */
+/* The ticks of two readings alone. */
 static inline u64 nothing(void)
 {
 	struct call call = { };
@@ -74,7 +74,7 @@ static inline u64 nothing(void)
 	return ticks_of("", &call);
 }
 
-/* What a function takes.  The call itself, one instruction, is the caller's. */
+/* The ticks of a function, without those of the CALL, which is one instruction. */
 static inline u64 cost(struct call *call, u64 overhead)
 {
 	return ticks_of(ANNOTATE_RETPOLINE_SAFE "\ncall *%[fn]\n", call) - overhead - 1;
@@ -87,14 +87,14 @@ static inline int by_value(const void *one, const void *other)
 	return a < b ? -1 : a > b;
 }
 
-/* A line of the log for bench/measure.sh. */
+/* Print a line for bench/measure.sh to the log. */
 static inline void report(const char *kind, const char *name, u64 *samples, int count)
 {
 	sort(samples, count, sizeof(samples[0]), by_value, NULL);
 	pr_info("%s %s %llu %llu\n", kind, name, samples[0], samples[count / 2]);
 }
 
-/* KVM's functions may have lost their ENDBR: nobody else calls them by address. */
+/* KVM's functions may have no ENDBR: the kernel does not call them by address. */
 static inline bool callable(void)
 {
 	if (!cpu_feature_enabled(X86_FEATURE_IBT))

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a call of allocate_vpid() or free_vpid() costs by itself, by the number of
- * VPIDs in use.
+ * The cost of allocate_vpid() and free_vpid(), by the number of VPIDs in use.
  *
- * The functions are named by their addresses, as /proc/kallsyms has them: C's own,
- * C's with a livepatch on it, or the Rust function that livepatch leads to.
+ * The parameters are the addresses of the functions in /proc/kallsyms: C's functions,
+ * with or without the livepatch, or the Rust functions that livepatch leads to.
  *
- * Prints "NAME LEAST MEDIAN" for each while it is loaded, and does nothing after.
+ * The module prints "cost NAME LEAST MEDIAN" for each number while it loads, and does
+ * nothing afterwards.
  */
 #include <linux/module.h>
 #include <linux/vmalloc.h>
@@ -29,9 +29,9 @@ static int *held;
 static int count;
 static u64 samples[TURNS];
 static u64 overhead;
-static u64 dearest;
+static u64 most;
 
-static u64 taking(int *vpid)
+static u64 cost_of_allocate(int *vpid)
 {
 	struct call call = { allocate };
 	u64 ticks = cost(&call, overhead);
@@ -40,7 +40,7 @@ static u64 taking(int *vpid)
 	return ticks;
 }
 
-static u64 giving_back(int vpid)
+static u64 cost_of_free(int vpid)
 {
 	struct call call = { release, { vpid } };
 
@@ -55,15 +55,15 @@ static void tell(const char *what, int in_use)
 	report("cost", name, samples, TURNS);
 }
 
-/* Takes VPIDs until so many are in use. */
+/* Allocate VPIDs until `to` VPIDs are in use. */
 static int fill(int to)
 {
 	while (count < to) {
 		int vpid;
 
-		dearest = max(dearest, taking(&vpid));
+		most = max(most, cost_of_allocate(&vpid));
 		if (!vpid) {
-			pr_err("%d VPIDs could be taken, not %d: stop all VMs\n", count, to);
+			pr_err("only %d VPIDs are free, not %d: stop all VMs\n", count, to);
 			return -EBUSY;
 		}
 		held[count++] = vpid;
@@ -72,13 +72,13 @@ static int fill(int to)
 	return 0;
 }
 
-/* Returns what the dearest call took. */
+/* Free all VPIDs; return the cost of the most expensive call. */
 static u64 empty(void)
 {
 	u64 worst = 0;
 
 	while (count)
-		worst = max(worst, giving_back(held[--count]));
+		worst = max(worst, cost_of_free(held[--count]));
 
 	return worst;
 }
@@ -94,8 +94,8 @@ static int measure(int in_use)
 		return ret;
 
 	for (turn = 0; turn < TURNS; turn++) {
-		samples[turn] = taking(&vpid);
-		releases[turn] = giving_back(vpid);
+		samples[turn] = cost_of_allocate(&vpid);
+		releases[turn] = cost_of_free(vpid);
 	}
 	tell("allocate", in_use);
 	memcpy(samples, releases, sizeof(samples));
@@ -104,7 +104,7 @@ static int measure(int in_use)
 	return 0;
 }
 
-/* With none left: what a vCPU without a VPID costs. */
+/* The cost of an allocation that fails, since no VPID is left. */
 static int measure_exhausted(void)
 {
 	int turn, vpid;
@@ -115,18 +115,18 @@ static int measure_exhausted(void)
 		return ret;
 
 	for (turn = 0; turn < TURNS; turn++)
-		samples[turn] = taking(&vpid);
+		samples[turn] = cost_of_allocate(&vpid);
 	tell("allocate", VPIDS - 1);
 
 	return 0;
 }
 
-/* The dearest call of all from none in use to all and back. */
-static void tell_dearest(void)
+/* Print the most expensive call of each function. */
+static void tell_most(void)
 {
 	u64 worst = empty();
 
-	pr_info("cost allocate_worst %llu %llu\n", dearest, dearest);
+	pr_info("cost allocate_worst %llu %llu\n", most, most);
 	pr_info("cost free_worst %llu %llu\n", worst, worst);
 }
 
@@ -149,7 +149,7 @@ static int __init cost_init(void)
 	if (!ret)
 		ret = measure_exhausted();
 	if (!ret)
-		tell_dearest();
+		tell_most();
 	empty();
 
 	vfree(held);
@@ -162,6 +162,6 @@ static void __exit cost_exit(void)
 
 module_init(cost_init);
 module_exit(cost_exit);
-MODULE_DESCRIPTION("What KVM's functions for VPIDs cost");
+MODULE_DESCRIPTION("Measures the cost of KVM's functions for VPIDs");
 MODULE_LICENSE("GPL");
 MODULE_INFO(test, "Y");

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a flush costs by itself, and the bare instruction that does the same.
+ * The cost of a flush function, and of the bare instruction with the same effect.
  *
- * KVM's functions want a vCPU that is loaded and whose VMCS is current.  So they are
- * called where KVM tells that it is about to enter a guest, by its trace event
- * kvm_entry: there interrupts are off, and the root that the guest will run on is
- * there.  A flush too many does no harm.  They are named by their addresses, as
- * /proc/kallsyms has them: C's own, C's with a livepatch on it, or the Rust function
- * that KVM's static call leads to.
+ * KVM's functions need a loaded vCPU whose VMCS is current.  So this module calls the
+ * functions from KVM's trace event kvm_entry, before a VM entry: interrupts are off, and
+ * the vCPU has its root.  An additional flush does no harm.  The parameters are the
+ * addresses of the functions in /proc/kallsyms: C's functions, with or without the
+ * livepatch, or the Rust functions that KVM's static calls lead to.
  *
- * Waits for the first entry while it is loaded; prints when it is unloaded, for each
- * "cost NAME LEAST MEDIAN" and "bare NAME LEAST MEDIAN".
+ * The module measures at the first VM entry, and prints "cost NAME LEAST MEDIAN" and
+ * "bare NAME LEAST MEDIAN" for each function when it unloads.
  */
 #include <linux/module.h>
 #include <linux/tracepoint.h>
@@ -30,7 +29,7 @@ static int given;
 module_param_array(functions, ulong, &given, 0);
 MODULE_PARM_DESC(functions, "addresses of vmx_flush_tlb_all(), _current(), _gva(), _guest()");
 
-/* KVM's own, in its trace.h, which is not for others to include. */
+/* KVM's own trace event; other code cannot include KVM's trace.h. */
 DECLARE_TRACEPOINT(kvm_entry);
 struct kvm_vcpu;
 
@@ -79,7 +78,7 @@ static void measure_invept(u64 type, struct operand operand, u64 overhead, u64 *
 		samples[turn] = ticks_of("invept (%%rdx), %%rdi\n", &call) - overhead;
 }
 
-/* Each by the instruction that C issues on a CPU that has them all. */
+/* Measure the instructions that C issues on a CPU with every extent. */
 static void measure_bare(u64 overhead)
 {
 	struct operand context = { vmcs_field(VIRTUAL_PROCESSOR_ID), 0 };
@@ -140,7 +139,7 @@ static void __exit flush_cost_exit(void)
 	tracepoint_synchronize_unregister();
 
 	if (!done || failed) {
-		pr_err("%s\n", done ? "an instruction was refused" : "no guest was entered");
+		pr_err("%s\n", done ? "an instruction failed" : "there was no VM entry");
 		return;
 	}
 	for (i = 0; i < FLUSHES; i++) {
@@ -152,6 +151,6 @@ static void __exit flush_cost_exit(void)
 
 module_init(flush_cost_init);
 module_exit(flush_cost_exit);
-MODULE_DESCRIPTION("What KVM's flushes cost");
+MODULE_DESCRIPTION("Measures the cost of KVM's flushes");
 MODULE_LICENSE("GPL");
 MODULE_INFO(test, "Y");

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * VMs that come and go.
+ * Create and destroy VMs for a while.
  *
- * Creates and destroys VMs for a while, some with a guest that turns on VMX (for
- * which KVM takes a second VPID) and runs, some that never run at all.
+ * The guest of every second VM turns on VMX, for which KVM allocates a second VPID;
+ * every fourth VM never runs.
  *
  * Usage: churn [-s SECONDS] [-n VMS]
- *   -n   stop after so many VMs; prints how many there were
+ *   -n   stop after this number of VMs
  */
 #include <time.h>
 #include <unistd.h>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A guest that makes EPT violations and misconfigurations of each kind, and looks at
- * what comes of them: memory that the host has not given yet, that it has taken back,
- * that it shares or watches, and registers of devices.
+ * A guest that causes EPT violations and misconfigurations of each kind, and checks the
+ * results: memory that the host has not mapped yet, has unmapped, shares or write-protects,
+ * and registers of devices.
  *
  * Usage: ept [STAGE...]
- * Without a stage, all; "ept list" prints their names.  What is printed of a stage is
- * the same on every kernel that serves the guest right.
+ * The default is all stages; "ept list" prints their names.  The output of a stage is the
+ * same on every kernel that serves the guest right.
  */
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -17,10 +17,10 @@
 
 #define PAGES		16
 #define SLOT		10
-/* Where the guest has the pages of the slot, first all, then some once more. */
+/* The addresses of the slot's pages. */
 #define SLOT_GPA	0x40000000ul
 #define SLOT_GVA	0x40000000ul
-/* The same pages, each by a page table of its own. */
+/* The same pages again, each mapped by a page table of its own. */
 #define APART_GVA	0x80000000ul
 #define APART(i)	(APART_GVA + (i) * (1ul << 21))
 /* Two pages of registers, where there is no memory. */
@@ -30,7 +30,7 @@
 
 #define PATTERN		0x0123456789abcdeful
 
-/* What the host is to do before the guest goes on. */
+/* The action of the host before the guest continues. */
 enum { NOTHING, DROP_FRAME, SEND_NMI };
 
 static u64 page(int i)
@@ -56,14 +56,14 @@ static void write_fresh(void)
 		GUEST_ASSERT_EQ(READ_ONCE(*(u64 *)page(i)), i + 1);
 }
 
-/* The host has one page of zeroes for all, until there is a write. */
+/* The host maps one page of zeroes for all pages, until the guest writes. */
 static void write_read(void)
 {
 	read_fresh();
 	write_fresh();
 }
 
-/* Each page has "lea 1(%rdi), %rax; ret" in it. */
+/* Each page has the code "lea 1(%rdi), %rax; ret". */
 static void fetch_fresh(void)
 {
 	u64 (*function)(u64) = NULL;
@@ -85,7 +85,7 @@ static void walk_fresh(void)
 		GUEST_ASSERT_EQ(READ_ONCE(*(u64 *)page(i)), i + 1);
 }
 
-/* The host looks which pages were written to since it last looked. */
+/* The host reads the dirty log twice. */
 static void write_watched(void)
 {
 	int i;
@@ -102,7 +102,7 @@ static void access_device(void)
 	u64 at = DEVICE_GPA;
 	int turn;
 
-	/* The first access is a violation, the others find the page marked. */
+	/* The first access is a violation; then KVM has marked the page as MMIO. */
 	for (turn = 0; turn < 4; turn++) {
 		WRITE_ONCE(*(u8 *)at, 0x11 + turn);
 		GUEST_ASSERT_EQ(READ_ONCE(*(u8 *)at), (0x11 + turn) ^ 0xff);
@@ -124,9 +124,9 @@ static void tell_device(void)
 }
 
 /*
- * An NMI handler that ends by an IRET whose stack the host has taken away: an EPT
- * violation in the midst of IRET.  A second NMI is pending, and may come only
- * when IRET is done.
+ * An NMI handler that ends by an IRET from a stack that the host has unmapped, which is
+ * an EPT violation during IRET.  A second NMI is pending, and must not come before the
+ * IRET has ended.
  */
 extern char finish_nmi[], finish_nmi_iret[];
 
@@ -139,7 +139,7 @@ asm(".globl finish_nmi, finish_nmi_iret\n"
 	"finish_nmi_iret:\n"
 	"iretq\n");
 
-/* struct ex_regs as it is on the stack, and what the CPU has put below it. */
+/* Words on the stack: registers, vector and error code of struct ex_regs; IRET's frame. */
 #define BEFORE_IRET	17
 #define FRAME		5
 
@@ -147,7 +147,7 @@ static int nmis;
 
 static void nmi_handler(struct ex_regs *regs)
 {
-	/* Registers at the end of one page, the frame at the beginning of the next. */
+	/* The registers end one page, and the frame begins the next page. */
 	u64 *stack = (u64 *)page(1) - BEFORE_IRET;
 	void (*finish)(u64 *stack) = (void *)finish_nmi;
 	int i;
@@ -204,7 +204,7 @@ static void guest_code(void (*stage)(void))
 	GUEST_DONE();
 }
 
-/* Registers that read as what was written, inverted. */
+/* Registers that return the inverse of the written value. */
 static void emulate_device(struct kvm_run *run)
 {
 	static u8 registers[DEVICE_SIZE];
@@ -223,7 +223,7 @@ static void emulate_device(struct kvm_run *run)
 
 static void take_frame_away(u8 *memory)
 {
-	/* Gone from the guest's EPT, with what is in it kept. */
+	/* This unmaps the page from the guest's EPT, and keeps its contents. */
 	u8 *frame = memory + PAGE_SIZE;
 
 	TEST_ASSERT_EQ(mprotect(frame, PAGE_SIZE, PROT_NONE), 0);
@@ -238,7 +238,7 @@ static void print_dirty(struct kvm_vm *vm)
 	kvm_vm_get_dirty_log(vm, SLOT, &dirty);
 	for (i = 0; i < PAGES; i++)
 		putchar(dirty >> i & 1 ? '*' : '-');
-	printf(" pages were written to\n");
+	printf(" pages are dirty\n");
 }
 
 static int run_guest(struct kvm_vm *vm, struct kvm_vcpu *vcpu, u8 *memory)
@@ -278,7 +278,7 @@ static int run_guest(struct kvm_vm *vm, struct kvm_vcpu *vcpu, u8 *memory)
 	}
 }
 
-/* A device that only needs a notification: of any write, of any size. */
+/* Have KVM notify an eventfd of any write to a device, of any size. */
 static int told_by(struct kvm_vm *vm)
 {
 	struct kvm_ioeventfd ioeventfd = {
@@ -315,11 +315,11 @@ static void run_stage(struct stage *stage)
 	fd = told_by(vm);
 
 	accesses = run_guest(vm, vcpu, memory);
-	printf("%s: as it should be", stage->name);
+	printf("%s: passed", stage->name);
 	if (accesses)
-		printf(", %d accesses carried out by user space", accesses);
+		printf(", %d accesses emulated by user space", accesses);
 	if (!eventfd_read(fd, &told))
-		printf(", %lu writes told", (unsigned long)told);
+		printf(", %lu writes notified", (unsigned long)told);
 	printf("\n");
 	kvm_vm_free(vm);
 	close(fd);

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A guest of which is known what is in its EPT.
+ * A guest whose EPT has known contents.
  *
- * It has, and uses all of:
- *   0x80000000	2 MiB of pages of 4 KiB; the 2 MiB behind are there and are not touched
- *   0xc0000000	8 MiB of pages of 2 MiB, if the host can have such
+ * The guest accesses all of this memory:
+ *   0x80000000	2 MiB of pages of 4 KiB, with 2 MiB behind that the guest does not access
+ *   0xc0000000	8 MiB of pages of 2 MiB, if the host has large pages
  *   0xe0000000	a page of device registers
- * With -n it runs a guest of its own, which finds the first 64 KiB of the memory at
- * 0x80300000, by an EPT.
+ * With -n the guest runs an L2, whose EPT maps the first 64 KiB of 0x80000000 at
+ * 0x80300000.
  *
  * Usage: known [-l] [-n] [-b]
- *   -l   log which pages of the large ones are written to: this splits them
- *   -n   have L2 run, and be the last that ran
- *   -b   go on: drop memory, start and stop logging, touch all again
- * When all is as told it says "ready", and waits for SIGTERM.
+ *   -l   turn on dirty logging for the large pages, which splits them
+ *   -n   run L2, so that the vCPU is in L2 in the end
+ *   -b   continue: drop memory, start and stop dirty logging, access all memory again
+ * When the guest has accessed its memory, the program prints "ready" and waits for
+ * SIGTERM.
  */
 #include <signal.h>
 #include <stdatomic.h>
@@ -71,8 +72,8 @@ static void guest_code(struct vmx_pages *vmx)
 	READ_ONCE(*(u64 *)REGISTERS);
 	if (vmx) {
 		GUEST_ASSERT(!vmlaunch());
-		/* Nothing that L2 does leaves it for L1. */
-		GUEST_FAIL("L2 was left: exit reason %lu", vmreadz(VM_EXIT_REASON));
+		/* No action of L2 exits to L1. */
+		GUEST_FAIL("L2 exited to L1: exit reason %lu", vmreadz(VM_EXIT_REASON));
 	}
 
 	for (;;) {
@@ -82,7 +83,7 @@ static void guest_code(struct vmx_pages *vmx)
 	}
 }
 
-/* Until the guest says that it has done its part. */
+/* Run until the guest has accessed its memory. */
 static void run(struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;
@@ -157,12 +158,12 @@ int main(int argc, char **argv)
 	virt_map(vm, SMALL, SMALL, SMALL_SIZE / PAGE_SIZE);
 	virt_map(vm, LARGE, LARGE, LARGE_SIZE / PAGE_SIZE);
 	virt_map(vm, REGISTERS, REGISTERS, 1);
-	/* L2 has what is allocated by now, the page tables for all these among it. */
+	/* The EPT maps the memory that is allocated by now, with the page tables for all above. */
 	if (nested)
 		become_hypervisor(vm, vcpu);
 	else
 		vcpu_args_set(vcpu, 1, 0ul);
-	/* The host's pages come before the guest's, so that they are as large as can be. */
+	/* Fill the memory before the guest accesses it, so that the host uses large pages. */
 	memset(addr_gpa2hva(vm, SMALL), 0, SMALL_SIZE);
 	memset(addr_gpa2hva(vm, LARGE), 0, LARGE_SIZE);
 

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A guest that lives on TLB invalidation.
+ * A guest that depends on TLB invalidation.
  *
- * Each vCPU moves a set of pages round a set of frames by editing its own page
- * tables, invalidates each of them in one of the ways an operating system does
- * (INVLPG, reload of CR3, toggling CR4.PGE), and reads through the new mapping.
- * At the same time the host now and then drops the memory behind the guest, so that the
- * VM's own tables change too.  With shadow paging a missed invalidation is seen
- * at once; with EPT, on a CPU that really caches.
+ * Each vCPU edits its own page tables to map a set of pages to other frames of a set,
+ * invalidates the pages as an operating system does (INVLPG, reload of CR3, toggling
+ * CR4.PGE), and reads through the new mappings.  At the same time the host drops a page
+ * of the guest's memory now and then, so that the VM's own tables change too.  With
+ * shadow paging a missing invalidation shows at once; with EPT it shows on a CPU that
+ * caches translations.
  *
  * Usage: remap [-s SECONDS] [-v VCPUS] [-r ROUNDS] [-m] [-k]
  *   -r   rounds between two exits to user space (64)
- *   -m   at each exit to user space, go to the next CPU that is there
- *   -k   keep the memory: with EPT the guest has no reason to exit then
- * SIGTERM ends it before its time, in good order.
+ *   -m   at each exit to user space, move to the next CPU that is online
+ *   -k   keep the memory: the host drops no page
+ * SIGTERM ends the program early, with the usual checks.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -29,15 +29,15 @@
 #define NPAGES		8
 #define MAX_VCPUS	4
 /*
- * Turns of an empty loop between two rounds.  Without it the guest does nothing
- * but flush, which is what emulators are slowest at.
+ * Turns of an empty loop between two rounds.  Without the loop the guest would do
+ * nothing but flush, which is slow in an emulator.
  */
 #define IDLE_TURNS	50000
 
 struct area {
-	u64 dropped;		/* a page that the host drops now and then */
+	u64 dropped;		/* the page that the host drops now and then */
 	u64 page[NPAGES];	/* guest-virtual addresses of the pages */
-	u64 entry[NPAGES];	/* where the guest sees their page-table entries */
+	u64 entry[NPAGES];	/* addresses where the guest edits their entries */
 	u64 frame[NPAGES];	/* page-table entries that map each frame */
 };
 
@@ -58,7 +58,7 @@ static void invalidate_all(u64 round)
 	if (round & 1) {
 		set_cr3(get_cr3());
 	} else {
-		/* Drops global translations as well. */
+		/* This drops global translations, too. */
 		set_cr4(get_cr4() ^ X86_CR4_PGE);
 		set_cr4(get_cr4() ^ X86_CR4_PGE);
 	}
@@ -90,8 +90,8 @@ static void guest_code(struct area *area)
 			WRITE_ONCE(word[0], frame + 1);
 		}
 		/*
-		 * Exits to KVM, not to user space: Bochs was seen not to exit for
-		 * an interrupt as long as a guest with interrupts off runs on.
+		 * Exit to KVM, but not to user space: Bochs sometimes does not exit
+		 * for an interrupt while a guest runs with interrupts off.
 		 */
 		for (i = 0; i < IDLE_TURNS; i++) {
 			asm volatile("" : "+r"(i));
@@ -99,7 +99,7 @@ static void guest_code(struct area *area)
 				cpuid(0, &eax, &ebx, &ecx, &edx);
 		}
 
-		/* Mapped again each time, so that KVM has something to zap and flush. */
+		/* Map the page again, so that KVM has an entry to zap and flush. */
 		READ_ONCE(*(u64 *)area->dropped);
 		if ((round + 1) % rounds_per_sync == 0)
 			GUEST_SYNC(rounds_per_sync);
@@ -128,7 +128,7 @@ static void setup_area(struct kvm_vm *vm, struct kvm_vcpu *vcpu, gva_t dropped)
 	vcpu_args_set(vcpu, 1, area_gva);
 }
 
-/* To the next CPU; one that is offline cannot be had, and is passed over. */
+/* Move to the next CPU that is online. */
 static void move(int *cpu)
 {
 	cpu_set_t set;
@@ -143,7 +143,7 @@ static void move(int *cpu)
 			return;
 		}
 	}
-	TEST_FAIL("no CPU to go to");
+	TEST_FAIL("no CPU is online");
 }
 
 static void *vcpu_thread(void *arg)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A hypervisor that leaves VMX operation and comes back, with one VPID for its guest.
+ * A hypervisor that leaves VMX operation and enters it again, with the same vpid12.
  *
- * Each life of L1 in VMX operation has a vpid02 of its own, while L1 calls it the same:
- * what L2 runs with may have been another vCPU's in between, and has to be flushed
- * before L2 runs, although the number that L1 knows did not change.  L1 maps another
- * page between two lives, which L2 has to see.
+ * A life of L1 is the time from VMXON to VMXOFF.  In each life KVM allocates a new
+ * vpid02, which another vCPU may have used in between.  So vpid02 has to be flushed
+ * before L2 runs, although vpid12 did not change.  L1 maps another page between two
+ * lives, and L2 has to read that page.
  *
  * Usage: revmxon [-n LIVES] [-m]
  *   -m   move to another CPU in each life: when L1 has entered VMX operation, and
@@ -24,8 +24,8 @@
 
 struct world {
 	u64 *page;		/* the page that L2 reads */
-	u64 *entry;		/* where its page-table entry is seen */
-	u64 entries[PAGES];	/* that map each frame there */
+	u64 *entry;		/* the address where L1 edits its page-table entry */
+	u64 entries[PAGES];	/* the entries that map each frame */
 	int lives;
 };
 
@@ -98,7 +98,7 @@ static void make_world(struct kvm_vm *vm)
 	sync_global_to_guest(vm, world);
 }
 
-/* Goes to the next CPU, the first one after the last. */
+/* Move to the next CPU; the first CPU follows the last. */
 static void move(void)
 {
 	cpu_set_t set;

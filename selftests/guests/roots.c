@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Guests that stay in one way of paging, for KVM's roots to be looked at from outside.
+ * Guests that stay in one way of paging, so that a test can read KVM's roots.
  *
  * Usage: roots [-2 | -e | -u]
- *   without   loads four CR3s, each under a PCID of its own if there are PCIDs, and
- *             stays with the last
- *   -2        a hypervisor whose guest runs on L1's memory as it is
- *   -e        one whose guest runs on an EPT
- *   -u        does not page
- * SIGTERM ends it, in good order.  Status 4: this machine cannot do that.
+ *   no option  load four CR3s, each with a PCID of its own if the CPU has PCIDs, and
+ *              stay with the last
+ *   -2         a hypervisor whose L2 has no EPT
+ *   -e         a hypervisor whose L2 has an EPT
+ *   -u         paging off
+ * SIGTERM ends the program, with status 0.  Status 4: the machine lacks a feature.
  */
 #include <signal.h>
 #include <stdatomic.h>
@@ -29,7 +29,7 @@ static void end(int signal)
 	atomic_store(&ended, true);
 }
 
-/* Goes to user space again and again, also from L2: some emulators leave it alone otherwise. */
+/* Exit to user space again and again, also from L2: an emulator may not interrupt the guest. */
 static void stay(void)
 {
 	for (;;)
@@ -54,11 +54,11 @@ static void run_l2(struct vmx_pages *vmx)
 	GUEST_ASSERT(load_vmcs(vmx));
 	prepare_vmcs(vmx, stay);
 	GUEST_ASSERT(!vmlaunch());
-	/* Nothing that L2 does leaves it. */
-	GUEST_FAIL("L2 was left: exit reason %lu", vmreadz(VM_EXIT_REASON));
+	/* No action of L2 exits to L1. */
+	GUEST_FAIL("L2 exited to L1: exit reason %lu", vmreadz(VM_EXIT_REASON));
 }
 
-/* The first is the guest's own table, the others are copies. */
+/* The first root is the guest's own, the others are copies. */
 static void make_roots(struct kvm_vm *vm)
 {
 	int i;
@@ -73,7 +73,7 @@ static void make_roots(struct kvm_vm *vm)
 	sync_global_to_guest(vm, roots);
 }
 
-/* 32-bit code without paging that never ends; CPUID leaves the guest, for the host's sake. */
+/* 32-bit code that never ends, with paging off; CPUID exits, so that the host can interrupt. */
 static void stop_paging(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
 {
 	gva_t page = vm_alloc_page(vm);

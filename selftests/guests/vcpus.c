@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * vCPUs that are created and destroyed, and never run.
+ * Create and destroy vCPUs that never run.
  *
- * Each takes a VPID; every other one is put into VMX operation from outside and
- * takes a second one.  No VM has memory, so that KVM does little else.
+ * Each vCPU has a VPID.  An ioctl puts every second vCPU into VMX operation, and that
+ * vCPU has a second VPID.  No VM has memory, so KVM does little else.
  *
  * Usage: vcpus [-n CREATIONS] [-p VCPUS] [-s SECONDS] [-w]
- *   -n   stop after so many vCPUs (100)
+ *   -n   stop after this number of vCPUs (100)
  *   -p   vCPUs of a VM (10)
- *   -s   go on for so long, whatever -n says
- *   -w   with all vCPUs of one VM created, wait to be killed
+ *   -s   continue for this time; -n has no effect then
+ *   -w   create all vCPUs of one VM, and wait for a signal
  */
 #include <time.h>
 #include <unistd.h>
@@ -18,7 +18,7 @@
 #include "kvm_util.h"
 #include "processor.h"
 
-/* Where L1 might have its VMXON region: nobody looks. */
+/* The address of L1's VMXON region, which KVM does not access. */
 #define VMXON_REGION	0x1000
 
 static int dev_kvm;
@@ -38,7 +38,7 @@ static void enter_vmx_operation(int vcpu)
 		    "KVM_SET_NESTED_STATE failed: %d", errno);
 }
 
-/* Creates a VM with so many vCPUs; returns how many of these could be created. */
+/* Create a VM with vCPUs; return the number of vCPUs. */
 static int create(int nr, bool vmx, int *fds)
 {
 	int vm = ioctl(dev_kvm, KVM_CREATE_VM, 0);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Many callers of allocate_vpid() and free_vpid() at once.
+ * Many threads that call allocate_vpid() and free_vpid() at the same time.
  *
- * Threads take VPIDs and give them back as fast as they can, and each VPID that is
- * given out is claimed in a table: one that was claimed already has two owners.
- * The functions are named by their addresses, as /proc/kallsyms has them, so that it
- * is the same caller whether C serves, Rust serves, or both do in a transition.
+ * The threads allocate and free VPIDs as fast as they can.  A thread claims each VPID
+ * that it allocates in a table: a VPID that is claimed already has two owners.  The
+ * parameters are the addresses of the two functions in /proc/kallsyms, so the same code
+ * calls C, Rust, or both during a transition.
  *
- * Runs while it is being loaded, and fails to load if a VPID had two owners or was
- * lost, or if there was none although these callers hold 8192 at most.
+ * The threads run while the module loads.  The load fails if a VPID had two owners or
+ * was lost, or if an allocation failed, although the threads hold 8192 VPIDs at most.
  */
 #include <linux/completion.h>
 #include <linux/cpufeature.h>
@@ -21,7 +21,7 @@
 
 #define VPIDS		65536
 #define MAX_HELD	128
-/* A thread that sleeps can be moved by livepatch. */
+/* Livepatch can move a sleeping thread. */
 #define UNTIL_SLEEP	4096
 
 static ulong allocate;
@@ -42,8 +42,8 @@ MODULE_PARM_DESC(operations, "calls of all callers together (1000000)");
 
 static atomic_t *owners;
 
-/* Over all callers. */
-static atomic_t calls, given, taken, doubles, lost, exhausted;
+/* The sums of all threads. */
+static atomic_t calls, allocated, freed, doubles, lost, exhausted;
 
 struct caller {
 	struct completion done;
@@ -53,7 +53,7 @@ struct caller {
 	int held[MAX_HELD];
 };
 
-static void take(struct caller *caller)
+static void allocate_one(struct caller *caller)
 {
 	int vpid = ((int (*)(void))allocate)();
 
@@ -64,26 +64,26 @@ static void take(struct caller *caller)
 	}
 
 	if (vpid < 0 || vpid >= VPIDS || atomic_cmpxchg(&owners[vpid], 0, caller->name)) {
-		/* It is left to its first owner. */
+		/* The first owner keeps the VPID. */
 		atomic_inc(&doubles);
 		return;
 	}
 
-	atomic_inc(&given);
+	atomic_inc(&allocated);
 	caller->held[caller->count++] = vpid;
 }
 
-static void give_back(struct caller *caller, int index)
+static void free_one(struct caller *caller, int index)
 {
 	int vpid = caller->held[index];
 
 	caller->held[index] = caller->held[--caller->count];
-	/* Before it is free: it may have another owner right after. */
+	/* Do this before the free: the VPID may have another owner right after it. */
 	if (atomic_cmpxchg(&owners[vpid], caller->name, 0) != caller->name)
 		atomic_inc(&lost);
 	((void (*)(int))release)(vpid);
 	atomic_inc(&calls);
-	atomic_inc(&taken);
+	atomic_inc(&freed);
 }
 
 static int call(void *data)
@@ -95,18 +95,18 @@ static int call(void *data)
 		u32 random = prandom_u32_state(&caller->random);
 
 		if (!caller->count || (caller->count < MAX_HELD && random & 1))
-			take(caller);
+			allocate_one(caller);
 		else
-			give_back(caller, (random >> 8) % caller->count);
+			free_one(caller, (random >> 8) % caller->count);
 
 		if (turn % UNTIL_SLEEP == 0)
 			schedule_timeout_uninterruptible(1);
 	}
 
 	while (caller->count)
-		give_back(caller, 0);
+		free_one(caller, 0);
 
-	/* Nothing of this module is executed after that: it may be gone. */
+	/* No code of this module runs after this call: the module may be unloaded. */
 	kthread_complete_and_exit(&caller->done, 0);
 }
 
@@ -125,7 +125,7 @@ static int __init stress_init(void)
 	uint started, i;
 	int ret = 0;
 
-	/* The functions may have lost their ENDBR: nobody else calls them by address. */
+	/* The functions may have no ENDBR: the kernel does not call them by address. */
 	if (cpu_feature_enabled(X86_FEATURE_IBT)) {
 		pr_err("with IBT functions of KVM cannot be called by address\n");
 		return -EOPNOTSUPP;
@@ -150,11 +150,11 @@ static int __init stress_init(void)
 	vfree(callers);
 	vfree(owners);
 
-	pr_info("calls %u given %u taken %u exhausted %u doubles %u lost %u\n",
-		atomic_read(&calls), atomic_read(&given), atomic_read(&taken),
+	pr_info("calls %u allocated %u freed %u exhausted %u doubles %u lost %u\n",
+		atomic_read(&calls), atomic_read(&allocated), atomic_read(&freed),
 		atomic_read(&exhausted), atomic_read(&doubles), atomic_read(&lost));
 	if (atomic_read(&doubles) || atomic_read(&lost) || atomic_read(&exhausted) ||
-	    !atomic_read(&given) || atomic_read(&given) != atomic_read(&taken))
+	    !atomic_read(&allocated) || atomic_read(&allocated) != atomic_read(&freed))
 		return -EIO;
 
 	return ret;
@@ -166,6 +166,6 @@ static void __exit stress_exit(void)
 
 module_init(stress_init);
 module_exit(stress_exit);
-MODULE_DESCRIPTION("Many callers of KVM's functions for VPIDs at once");
+MODULE_DESCRIPTION("Many threads that call KVM's functions for VPIDs");
 MODULE_LICENSE("GPL");
 MODULE_INFO(test, "Y");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Every way to write the address of an operand.  Around the operand, memory is
- * full of ones: a read of any other place finds reserved bits.
+ * Every form of an operand's address.  Memory around the operand is full of ones, so a
+ * read of any other address finds reserved bits.
  */
 #include "groups.h"
 
-/* A form that leads to the operand, whatever the registers have to hold for it. */
+/* A form that leads to the operand; aim() sets the registers. */
 #define FORM(...)	.form = { __VA_ARGS__ }
 #define GOOD(...)	FORM(__VA_ARGS__), .want = OK
 #define BASED(s, b)	.shape = { .seg = (s), .base = (b) }
@@ -76,7 +76,7 @@ const struct test forms64[] = {
 	{ }
 };
 
-/* In 64-bit mode: only FS and GS have a base, and nothing has a limit. */
+/* In 64-bit mode only FS and GS have a base, and no segment has a limit. */
 const struct test segments64[] = {
 	{ "es:, with a base", GOOD(.seg = ES), BASED(ES, 0x1000) },
 	{ "cs:, with a base", GOOD(.seg = CS), BASED(CS, 0x1000) },
@@ -196,7 +196,7 @@ const struct test forms32[] = {
 	{ }
 };
 
-/* Addresses of 16 bits, in code of 32 bits or natively in code of 16. */
+/* Addresses of 16 bits, in 32-bit code and in 16-bit code. */
 const struct test forms16[] = {
 	{ "[bx+si]", GOOD(.asize = 16, .base = BX, .index = SI) },
 	{ "[bx+di]", GOOD(.asize = 16, .base = BX, .index = DI) },

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Compatibility mode: long mode is active, and yet segments are what they are in
- * 32-bit code.  Only INVPCID and INVLPG get that far; instructions of VMX do not
- * exist there.
+ * Compatibility mode: long mode is active, but segments work as in 32-bit code.  Only
+ * INVPCID and INVLPG execute there; an instruction of VMX raises #UD.
  */
 #include "groups.h"
 
@@ -13,10 +12,10 @@
 #define DOWN(s, l)	SHAPE(.seg = (s), .type = 7, .limited = true, .limit = (l))
 #define VIA(s)		FORM(.seg = (s))
 #define BY_EBP		FORM(.base = BP, .dsize = 8)
-/* C decodes as in 64-bit mode: no bases but those of FS and GS, no limits, no kinds. */
+/* C decodes as in 64-bit mode: with bases of FS and GS only, without limits and types. */
 #define COMPAT_GAP(end)	GAP("compat-mode", end)
 
-/* C looks at the offset without its base, where memory is full of ones. */
+/* C reads at the offset without the base, where memory is full of ones. */
 static const struct test bases[] = {
 	{ "flat", .want = OK },
 	{ "ds", BASED(DS, 0x1000), .want = OK, COMPAT_GAP(GP0) },
@@ -64,7 +63,7 @@ static const struct test limits[] = {
 	  COMPAT_GAP(OK) },
 	{ "fs:, unusable", SHAPE(.seg = FS, .unusable = true), VIA(FS), .want = GP0,
 	  COMPAT_GAP(OK) },
-	/* Exceptions have a stack of their own in long mode: SS may well be unusable. */
+	/* In long mode exceptions have a stack of their own, so SS may be unusable. */
 	{ "ss by ebp, unusable", SHAPE(.seg = SS, .unusable = true), BY_EBP, .want = SS0,
 	  COMPAT_GAP(OK) },
 	{ "cs:, execute-only", SHAPE(.seg = CS, .type = 9), VIA(CS), .want = GP0, COMPAT_GAP(OK) },

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Types and descriptors: every value that matters, every bit that must be 0.
+ * Types and descriptors: each value at a limit, and each bit that must be 0.
  */
 #include "groups.h"
 
 #define ALL_ONES	0xffffffffffffffffull
 
-/* Name a case that a loop makes. */
+/* Make the name of a case in a loop. */
 static __printf(1, 2) const char *name(const char *format, ...)
 {
 	static char text[80];
@@ -23,7 +23,7 @@ static const u64 bad_types[] = {
 	BIT_ULL(32) + 2, BIT_ULL(63), ALL_ONES,
 };
 
-/* Every kind of register can hold the type. */
+/* Any register can have the type. */
 static void types_in_registers(struct machine *m, enum op insn, u64 good, u64 bad, u32 refusal)
 {
 	static const struct {
@@ -67,7 +67,7 @@ static void types(struct machine *m, enum op insn, u32 good, u32 refusal)
 	types_in_registers(m, insn, 2, BIT_ULL(32) + 2, refusal);
 }
 
-/* Outside 64-bit mode, the type is 32 bits. */
+/* Outside 64-bit mode the type has 32 bits. */
 static void types32(struct machine *m, enum op insn, u32 good, u32 refusal)
 {
 	static const u64 values[] = { 0, 1, 2, 3, 4, 31, 32, 0x80000000, 0xffffffff };
@@ -129,8 +129,8 @@ static const struct test pcids[] = {
 };
 
 /*
- * The address inside a descriptor: looked at by type 0 only, and by the width that
- * the CPU has at most, whatever paging is in use.
+ * The address in a descriptor.  Only type 0 checks the address, by the widest linear
+ * addresses that the CPU has, in any paging mode.
  */
 static void addresses(struct machine *m, enum op insn, u64 low, u32 refusal)
 {
@@ -169,7 +169,7 @@ static void bits(struct machine *m, enum op insn, u64 low, int first, u32 refusa
 	for (bit = first; bit < 64; bit++) {
 		test.typed = true;
 		for (test.type = 0; test.type < 4; test.type++) {
-			/* Each bit with one type, and the first and last with all. */
+			/* Each bit has one type; the first and the last bit have all types. */
 			if (bit != first && bit != 63 && (bit & 3) != test.type)
 				continue;
 			test.desc[0] = low | BIT_ULL(bit);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Code around an instruction that makes the guest see what it does: read a page,
+ * Code before and after an instruction, so that the guest sees the effect: read a page,
  * change its page-table entry, execute the instruction, read again.
  *
- * All of it goes through one register, RAX, and absolute addresses in a segment
- * that the case does not use.
+ * The code uses only one register, RAX, and absolute addresses in a segment that the
+ * case does not use.
  */
 #include "insn.h"
 
@@ -31,7 +31,7 @@ static u8 *load(u8 *code, const struct test *test, u64 address)
 	return move(code, test, 0xa1, address);
 }
 
-/* Store a word; it is in EAX then. */
+/* Store a word, which stays in EAX. */
 u8 *store(u8 *code, const struct test *test, u64 address, u32 word)
 {
 	if (test->mode == PROT16)
@@ -41,7 +41,7 @@ u8 *store(u8 *code, const struct test *test, u64 address, u32 word)
 	return move(code, test, 0xa3, address);
 }
 
-/* Store the window's page-table entry, its lower half. */
+/* Store the lower half of the window's page-table entry. */
 static u8 *store_entry(struct machine *m, u8 *code, const struct test *test, u32 frame)
 {
 	u64 *entry = entry_of(m, paging_of(test), WINDOW, PT);
@@ -49,7 +49,7 @@ static u8 *store_entry(struct machine *m, u8 *code, const struct test *test, u32
 	return store(code, test, addr_hva2gpa(m->vm, entry), frame | ENTRY_BITS);
 }
 
-/* Begin with the first frame mapped and seen, then put the second in its place. */
+/* Map the first frame, read from the window, and map the second frame. */
 u8 *before(struct machine *m, u8 *code, const struct test *test)
 {
 	static const u8 reload_cr3[] = { 0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8 };
@@ -62,7 +62,7 @@ u8 *before(struct machine *m, u8 *code, const struct test *test)
 	return store_entry(m, code, test, FRAME2);
 }
 
-/* RAX is then what FRAME2 is filled with, and nothing above it. */
+/* Read from the window: RAX has the value of FRAME2 if the translation was dropped. */
 u8 *after(u8 *code, const struct test *test)
 {
 	return load(code, test, WINDOW);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * From a case to the bytes of its instruction, and to register values with which
- * its operand is where the case wants it.
+ * The bytes of a case's instruction, and the register values that lead to the operand
+ * of the case.
  */
 #include "insn.h"
 
@@ -11,7 +11,7 @@ const char * const mode_names[] = {
 	"real mode",
 };
 
-/* The number that an instruction's bytes have for a register. */
+/* The number of a register in an instruction's encoding. */
 static int number(enum reg reg)
 {
 	return reg - AX;
@@ -46,7 +46,7 @@ static int native_asize(enum cpumode mode)
 	}
 }
 
-/* The form with its defaults filled in. */
+/* The form with its defaults. */
 static struct form form_of(const struct test *test)
 {
 	struct form form = test->form;
@@ -94,7 +94,7 @@ static u8 *operand16(u8 *code, const struct form *form, int field, s32 disp)
 	return put(code, disp, form->dsize);
 }
 
-/* 32 and 64 bits: registers need a REX prefix, displacements of 16 bits do not exist. */
+/* For 32 and 64 bits; there are no displacements of 16 bits. */
 static u8 *operand(u8 *code, const struct form *form, enum cpumode mode, int field, s32 disp)
 {
 	int base = form->base ? number(form->base) & 7 : 5;
@@ -142,7 +142,7 @@ int encode(u8 *code, enum op insn, const struct test *test, s32 disp)
 	u8 rex = 0, *p = prefixes(code, insn, test, &form);
 	int field;
 
-	/* INVLPG has an extension of its opcode where the others have the type. */
+	/* In this field INVLPG has an extension of its opcode, the others the type register. */
 	field = insn == INVLPG ? 7 : type & 7;
 	if (insn != INVLPG && type >= 8)
 		rex |= 0x44;
@@ -166,7 +166,7 @@ int encode(u8 *code, enum op insn, const struct test *test, s32 disp)
 	return p - code;
 }
 
-/* What is above an address of this size in a register must not count. */
+/* Bits of a register above an address of this size, which must not count. */
 static u64 rubbish(int asize, enum cpumode mode)
 {
 	if (asize == 16)
@@ -174,7 +174,7 @@ static u64 rubbish(int asize, enum cpumode mode)
 	return asize == 32 && mode == LONG ? 0xa5a5a5a500000000 : 0;
 }
 
-/* Give base and index values for an effective address; returns the displacement. */
+/* Set base and index for an effective address; return the displacement. */
 static s32 solve(struct kvm_regs *regs, const struct form *form, enum cpumode mode, u64 ea,
 		 u64 next)
 {
@@ -200,8 +200,8 @@ static s32 solve(struct kvm_regs *regs, const struct form *form, enum cpumode mo
 }
 
 /*
- * Write the instruction where the shot starts, and point its operand at the
- * target.  Segment bases are known by now.
+ * Write the instruction at the start of the shot, and set registers and displacement so
+ * that the operand is at the target.  The segment bases have to be set before.
  */
 void aim(struct shot *shot, enum op insn, const struct test *test, u8 *code)
 {

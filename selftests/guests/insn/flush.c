@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What INVLPG and INVPCID do to translations, seen by the guest itself: a page is
- * read, its page-table entry changed, the instruction executed, the page read again.
+ * The effect of INVLPG and INVPCID on translations: the guest reads a page, changes its
+ * page-table entry, executes the instruction, and reads the page again.
  *
- * Only the first of several address spaces has the page.  When others have been
- * entered since, its translation is that of a root that KVM keeps while it is not
- * in use, and nothing that is done for the current one touches it.
+ * Only the first of several address spaces has the page.  If the guest has entered other
+ * address spaces since, the translation belongs to a cached root, and an invalidation of
+ * the current root alone does not drop the translation.
  */
 #include "groups.h"
 
@@ -13,7 +13,7 @@
 #define GLOBAL		BIT_ULL(8)
 #define OLD		0x1111
 #define NEW		0x2222
-#define NOT_OLD		0x3333	/* the page was not even seen at first */
+#define NOT_OLD		0x3333	/* the first read did not return OLD */
 #define ROOTS		4
 #define PAGE_GVA	BIT_ULL(39)	/* in an entry of the root for itself */
 
@@ -22,8 +22,8 @@ enum how { BY_INVLPG = -1, BY_TYPE0, BY_TYPE1, BY_TYPE2, BY_TYPE3, BY_NOTHING };
 static const struct flush {
 	const char *name;
 	enum how how;
-	bool pcide;		/* with PCIDs: the page was read under PCID 1 */
-	int away;		/* address spaces that were entered since */
+	bool pcide;		/* with PCIDs: the first read is under PCID 1 */
+	int away;		/* address spaces that the guest enters after the read */
 	bool global;
 } flushes[] = {
 	{ "INVLPG", BY_INVLPG },
@@ -55,7 +55,7 @@ static const struct flush {
 	{ "INVLPG, global page, previous root", BY_INVLPG, true, 1, true },
 	{ "INVPCID type 2, global page, previous root", BY_TYPE2, true, 1, true },
 	{ "INVPCID type 2, global page, third root before", BY_TYPE2, true, 3, true },
-	/* Nobody has to forget here.  That it does not happen shows what the others do. */
+	/* Without an instruction the old translation has to stay. */
 	{ "nothing", BY_NOTHING },
 	{ "nothing, PCIDE", BY_NOTHING, true },
 	{ "nothing, previous root", BY_NOTHING, true, 1 },
@@ -100,11 +100,11 @@ static u64 once(struct world *world, const struct flush *flush)
 	int i;
 
 	set_cr4(old_cr4 | X86_CR4_PGE | (flush->pcide ? X86_CR4_PCIDE : 0));
-	/* A root that is entered without NOFLUSH is known to be up to date. */
+	/* A load of CR3 without NOFLUSH brings the root up to date. */
 	for (i = flush->away; i >= 0; i--)
 		enter(world, flush, i, 0);
 	WRITE_ONCE(*world->entry, world->old | global);
-	/* Drops everything, by an instruction that is not under test. */
+	/* This drops everything, by an instruction that is not under test. */
 	set_cr4(get_cr4() ^ X86_CR4_PGE);
 	set_cr4(get_cr4() ^ X86_CR4_PGE);
 	value = READ_ONCE(*world->page);
@@ -170,7 +170,7 @@ void flush_linear(struct machine *m)
 	for (i = 0; i < ARRAY_SIZE(flushes); i++) {
 		if (!seen[i])
 			continue;
-		/* Where nothing is done, the old page has to show, or the rest proves nothing. */
+		/* Without an instruction the old page has to show, or the others prove nothing. */
 		count_effect(m, flushes[i].name,
 			     seen[i] == (flushes[i].how == BY_NOTHING ? OLD : NEW), seen[i]);
 	}

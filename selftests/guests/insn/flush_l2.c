@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What INVVPID and INVEPT do to L2: it reads a page, L1 changes the page-table
- * entry or the EPT entry behind it, executes the instruction, and L2 reads again.
+ * The effect of INVVPID and INVEPT on L2: L2 reads a page, L1 changes the page's entry in
+ * the page table or in the EPT and executes the instruction, and L2 reads again.
  *
- * L2 has page tables of L1.  The EPT maps all memory one to one; the same tables
- * have two roots and thus two EP4TAs.
+ * L2 runs on L1's page tables.  The EPT maps all memory one to one, and has two roots,
+ * and so two EP4TAs, with the same tables below.
  */
 #include "groups.h"
 
 #define OLD		0x1111
 #define NEW		0x2222
-#define NOT_OLD		0x3333	/* the page was not even seen at first */
+#define NOT_OLD		0x3333	/* the first read did not return OLD */
 #define VPID12		7
 #define AD		BIT_ULL(6)
 
@@ -20,10 +20,10 @@ static const struct flush {
 	const char *name;
 	enum how how;
 	u64 type;
-	bool ept;		/* L1 uses EPT, and its entry is the one that changes */
-	bool other_root;	/* another root is used between, and is the last */
-	bool other_ad;		/* the same with the A/D flag alone changed */
-	bool name_other;	/* INVEPT names what was used between */
+	bool ept;		/* L1 uses EPT; without INVVPID, its entry changes */
+	bool other_root;	/* L2 runs on another root in between */
+	bool other_ad;		/* L2 runs on the same root with the other A/D flag in between */
+	bool name_other;	/* INVEPT has the EPTP that was used in between */
 } flushes[] = {
 	{ "INVVPID type 0", BY_INVVPID, 0 },
 	{ "INVVPID type 1", BY_INVVPID, 1 },
@@ -43,7 +43,7 @@ static const struct flush {
 	  .other_ad = true },
 	{ "INVEPT type 1, named with other A/D", BY_INVEPT, 1, .ept = true, .other_ad = true,
 	  .name_other = true },
-	/* Nobody has to forget here. */
+	/* Without an instruction the old translation has to stay. */
 	{ "nothing", BY_NOTHING },
 	{ "nothing, L1 uses EPT", BY_NOTHING, .ept = true },
 	{ "nothing, previous root", BY_NOTHING, .ept = true, .other_root = true },
@@ -105,7 +105,7 @@ static void use_ept(u64 eptp)
 		GUEST_ASSERT(!vmwrite(EPT_POINTER, eptp));
 }
 
-/* Returns what L2 reads in the end, 0 if the case is not for this CPU. */
+/* Return the value that L2 reads last, 0 if the case is not for this CPU. */
 static u64 once(struct world *world, const struct flush *flush, bool *launched)
 {
 	u64 main_eptp = flush->ept ? world->eptp : 0, other = main_eptp;
@@ -155,7 +155,7 @@ static void l1_code(struct vmx_pages *vmx, struct world *world)
 	GUEST_DONE();
 }
 
-/* Must come last: whatever is mapped later is not in the copy of the root. */
+/* Call this last: the copy of the root lacks memory that is mapped later. */
 static void make_ept(struct kvm_vm *vm, struct world *world, struct vmx_pages *vmx, gva_t pages)
 {
 	u64 caps = kvm_get_feature_msr(MSR_IA32_VMX_EPT_VPID_CAP);
@@ -193,7 +193,7 @@ static void make_world(struct kvm_vm *vm, struct kvm_vcpu *vcpu, bool ept)
 	vcpu_args_set(vcpu, 2, vmx_gva, world_gva);
 }
 
-/* Whether L2 runs on tables that KVM made, for the page that changes. */
+/* Return whether the entry that changes is in L1's EPT, which KVM shadows. */
 static bool tables_are_kvms(const struct flush *flush)
 {
 	return flush->ept && flush->how != BY_INVVPID;
@@ -210,13 +210,14 @@ void flush_l2(struct machine *m)
 	run_to_the_end(vcpu);
 	sync_global_from_guest(vm, seen);
 	for (i = 0; i < ARRAY_SIZE(flushes); i++) {
-		/* Not on this CPU, or not without EPT. */
+		/* The case is not for this CPU, or needs EPT. */
 		if (!seen[i] && (!m->ept || flushes[i].other_ad))
 			continue;
 		/*
-		 * Where nothing is done, the old page has to show, or the rest proves
-		 * nothing.  With EPT the emulated CPU itself walks L2's page tables, and
-		 * forgets them at each exit: INVVPID has no effect there that is seen.
+		 * Without an instruction L2 has to read the old page, or the other
+		 * cases prove nothing.  With EPT the emulated CPU itself walks L2's
+		 * page tables and drops translations at each exit, so INVVPID has no
+		 * visible effect.
 		 */
 		if (m->ept && !tables_are_kvms(&flushes[i]))
 			continue;

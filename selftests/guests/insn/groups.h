@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The groups of cases; insn.c knows when each of them is run. */
+/* The groups of cases; insn.c has the configuration of each group. */
 #ifndef GROUPS_H
 #define GROUPS_H
 
@@ -49,10 +49,10 @@ void in_l2(struct machine *m);
 void flush_linear(struct machine *m);
 void flush_l2(struct machine *m);
 
-/* Ways to write an address, which INVLPG has as well as the others. */
+/* Forms of an address, for INVLPG and the other instructions. */
 extern const struct test forms64[], segments64[], forms32[], forms16[];
 
-/* What the groups of page walks share. */
+/* The cases of page walks for one instruction. */
 void walk_two_level(struct machine *m, enum op insn);
 void walk_pae(struct machine *m, enum op insn);
 void walk_four_level(struct machine *m, enum op insn);

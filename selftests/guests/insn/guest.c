@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the groups share whose guests are C code on the library of KVM's selftests.
+ * Functions for the groups whose guests are C code on the library of KVM's selftests.
  */
 #include "insn.h"
 
-/* Let a guest reach a page of tables; returns where it sees the entry. */
+/* Map a page of tables for the guest; return the guest's address of the entry. */
 u64 *show_entry(struct kvm_vm *vm, u64 *entry)
 {
 	gva_t window = vm_unused_gva_gap(vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR);
@@ -14,7 +14,7 @@ u64 *show_entry(struct kvm_vm *vm, u64 *entry)
 	return (u64 *)(window + (gpa & ~PAGE_MASK));
 }
 
-/* A case that the guest has judged by what it read in a page. */
+/* Count a case whose result is a value that the guest read. */
 void count_effect(struct machine *m, const char *name, bool good, u64 seen)
 {
 	m->cases++;

@@ -3,21 +3,21 @@
  * INVLPG, INVPCID, INVVPID and INVEPT, executed in a guest.
  *
  * Usage: insn [--ept 0|1] [--gaps c|arch] [--list] [GROUP...]
- *   --ept   what kvm_intel was loaded with; default: what it says itself
- *   --gaps  where KVM's C code is known to differ from the architecture, cases
- *           have to end as in C, or (default) as the architecture says
- *   --list  print the groups that this configuration has
- * Prints a line for each case that fails, and one for each group; the exit status
- * is 1 if any failed.
+ *   --ept   kvm_intel's parameter "ept"; default: the present value
+ *   --gaps  the wanted result of a case in which KVM's C code is known to differ
+ *           from the architecture: that of C, or (default) of the architecture
+ *   --list  print the groups of this configuration
+ * The output has a line for each case that fails, and a line for each group; the
+ * exit status is 1 if a case failed.
  */
 #include <getopt.h>
 
 #include "groups.h"
 
-/* INVPCID and INVLPG come to KVM with shadow paging only. */
+/* INVPCID and INVLPG exit to KVM with shadow paging only. */
 enum when { SHADOW = 1, EPT = 2, BOTH = 3 };
 
-/* What the machine is to begin with; INVPCID is there where the CPU has it. */
+/* The initial state of the machine; PLAIN and VMX have INVPCID if the CPU has INVPCID. */
 enum machine_kind { NONE, PLAIN, NO_INVPCID, WITH_INVPCID, VMX };
 
 static const struct group {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * One instruction, executed in a guest in whatever state the CPU can be in.
+ * One instruction, executed in a guest, in any state of the CPU.
  *
- * A case is a line of a table: what to execute, in which mode, with which
- * operand, and how it has to end.  The host writes the instruction into the
- * guest's memory, sets every register, runs the vCPU and looks at what happened.
+ * A case is a line of a table: the instruction, the mode, the operand, and the
+ * result that is wanted.  The host writes the instruction into the guest's memory,
+ * sets every register, runs the vCPU and checks the result.
  */
 #ifndef INSN_H
 #define INSN_H
@@ -18,25 +18,25 @@ enum op { INVLPG, INVPCID, INVVPID, INVEPT };
 
 enum cpumode { LONG, COMPAT, PROT32, PROT16, VM86, REAL, NR_MODES };
 
-/* AUTO is what the mode has: four levels in LONG and COMPAT, two in VM86, else PAE. */
+/* AUTO: four levels in LONG and COMPAT, two in VM86, off in REAL, else PAE. */
 enum pgmode { AUTO, OFF, TWO_LEVEL, PAE, FOUR_LEVEL };
 
-/* 0 is "none", so that a table need not speak of what it does not use. */
+/* 0 is "none", so that a table can omit unused registers and segments. */
 enum reg { NOREG, AX, CX, DX, BX, SP, BP, SI, DI, R8, R9, R10, R11, R12, R13, R14, R15, IP };
 enum seg { NOSEG, ES, CS, SS, DS, FS, GS };
 
 #define NR_REGS		16
 
 /*
- * How an instruction can end.  Exceptions carry their vector and error code;
- * the address of a page fault is that of the operand's first byte, or with PF2
- * that of the first byte of the operand's second page.
+ * The results of an instruction.  An exception has a vector and an error code.  The
+ * address of a page fault is the address of the operand's first byte, or with PF2 the
+ * address of the first byte in the operand's second page.
  */
 #define OK		1
 #define VMFAIL		2	/* VMfailValid with error 28, invalid operand */
 #define VMFAIL_INVALID	3	/* no current VMCS to hold an error */
-#define STUCK		4	/* KVM_RUN ended, and nothing in the guest says why */
-#define REFUSED		5	/* as the instruction refuses reserved bits: #GP(0) or VMFAIL */
+#define STUCK		4	/* KVM_RUN ended without an OUT of the guest */
+#define REFUSED		5	/* the result for reserved bits: #GP(0) or VMFAIL */
 #define EXC(v, e)	(0x100 | (v) | (e) << 16)
 #define SECOND_PAGE	0x80000000u
 #define STEPPED		EXC(1, 0)	/* success, and then the trap of TF */
@@ -48,7 +48,7 @@ enum seg { NOSEG, ES, CS, SS, DS, FS, GS };
 
 #define VMERR_INVALID_OPERAND	28
 
-/* A memory operand as it is encoded; registers get the values that lead to the target. */
+/* The encoding of a memory operand; aim() sets the registers so that it leads to the target. */
 struct form {
 	u8 asize;		/* 16, 32 or 64; 0: the mode's own */
 	u8 seg;			/* override */
@@ -62,7 +62,7 @@ struct form {
 	u64 step;		/* value of the index; default: 0x20 */
 };
 
-/* The hidden part of one segment register, where it is not flat. */
+/* The hidden part of a segment register that is not flat. */
 struct shape {
 	u8 seg;
 	u8 type;		/* default: read/write data, accessed, or readable code */
@@ -82,26 +82,26 @@ struct test {
 	enum pgmode paging;
 	bool user;		/* at CPL 3 */
 	bool lock;		/* with a LOCK prefix */
-	bool typed;		/* .type counts; otherwise one that is good */
+	bool typed;		/* .type counts; default: a valid type */
 	u64 type;
 	enum reg type_reg;	/* default: CX */
-	bool described;		/* .desc counts; otherwise one that is good */
+	bool described;		/* .desc counts; default: a valid descriptor */
 	u64 desc[2];
 	struct form form;
 	struct shape shape;
 	bool offset;		/* .at is an effective address, not a linear one */
-	u64 at;			/* where the operand is; default: DESC */
-	u64 place;		/* the frame that holds it, if not the same address */
+	u64 at;			/* address of the operand; default: DESC */
+	u64 place;		/* physical address of the operand; default: .at */
 	u64 cr0, cr3, cr4;	/* bits set in addition */
 	u64 cr4_off, efer_off;	/* bits cleared */
 	u64 rflags;		/* bits set in addition */
-	bool effect;		/* the window's translation has to be dropped by it */
-	u64 store;		/* where the guest stores a word just before, through EAX... */
-	u32 was, word;		/* ...what is there until then, and what it stores */
+	bool effect;		/* the instruction has to drop the window's translation */
+	u64 store;		/* address of a word that the guest stores before it */
+	u32 was, word;		/* the old and the new value of that word */
 	u32 want;
-	const char *gap;	/* a known difference of KVM's C code... */
-	u32 c;			/* ...and how it ends there... */
-	u64 c_cr2;		/* ...and where, if not at the operand */
+	const char *gap;	/* name of a known difference of KVM's C code */
+	u32 c;			/* the result in C */
+	u64 c_cr2;		/* CR2 in C; default: the operand */
 };
 
 #define TYPE(t)		.typed = true, .type = (t)
@@ -110,14 +110,14 @@ struct test {
 #define GAP(id, end)	.gap = (id), .c = (end)
 
 /*
- * Guest-physical memory.  Below 2 MiB, linear addresses are the same, for the
- * supervisor; ALIAS higher is the same memory for CPL 3.  What real mode or 16-bit
- * addresses have to reach is below 64 KiB.
+ * Guest-physical memory.  Below 2 MiB the supervisor's linear addresses are the same;
+ * CPL 3 has the same memory at ALIAS.  Real mode and 16-bit addresses reach only the
+ * memory below 64 KiB.
  */
-#define STUBS		0x1000	/* one for each vector: OUT to a port of its own */
+#define STUBS		0x1000	/* a stub for each vector: OUT to the port of that vector */
 #define CODE		0x2000
 #define STACK_TOP	0x4000
-#define DATA		0x5000	/* filled with ones, which no instruction likes */
+#define DATA		0x5000	/* filled with ones, which no instruction accepts */
 #define DATA_END	0xd000
 #define DESC		0xa000	/* the operand */
 #define IDT64		0x11000
@@ -125,29 +125,29 @@ struct test {
 #define GDT		0x12800
 #define TSS64		0x13000
 #define TSS32		0x13800
-#define FAULT_TOP	0x15000	/* the stack for exceptions, where there is a choice */
+#define FAULT_TOP	0x15000	/* the stack for exceptions that switch stacks */
 #define VMXON_PAGE	0x18000
 #define VMCS_PAGE	0x19000
 #define TABLES		0x20000
-#define FRAME		0x40000	/* behind the window's first page... */
-#define FRAME2		0x44000	/* ...and behind its second */
-#define EDGE_FRAME	0x48000	/* behind both ends of the canonical hole */
-#define EPT_ROOT	0x50000	/* named in EPTPs, never used */
-#define LARGE_FRAME	0x201000	/* behind the window's large pages */
+#define FRAME		0x40000	/* the frame of the window's first page */
+#define FRAME2		0x44000	/* the frame of the window's second page */
+#define EDGE_FRAME	0x48000	/* the frame of the pages at both ends of the canonical hole */
+#define EPT_ROOT	0x50000	/* in EPTPs only */
+#define LARGE_FRAME	0x201000	/* the frame of the window's large pages */
 #define MEMORY		0x400000
 #define TOP_FRAME	0xfffff000u	/* the last page below 4 GiB */
 #define HIGH_MEMORY	0x100000000ull
-#define NO_MEMORY	0x80000000ull	/* nothing is there */
+#define NO_MEMORY	0x80000000ull	/* no memory at this address */
 #define READ_ONLY	0x90000000ull	/* two pages that the guest cannot write */
 #define ALIAS		0x200000
 
-/* Linear addresses with page tables of their own: two pages, the frames above. */
+/* Linear addresses with page tables of their own: two pages, with FRAME and FRAME2. */
 #define WINDOW		0x40201000ull
 #define WINDOW64	0x8040201000ull
 #define EDGE_LOW	0x00007ffffffff000ull
 #define EDGE_HIGH	0xffff800000000000ull
 
-/* Ports of OUT: the instruction was passed, or vector + TRAP_PORT. */
+/* Ports of OUT: after the instruction, or TRAP_PORT + vector in a stub. */
 #define DONE_PORT	0x40
 #define TRAP_PORT	0x80
 
@@ -160,25 +160,25 @@ struct machine {
 	struct kvm_sregs reset;
 	u8 *memory;
 	bool ept;
-	bool c;			/* known differences have to show, instead of being absent */
-	void *unreadable;	/* a page that KVM may not read while the guest runs */
+	bool c;			/* C serves: known differences have to show */
+	void *unreadable;	/* a page that KVM cannot read while the guest runs */
 	const char *group;
 	int cases;
 	int failed;
 };
 
-/* How one instruction ended. */
+/* The result of an instruction. */
 struct result {
 	u32 end;
 	u64 cr2;
-	char remark[160];	/* what is wrong even though it ended so */
+	char remark[160];	/* errors in registers, flags and so on */
 };
 
-/* What a prepared run consists of. */
+/* A prepared run. */
 struct shot {
 	struct kvm_sregs sregs;
 	struct kvm_regs regs;
-	u64 start, end;		/* RIP of the instruction, and where everything is done */
+	u64 start, end;		/* RIP of the instruction, and of the OUT after it */
 	u64 linear;		/* of the operand */
 	int length;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * INVLPG: no operand is read, hence nothing of it can fault; but the page that the
- * address names has to be forgotten.
+ * INVLPG reads no operand, so its address cannot fault; but the CPU has to drop the
+ * translation of the address.
  */
 #include "groups.h"
 
@@ -13,8 +13,8 @@
 #define EFFECT		.at = WINDOW + 0x123, .effect = true, .want = OK
 
 /*
- * Cases of other tables, with the window as the page to forget.  RAX is not free
- * there, 16-bit addresses need a segment near the window.
+ * Try cases of other tables with an address in the window.  before() and after() use RAX,
+ * and a 16-bit address needs a segment near the window.
  */
 static void with_effect(struct machine *m, enum cpumode mode, const struct test *tests)
 {
@@ -46,7 +46,7 @@ void invlpg_address(struct machine *m)
 	with_effect(m, PROT16, forms16);
 }
 
-/* Neither limits nor kinds of segments count, and the page is dropped nevertheless. */
+/* INVLPG ignores limits and types of segments, and drops the page. */
 static const struct test segments[] = {
 	{ "ds of 4 KiB", SHAPE(.seg = DS, .limited = true, .limit = 0xfff), EFFECT },
 	{ "ds, beyond by one byte", SHAPE(.seg = DS, .base = WINDOW, .limited = true,
@@ -71,7 +71,7 @@ static const struct test segments[] = {
 	{ }
 };
 
-/* In compatibility mode, as in 32-bit code. */
+/* Segments of compatibility mode work as in 32-bit code. */
 static const struct test compat[] = {
 	{ "ds with a base", SHAPE(.seg = DS, .base = 0x10000000), EFFECT },
 	{ "es: with a base", SHAPE(.seg = ES, .base = 0x10000000), VIA(ES), EFFECT },
@@ -132,7 +132,7 @@ static const struct test privileges[] = {
 	{ "lock", .lock = true, .want = UD },
 	{ "lock, not mapped", .lock = true, .at = WINDOW + 0x100000, .want = UD },
 	{ "lock at CPL 3", .lock = true, .user = true, .want = UD },
-	/* EBX: with EAX and ECX, the same bytes are SWAPGS and RDTSCP. */
+	/* EBX, because with EAX and ECX the bytes are SWAPGS and RDTSCP. */
 	{ "a register as operand", FORM(.direct = true, .base = BX), .want = UD },
 	{ "a register as operand at CPL 3", FORM(.direct = true, .base = BX), .user = true,
 	  .want = UD },

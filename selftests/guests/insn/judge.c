@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Run a case, see how it ended, and say so if that is not what it should be.
+ * Run a case, and print a line if its result is not the wanted one.
  */
 #include <sys/mman.h>
 
@@ -36,7 +36,7 @@ static void name_end(char *text, size_t size, u32 end, u64 cr2)
 		snprintf(text + length, size - length, " at %#lx", cr2);
 }
 
-/* Add to what is wrong. */
+/* Add an error to a result. */
 static void __printf(2, 3) remark(struct result *result, const char *format, ...)
 {
 	size_t used = strlen(result->remark);
@@ -52,7 +52,7 @@ static u64 mask_of(const struct test *test)
 	return test->mode == LONG ? ~0ull : 0xffffffff;
 }
 
-/* No register may change; with a stack of its own, the stack pointer is not one of them. */
+/* Check that no register changed. */
 static void check_registers(struct result *result, const struct test *test, struct kvm_regs *was,
 			    struct kvm_regs *is)
 {
@@ -83,7 +83,7 @@ static void check_rip(struct result *result, u64 wanted, u64 got)
 		remark(result, ", rip %#lx instead of %#lx", got, wanted);
 }
 
-/* After the instruction: its flags say whether it succeeded. */
+/* The code after the instruction ran: the flags say whether the instruction succeeded. */
 static void passed(struct machine *m, struct result *result, enum op insn,
 		   const struct test *test, struct shot *shot)
 {
@@ -113,7 +113,7 @@ static void passed(struct machine *m, struct result *result, enum op insn,
 	check_flags(result, kept, regs.rflags);
 }
 
-/* What an exception leaves on the stack: words of the handler's size. */
+/* Pop a word of the handler's size from the stack of an exception. */
 static u64 pop(struct machine *m, struct kvm_regs *regs, struct kvm_sregs *sregs, int size)
 {
 	u64 address = regs->rsp, value = 0;
@@ -149,7 +149,7 @@ static void trapped(struct machine *m, struct result *result, enum op insn,
 	result->end = EXC(vector, (u32)error);
 	result->cr2 = sregs.cr2;
 	check_registers(result, test, &shot->regs, &regs);
-	/* The trap comes after the instruction, with the flags that it has set. */
+	/* The trap comes after the instruction, with the flags that the instruction set. */
 	if (vector == DB_VECTOR) {
 		rip -= shot->length;
 		kept &= ~X86_EFLAGS_RF;
@@ -189,9 +189,9 @@ static void shoot(struct machine *m, struct shot *shot)
 }
 
 /*
- * Where a byte of the operand is in memory.  Behind the window's first page comes
- * a frame that is not its neighbour; behind the last page before the canonical
- * hole, and behind the last of all, comes the one that careless code reads.
+ * Return the physical address of a byte of the operand.  The frame after FRAME is FRAME2,
+ * which is not its neighbour.  After the last page before the canonical hole comes
+ * EDGE_FRAME again, which code without a check would read; after TOP_FRAME comes address 0.
  */
 static u64 frame_of(const struct test *test, u64 linear, int byte)
 {
@@ -293,7 +293,7 @@ static void run(struct machine *m, enum op insn, const struct test *test, struct
 		stuck(m, result);
 }
 
-/* Every case runs with the arithmetic flags clear and again with them set. */
+/* Run a case with some arithmetic flags set before the instruction. */
 static bool try_flags(struct machine *m, enum op insn, const struct test *test, u64 flags)
 {
 	u32 want = m->c && test->gap ? test->c : test->want;
@@ -327,6 +327,7 @@ static bool try_flags(struct machine *m, enum op insn, const struct test *test, 
 	return false;
 }
 
+/* Run a case with the arithmetic flags clear, and again with these flags set. */
 void try(struct machine *m, enum op insn, const struct test *test)
 {
 	m->cases++;
@@ -334,14 +335,14 @@ void try(struct machine *m, enum op insn, const struct test *test)
 		m->failed++;
 }
 
-/* Tables end with a case that has no name. */
+/* A table ends with a case that has no name. */
 void try_all(struct machine *m, enum op insn, const struct test *tests)
 {
 	for (; tests->name; tests++)
 		try(m, insn, tests);
 }
 
-/* The same cases in another mode. */
+/* Try all cases of a table in another mode. */
 void in_mode(struct machine *m, enum op insn, enum cpumode mode, const struct test *tests)
 {
 	char name[80];

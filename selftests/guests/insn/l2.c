@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The instructions executed by L2 itself: they come to L1 if it wants them, and
- * otherwise do their work on L2's translations, or fault in L2.
+ * The instructions, executed by L2.  INVVPID and INVEPT exit to L1; INVLPG and INVPCID exit
+ * to L1 if L1 intercepts them, and otherwise invalidate translations of L2 or raise an
+ * exception in L2.
  */
 #include "groups.h"
 
@@ -14,11 +15,11 @@ static const struct op_in_l2 {
 	const char *name;
 	enum op insn;
 	u64 type;
-	u64 low, high;		/* the descriptor, INVPCID's with the page's address if it is 0 */
+	u64 low, high;		/* the descriptor; for INVPCID, 0 is the page's address */
 	bool intercept;		/* L1 has INVLPG-exiting */
 	bool no_invpcid;	/* L1 does not have enable-INVPCID */
-	u32 reason;		/* of the exit to L1 that is wanted... */
-	int vector;		/* ...or the exception in L2; neither: the new page */
+	u32 reason;		/* the wanted exit to L1, if any */
+	int vector;		/* the wanted exception in L2, if any */
 } ops[] = {
 	{ "INVLPG", INVLPG },
 	{ "INVLPG, intercepted", INVLPG, .intercept = true, .reason = EXIT_REASON_INVLPG },
@@ -48,7 +49,7 @@ struct world {
 	u64 old, new;
 };
 
-/* What became of each. */
+/* The result of each instruction. */
 struct seen {
 	u64 reason, vector, value, qualification;
 };
@@ -125,7 +126,7 @@ static void run_op(int i, u64 controls, bool *launched)
 	seen[i].qualification = vmreadz(EXIT_QUALIFICATION);
 	if (seen[i].reason != EXIT_REASON_VMCALL) {
 		skip();
-		/* L1 does for L2 what it asked for, all of it. */
+		/* L1 drops everything for L2. */
 		drop_everything();
 		GUEST_ASSERT(!vmresume());
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A VM with one vCPU and no software in it but stubs for exceptions.
+ * A VM with one vCPU, whose only software is stubs for exceptions.
  */
 #include "insn.h"
 
@@ -19,7 +19,7 @@ static void add_memory(struct machine *m, u32 slot, u64 gpa, u64 size)
 				    gpa == READ_ONLY ? KVM_MEM_READONLY : 0);
 }
 
-/* One OUT for each vector; the same bytes in every mode. */
+/* Write an OUT for each vector, which has the same bytes in every mode. */
 static void write_stubs(struct machine *m)
 {
 	u8 *stub = at(m, STUBS);
@@ -93,7 +93,7 @@ void machine_open(struct machine *m, bool invpcid)
 	write_gates(m);
 	write_descriptors(m);
 	write_page_tables(m);
-	/* What is read in place of address 0 by who forgets that 4 GiB is the end. */
+	/* Code that does not wrap at 4 GiB reads this page instead of address 0. */
 	memset(at(m, HIGH_MEMORY), 0x5a, PAGE_SIZE);
 }
 
@@ -103,8 +103,8 @@ void machine_close(struct machine *m)
 }
 
 /*
- * Execute instructions in 64-bit mode that have to pass, such as the way into VMX
- * operation.  Returns RFLAGS; registers are changed.
+ * Execute instructions in 64-bit mode that raise no exception, such as VMXON.  Update
+ * the registers, and return RFLAGS.
  */
 u64 execute(struct machine *m, const void *code, int length, struct kvm_regs *regs, u64 cr4)
 {
@@ -131,7 +131,7 @@ u64 execute(struct machine *m, const void *code, int length, struct kvm_regs *re
 	return regs->rflags;
 }
 
-/* An instruction of VMX with a page's address in memory, at (%rbx). */
+/* Execute an instruction of VMX whose operand, at (%rbx), is the address of a page. */
 static void vmx_page(struct machine *m, const void *code, int length, u64 page)
 {
 	struct kvm_regs regs = { .rbx = DESC };
@@ -149,7 +149,7 @@ void load_vmcs_page(struct machine *m)
 	vmx_page(m, vmptrld, sizeof(vmptrld), VMCS_PAGE);
 }
 
-/* Also makes it not current. */
+/* VMCLEAR: afterwards there is no current VMCS. */
 void clear_vmcs_page(struct machine *m)
 {
 	static const u8 vmclear[] = { 0x66, 0x0f, 0xc7, 0x33 };
@@ -181,7 +181,7 @@ static u64 read_field(struct machine *m, u32 field, u64 *rflags)
 	return regs.rdx;
 }
 
-/* The last VM-instruction error, and another one in its place so that it is not seen twice. */
+/* Return the last VM-instruction error, and cause another error in its place. */
 u64 vm_instruction_error(struct machine *m)
 {
 	u64 rflags, error;

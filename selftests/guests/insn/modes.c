@@ -4,19 +4,19 @@
  */
 #include "insn.h"
 
-/* Selectors that the gates name; what segments really are is in their hidden part. */
+/* Selectors of the gates; the hidden parts of the segments have bases, limits and types. */
 #define CODE64		0x08
 #define DATA32		0x10
 #define CODE32		0x18
 #define TSS_SELECTOR	0x20
 
-/* Bits of addresses that count. */
+/* The width of a linear address. */
 int width_of(const struct test *test)
 {
 	return test->mode == LONG ? 64 : 32;
 }
 
-/* Where CPL 3 finds memory, relative to where it is. */
+/* The offset of CPL 3's linear addresses from physical addresses. */
 u64 alias_of(const struct test *test)
 {
 	return test->user && test->paging != OFF ? ALIAS : 0;
@@ -39,7 +39,7 @@ static struct kvm_segment flat(u16 selector, u8 type, bool user)
 	};
 }
 
-/* A segment of real mode, or of virtual-8086 mode, where all are data and CPL 3. */
+/* A segment of real mode, or of virtual-8086 mode, where all segments have DPL 3. */
 static struct kvm_segment plain(u64 base, bool vm86)
 {
 	return (struct kvm_segment) {
@@ -57,7 +57,7 @@ static void reshape(struct kvm_sregs *sregs, const struct shape *shape)
 		segment->type = shape->type;
 	if (shape->limited) {
 		segment->limit = shape->limit;
-		/* The limits that a descriptor can hold: of 20 bits, in bytes or pages. */
+		/* A descriptor's limit has 20 bits, in bytes or in pages. */
 		segment->g = shape->limit >= BIT(20);
 		TEST_ASSERT(!segment->g || (shape->limit & 0xfff) == 0xfff,
 			    "%x is not the limit of a segment", shape->limit);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Operands behind each kind of page tables, and INVPCID behind none.
+ * Operands in memory that page tables of each kind map, and INVPCID with paging off.
  */
 #include "groups.h"
 
-/* Paging off: linear addresses are physical ones, and INVPCID has nothing to do. */
+/* With paging off, linear addresses are physical, and INVPCID has nothing to invalidate. */
 static const struct test off[] = {
 	{ "type 0", TYPE(0), .want = OK },
 	{ "type 1", TYPE(1), .want = OK },
@@ -74,7 +74,7 @@ void invvpid_two_level(struct machine *m)
 	walk_two_level(m, INVVPID);
 }
 
-/* The same code serves all: only what is the instruction's own part in it. */
+/* The walk is the same code as for INVVPID, so a few cases are enough for INVEPT. */
 static const struct test invept_pages[] = {
 	{ "both pages", .at = WINDOW64 + 0xff8, .place = FRAME + 0xff8, .want = OK },
 	{ "not present", .at = WINDOW64 + 0x100000, .want = PF(0) },

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who may execute the instructions, in which modes, and which of several faults
- * comes first.
+ * The privilege level and the modes that the instructions need, and the order of faults.
  */
 #include "groups.h"
 
@@ -11,7 +10,7 @@
 #define DIRECT		FORM(.direct = true, .base = BX)
 #define USER		.user = true
 #define LOCK		.lock = true
-/* The emulated CPU exits for INVPCID before it looks at CPL, and C does not look either. */
+/* The emulated CPU exits for INVPCID before it checks the CPL, and C does not check it. */
 #define CPL(end)	GAP("cpl", end)
 
 static const struct test invpcid_user[] = {
@@ -37,7 +36,7 @@ static const struct test invpcid_order[] = {
 	{ }
 };
 
-/* What holds for all four, in every mode with segments or without. */
+/* Encodings that raise #UD, for INVPCID, INVVPID and INVEPT in protected and long mode. */
 static const struct test encodings[] = {
 	{ "a register as operand", DIRECT, .want = UD },
 	{ "rax as operand", FORM(.direct = true, .base = AX), .want = UD },
@@ -72,8 +71,8 @@ void invpcid_privilege(struct machine *m)
 	try_all(m, INVPCID, invpcid_order);
 	encodings_in(m, INVPCID);
 	/*
-	 * Not in real mode, where INVPCID is legal: without EPT, KVM runs real mode
-	 * as vm86 and emulates what faults in it, and its emulator has no INVPCID.
+	 * INVPCID is legal in real mode, but has no case there: without EPT, KVM runs real
+	 * mode as vm86 and emulates faulting instructions, and KVM's emulator has no INVPCID.
 	 */
 	in_mode(m, INVPCID, VM86, vm86);
 }
@@ -92,7 +91,7 @@ static const struct test vmx_user[] = {
 	{ }
 };
 
-/* The type is looked at before the operand, and the descriptor's bits after it. */
+/* The CPU checks the type, then reads the operand, then checks the descriptor. */
 static const struct test vmx_order[] = {
 	{ "type 5, page not present", TYPE(5), .at = UNMAPPED, .want = VMFAIL },
 	{ "type 5, not canonical", TYPE(5), .at = HOLE, .want = VMFAIL },
@@ -153,7 +152,7 @@ static void vmx_privilege(struct machine *m, enum op insn)
 	in_mode(m, insn, VM86, undefined16);
 }
 
-/* Not in VMX operation: before CPL and everything else. */
+/* Outside VMX operation, #UD comes before every other fault. */
 static void vmx_absent(struct machine *m, enum op insn)
 {
 	in_mode(m, insn, LONG, undefined);
@@ -186,7 +185,7 @@ void invept_no_vmx(struct machine *m)
 	vmx_absent(m, INVEPT);
 }
 
-/* Without EPT, KVM has none for an L1 either. */
+/* With ept=0, L1 has no EPT either. */
 void invept_no_ept(struct machine *m)
 {
 	in_mode(m, INVEPT, LONG, undefined);
@@ -195,7 +194,7 @@ void invept_no_ept(struct machine *m)
 	in_mode(m, INVEPT, PROT16, undefined);
 }
 
-/* With TF, the trap comes behind the instruction, whether it succeeded or not. */
+/* With TF set, the trap comes after the instruction, even after a VM-fail. */
 static const struct test steps[] = {
 	{ "stepped", .rflags = X86_EFLAGS_TF, .want = STEPPED },
 	{ "stepped, not canonical", .rflags = X86_EFLAGS_TF, .at = HOLE, .want = GP0 },
@@ -237,7 +236,7 @@ static const struct test hidden[] = {
 	{ }
 };
 
-/* CPUID does not have it. */
+/* CPUID says that the CPU has no INVPCID. */
 void invpcid_no_cpuid(struct machine *m)
 {
 	in_mode(m, INVPCID, LONG, hidden);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Segments outside 64-bit mode: bases, limits, kinds.
+ * Segments outside 64-bit mode: bases, limits, types.
  *
- * The operand has 16 bytes, so that an offset of limit - 15 is the last good one.
+ * The operand has 16 bytes, so the last valid offset is limit - 15.
  */
 #include "groups.h"
 
@@ -71,7 +71,7 @@ static const struct test kinds[] = {
 	{ "cs:, execute-only", SHAPE(.seg = CS, .type = 9), VIA(CS), .want = GP0 },
 	{ "cs:, execute-only, conforming", SHAPE(.seg = CS, .type = 0xd), VIA(CS), .want = GP0 },
 	{ "cs execute-only, ds", SHAPE(.seg = CS, .type = 9), .want = OK },
-	/* No unusable SS: the exception could not be delivered, for want of a stack. */
+	/* There is no case of an unusable SS: the exception would have no stack. */
 	{ "ds, unusable", SHAPE(.seg = DS, .unusable = true), .want = GP0 },
 	{ "es, unusable", SHAPE(.seg = ES, .unusable = true), VIA(ES), .want = GP0 },
 	{ "fs, unusable", SHAPE(.seg = FS, .unusable = true), VIA(FS), .want = GP0 },
@@ -82,7 +82,7 @@ static const struct test kinds[] = {
 	{ }
 };
 
-/* Offsets of an expand-down segment are good above the limit, up to 4 GiB or 64 KiB by B. */
+/* An expand-down segment has the offsets above its limit, to 4 GiB or, with B clear, 64 KiB. */
 static const struct test expand_down[] = {
 	{ "ds, limit below", DOWN(DS, 0x8fff), .want = OK, EXPAND(GP0) },
 	{ "ds, limit just below", DOWN(DS, 0x9fff), .want = OK, EXPAND(GP0) },
@@ -118,7 +118,7 @@ static const struct test expand_down[] = {
 	{ }
 };
 
-/* A flat segment's limit is not checked: the operand goes on at address 0. */
+/* The CPU does not check the limit of a flat segment: the operand continues at address 0. */
 static const struct test wraps[] = {
 	{ "flat, last bytes", .at = 0xfffffff0, .place = TOP_FRAME + 0xff0, .want = OK },
 	{ "flat, half past 4 GiB", .at = 0xfffffff8, .place = TOP_FRAME + 0xff8, .want = OK },

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The page tables of the three kinds, side by side in guest memory.
+ * Page tables of three kinds in guest memory.
  *
- * All of them map the low 2 MiB one to one for the supervisor, the same again at
- * ALIAS for everybody, and a window of two pages that are not neighbours.  The
- * four-level tables map the pages at both ends of the canonical hole as well, so
- * that nothing but the address itself is wrong with an operand there.
+ * Each kind maps the low 2 MiB one to one for the supervisor, the same memory at ALIAS
+ * for all privilege levels, and a window of two pages whose frames are not neighbours.
+ * The four-level tables also map the pages at both ends of the canonical hole, so that
+ * only the address of an operand there is wrong.
  */
 #include "insn.h"
 
@@ -38,8 +38,8 @@ static void set32(struct machine *m, int number, int index, u32 entry)
 }
 
 /*
- * The entry that maps an address of the window at a level.  Two-level entries
- * have 4 bytes; a test that changes one keeps to its lower half.
+ * Return the entry that maps an address of the window at a level.  An entry of two-level
+ * tables has 4 bytes, and the caller must not access more.
  */
 u64 *entry_of(struct machine *m, enum pgmode paging, u64 linear, int level)
 {
@@ -52,7 +52,7 @@ u64 *entry_of(struct machine *m, enum pgmode paging, u64 linear, int level)
 		  ((linear >> (12 + 9 * level)) & 0x1ff) * 8);
 }
 
-/* The entry of address 0 in the two-level tables. */
+/* Return the entry of address 0 in the two-level tables. */
 u32 *low_entry32(struct machine *m)
 {
 	return at(m, table(LOW_PT32));
@@ -65,7 +65,7 @@ static void two_level(struct machine *m)
 	for (i = 0; i < 1024; i++)
 		set32(m, LOW_PT32, i, i < 512 ? i * PAGE_SIZE | P | RW :
 						(i - 512) * PAGE_SIZE | ALL);
-	/* Virtual-8086 mode is CPL 3, and does not reach ALIAS. */
+	/* Virtual-8086 mode has CPL 3, and its addresses are below ALIAS. */
 	set32(m, LOW_PT32, CODE >> 12, CODE | ALL);
 	set32(m, ROOT32, 0, table(LOW_PT32) | ALL);
 	set32(m, ROOT32, (u32)WINDOW >> 22, table(WINDOW_PT32) | ALL);
@@ -111,7 +111,7 @@ static void four_level(struct machine *m)
 	set(m, EDGE_PT, 511, EDGE_FRAME | P | RW);
 }
 
-/* The window's last table of entries of 8 bytes, in memory that the guest cannot write. */
+/* Move the window's page table with 8-byte entries to memory that the guest cannot write. */
 void use_read_only_table(struct machine *m)
 {
 	u64 *entry = entry_of(m, PAE, WINDOW, PD);

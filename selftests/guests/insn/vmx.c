@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What only INVVPID and INVEPT have: EPT pointers, capabilities that L1 may lack,
- * and a current VMCS that may not be there.
+ * Cases of INVVPID and INVEPT only: EPT pointers, capabilities that L1 lacks, and no
+ * current VMCS.
  */
 #include "groups.h"
 
@@ -18,7 +18,7 @@
 #define CAP_INVVPID_TYPE(t)	BIT_ULL(40 + (t))
 
 #define EPTP_AD			BIT_ULL(6)
-/* Secondary controls, as bits of what may be 1. */
+/* Secondary controls, among the bits that may be 1. */
 #define MAY_EPT			BIT_ULL(32 + 1)
 #define MAY_VPID		BIT_ULL(32 + 5)
 
@@ -55,7 +55,7 @@ static void walk_lengths(struct machine *m, u64 caps)
 	}
 }
 
-/* Each bit above, alone: A/D, reserved, address, reserved. */
+/* Flip one bit above bit 5: A/D, reserved, address, reserved. */
 static void eptp_bits(struct machine *m, u64 caps)
 {
 	int limit = max_phys(m), bit;
@@ -82,7 +82,7 @@ static const struct test invept_descriptors[] = {
 	{ }
 };
 
-/* Reserved, and left dirty by systems that exist: not checked. */
+/* KVM does not check the reserved quadword, since some systems leave it dirty. */
 static void second_quadword(struct machine *m)
 {
 	static const u64 values[] = { 1, 0xfff, BIT_ULL(47), BIT_ULL(63), -1ul };
@@ -113,7 +113,7 @@ void invept_descriptor(struct machine *m)
 	second_quadword(m);
 }
 
-/* All types, with a bit that refuses some of them. */
+/* Try all types with a capability or a control missing. */
 static void each_type(struct machine *m, enum op insn, const char *what, u32 good, u32 refusal)
 {
 	struct test test = { TYPE(0) };
@@ -130,9 +130,9 @@ static void each_type(struct machine *m, enum op insn, const char *what, u32 goo
 static const struct lack {
 	const char *what;
 	enum op insn;
-	u64 caps;		/* bits that L1 does not see... */
-	u64 controls;		/* ...and those of the secondary controls */
-	u32 good;		/* types that are left */
+	u64 caps;		/* capabilities that L1 lacks */
+	u64 controls;		/* secondary controls that L1 lacks */
+	u32 good;		/* types that L1 has */
 	u32 refusal;
 } lacks[] = {
 	{ "all of INVVPID", INVVPID, 0, 0, 0xf, VMFAIL },
@@ -157,7 +157,7 @@ static const struct lack {
 	{ "INVEPT, but no VPID", INVEPT, 0, MAY_VPID, 0x6, VMFAIL },
 };
 
-/* Go into VMX operation with less than there is.  KVM allows it to a new vCPU only. */
+/* Enter VMX operation with fewer capabilities, which KVM only allows for a new vCPU. */
 static void enter_without(struct machine *m, u64 caps, u64 controls)
 {
 	machine_close(m);
@@ -194,7 +194,7 @@ void invept_caps(struct machine *m)
 	eptp(m, good_eptp() | EPTP_AD, 2, "EPTP with A/D, type 2, L1 has none", OK);
 }
 
-/* Failures have nowhere to put an error number: CF in place of ZF. */
+/* Without a current VMCS a failure has no error number, and sets CF instead of ZF. */
 static const struct test no_vmcs[] = {
 	{ "type 1", TYPE(1), .want = OK },
 	{ "type 2", TYPE(2), .want = OK },

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The way through page tables to an operand: every level, every bit that an entry
- * can have wrong, and what the walk leaves behind in them.
+ * The walk through page tables to an operand: every level, every wrong bit of an entry,
+ * and the flags that the walk sets.
  *
- * The host writes the entries.  The guest itself never touches the window, so that
- * what is seen is the walk that the instruction's handler does.
+ * The host writes the entries.  The guest itself never accesses the window, so only the
+ * walk by the instruction's handler changes the entries.
  */
 #include "walk.h"
 
@@ -36,7 +36,7 @@ static u64 window(enum pgmode paging)
 	return paging == FOUR_LEVEL ? WINDOW64 : WINDOW;
 }
 
-/* Entries have 4 bytes in two-level tables, and the walk may be changed there too. */
+/* Entries have 4 bytes in two-level tables. */
 static u64 read_entry(enum pgmode paging, u64 *entry)
 {
 	return paging == TWO_LEVEL ? *(u32 *)entry : *entry;
@@ -58,7 +58,7 @@ static void change(struct machine *m, enum pgmode paging, const struct walk *wal
 	write_entry(paging, entry, (read_entry(paging, entry) & ~walk->clear) | walk->set);
 }
 
-/* A walk that got through has set the accessed flags, and no dirty flag: it only reads. */
+/* A successful walk sets the accessed flags, and no dirty flag: the access is a read. */
 static bool flags_good(struct machine *m, enum pgmode paging, u64 linear)
 {
 	u64 entry = 0;
@@ -66,7 +66,7 @@ static bool flags_good(struct machine *m, enum pgmode paging, u64 linear)
 
 	for (level = levels(paging) - 1; level >= 0; level--) {
 		entry = read_entry(paging, entry_of(m, paging, linear, level));
-		/* Entries of the PDPT have no such flag in PAE paging. */
+		/* In PAE paging, entries of the PDPT have no accessed flag. */
 		if (paging == PAE && level == PDPT)
 			continue;
 		if (!(entry & ACCESSED))
@@ -111,7 +111,7 @@ void try_walk(struct machine *m, enum op insn, enum pgmode paging, const struct 
 	write_page_tables(m);
 	change(m, paging, walk);
 	try(m, insn, &test);
-	/* (Without PSE, the flag of a large page does not mean one.) */
+	/* flags_good() takes an entry with PS set for a large page, which is wrong without PSE. */
 	if (m->failed == failed && walk->want == OK && !walk->gap && !walk->cr4_off)
 		check_flags(m, paging, &test);
 }
@@ -146,7 +146,7 @@ void at_levels(struct machine *m, enum op insn, enum pgmode paging, const struct
 		for (walk.level = PT; walk.level < levels(paging); walk.level++) {
 			if (paging == PAE && walk.level == PDPT)
 				break;
-			/* The last level has a case of its own for this. */
+			/* leaves[] has a case of its own for this. */
 			if (walk.level == PT && walk.set == NO_MEMORY)
 				continue;
 			try_walk(m, insn, paging, &walk);

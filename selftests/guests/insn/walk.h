@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Page walks: what a case does to the tables, and how it is tried. */
+/* Cases of page walks: the change of an entry, and the functions that try a case. */
 #ifndef WALK_H
 #define WALK_H
 
@@ -19,16 +19,16 @@
 #define NX		BIT_ULL(63)
 #define ADDRESS		GENMASK_ULL(51, 12)
 #define RSVD		PF(9)		/* present, reserved bit */
-#define LAST		0xff8		/* half of the operand is in the second page */
+#define LAST		0xff8		/* the operand's second half is in the second page */
 
-/* What a case does to the entries on its way. */
+/* A case that changes an entry of the walk. */
 struct walk {
 	const char *name;
 	int level;
 	u64 set, clear;
-	bool second;		/* in the second page's entry, and not the first's */
+	bool second;		/* change the second page's entry, not the first page's */
 	u16 offset;		/* of the operand in its page */
-	u64 place;		/* default: by the window's own frames */
+	u64 place;		/* default: in the window's own frames */
 	enum { ANY, SMEP, SMAP, PKU, HUGE } needs;
 	u64 cr4, cr4_off, efer_off, rflags;
 	u32 want;
@@ -36,14 +36,14 @@ struct walk {
 	u32 c;
 };
 
-/* Whether the CPU has what a case needs. */
+/* Return whether the CPU has a feature that a case needs. */
 bool has(struct machine *m, int feature);
-/* The case with the tables' entry at its level changed. */
+/* Try a case with its entry changed. */
 void try_walk(struct machine *m, enum op insn, enum pgmode paging, const struct walk *walk);
 void try_walks(struct machine *m, enum op insn, enum pgmode paging, const struct walk *walks);
-/* The same cases at every level. */
+/* Try all cases of a table at every level. */
 void at_levels(struct machine *m, enum op insn, enum pgmode paging, const struct walk *walks);
-/* One of some bits at a time, all with the same end. */
+/* Try a case with one of some bits set at a time, all with the same result. */
 void each_bit(struct machine *m, enum op insn, enum pgmode paging, const struct walk *base,
 	      int first, int last);
 int levels(enum pgmode paging);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Page walks, case by case: what an entry of any level can have wrong, what only a
- * last one can, and what is particular to each kind of tables.
+ * The cases of page walks: entries of any level, entries that map a page, and entries
+ * of one kind of tables.
  */
 #include "walk.h"
 
-/* What holds for an entry of any level, and of any size. */
+/* Entries of any level, and of 4 or 8 bytes. */
 static const struct walk plain[] = {
 	{ "as it is", .want = OK },
 	{ "not present", .clear = P, .want = PF(0) },
@@ -20,7 +20,7 @@ static const struct walk plain[] = {
 	{ }
 };
 
-/* And in entries of 8 bytes. */
+/* Entries of any level, of 8 bytes. */
 static const struct walk plain8[] = {
 	{ "no execution", .set = NX, .want = OK },
 	{ "bit 63, no NXE", .set = NX, .efer_off = EFER_NX, .want = RSVD },
@@ -62,7 +62,7 @@ static const struct walk leaves[] = {
 	{ }
 };
 
-/* In two-level tables, code is in a user page, where SMEP would stop it. */
+/* Not in two-level tables, where the code is in a user page, and SMEP would forbid it. */
 static const struct walk leaves8[] = {
 	{ "user page, SMEP", .set = US, .cr4 = X86_CR4_SMEP, .needs = SMEP, .want = OK },
 	{ "second page, bit 51", .offset = LAST, .second = true, .set = BIT_ULL(51),
@@ -73,7 +73,7 @@ static const struct walk leaves8[] = {
 	{ }
 };
 
-/* Protection keys: key 1 may not be read, key 2 may not be written. */
+/* Protection keys: key 1 forbids accesses, key 2 forbids writes. */
 #define PKRU	(BIT(2) | BIT(5))
 
 static const struct walk keys[] = {
@@ -103,7 +103,7 @@ static void set_pkru(struct machine *m)
 		execute(m, wrpkru, sizeof(wrpkru), &regs, m->reset.cr4 | X86_CR4_PKE);
 }
 
-/* A page of 2 or 4 MiB, or 1 GiB; what LARGE_FRAME is in. */
+/* A page of 2 MiB, 4 MiB or 1 GiB that contains LARGE_FRAME. */
 static struct walk large_page(int level, u64 base)
 {
 	return (struct walk) {
@@ -155,8 +155,8 @@ static void reserved8(struct machine *m, enum op insn, enum pgmode paging)
 }
 
 /*
- * A table in memory that the guest cannot write, as in a ROM: its entries cannot be
- * marked as accessed, and the walk goes on.
+ * A table in memory that the guest cannot write, such as ROM: the walk continues, and
+ * sets no accessed flag there.
  */
 static void read_only_table(struct machine *m, enum op insn, enum cpumode mode)
 {
@@ -180,7 +180,7 @@ static void read_only_table(struct machine *m, enum op insn, enum cpumode mode)
 	write_page_tables(m);
 }
 
-/* The host took the operand's page away: no matter of the guest's, in C and in Rust. */
+/* The host has unmapped the operand's page: C and Rust exit to user space. */
 static void unreadable_memory(struct machine *m, enum op insn, enum cpumode mode)
 {
 	struct test test = {
@@ -195,7 +195,7 @@ static void unreadable_memory(struct machine *m, enum op insn, enum cpumode mode
 	m->unreadable = NULL;
 }
 
-/* What counts is the PDPTE as it was when CR3 was loaded, and not what is in memory. */
+/* The load of CR3 loads the PDPTEs: later changes in memory do not count. */
 static void loaded_pdptes(struct machine *m, enum op insn)
 {
 	u64 *entry = entry_of(m, PAE, WINDOW, PDPT);
@@ -242,7 +242,7 @@ void walk_pae(struct machine *m, enum op insn)
 
 	at_levels(m, insn, PAE, plain);
 	at_levels(m, insn, PAE, plain8);
-	/* No reserved bits in a PDPTE: with those, CR3 cannot be loaded. */
+	/* There is no case of reserved bits in a PDPTE: a load of CR3 would fail. */
 	try_walk(m, insn, PAE, &absent);
 	try_walks(m, insn, PAE, leaves);
 	try_walks(m, insn, PAE, leaves8);
@@ -253,8 +253,8 @@ void walk_pae(struct machine *m, enum op insn)
 }
 
 /*
- * With PSE-36, bits 20:13 of a 4 MiB page's entry are bits 39:32 of its address,
- * as far as the CPU has them.  Where there is no memory, ones are read.
+ * With PSE-36, bits 20:13 of a 4 MiB page's entry are bits 39:32 of the page's address,
+ * up to the CPU's width.  A read without memory returns ones.
  */
 static void pse36(struct machine *m, enum op insn)
 {
@@ -279,7 +279,7 @@ static void pse36(struct machine *m, enum op insn)
 	try_walk(m, insn, TWO_LEVEL, &walk);
 }
 
-/* C has another CR2 where the operand goes on at address 0. */
+/* C has another CR2 if the operand continues at address 0. */
 static void not_at_zero(struct machine *m, enum op insn)
 {
 	struct test test = {
@@ -299,7 +299,7 @@ void walk_two_level(struct machine *m, enum op insn)
 		"upper half of CR3", .mode = PROT32, .paging = TWO_LEVEL, .cr3 = BIT_ULL(32),
 		.want = OK,
 	};
-	/* Without PSE, bit 7 is ignored: the entry still names a table. */
+	/* Without PSE, bit 7 is ignored: the entry refers to a table. */
 	struct walk ignored = {
 		"bit 7 without PSE", .level = PD, .set = PS, .cr4_off = X86_CR4_PSE, .want = OK,
 	};
@@ -309,7 +309,7 @@ void walk_two_level(struct machine *m, enum op insn)
 	try_walk(m, insn, TWO_LEVEL, &ignored);
 	large_pages(m, insn, TWO_LEVEL, PD, 0, 22);
 	pse36(m, insn);
-	/* On shadow paging KVM itself looks for the tables beyond 4 GiB. */
+	/* On shadow paging, KVM itself would look for the tables above 4 GiB. */
 	if (m->ept)
 		try(m, insn, &high_cr3);
 	not_at_zero(m, insn);
