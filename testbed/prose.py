@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The words and forms that comments, documents and messages of this tree do without.
+"""The words that comments, documents and messages of this tree must not contain.
 
-Each entry is a pattern and what to write in its place.  Documentation/style.rst has the rules that
-the list stands for: a sentence has a subject that is a thing in the code, and a verb; no pronoun
-without its noun; the word that the field uses.
+Each entry is a pattern and its replacement.  Documentation/style.rst has the rules behind the list:
+a sentence has a verb, and a subject that is a thing in the code; a pronoun has its noun in the same
+sentence; each thing has the word that kernel developers use.
 """
 
 import re
@@ -32,10 +32,12 @@ WORDS = (
     (r"\btally\b", "cost, counts"),
 )
 SAFETY = (
-    (r"SAFETY: As (?:above|below|before|in|for|there|that)\b", "state the reason here"),
-    (r"SAFETY: The contract of this function[.;]", "name the clause, and why it holds"),
+    (r"(?:SAFETY|INVARIANT|CAST): As (?:above|below|before|in|for|there|that)\b",
+     "state the reason here"),
+    (r"SAFETY: The contract of this function\b", "name the clause, and why it holds"),
+    (r"SAFETY: By the contract\b", "name the clause, and why it holds"),
 )
-# An opening comment begins with a sentence, which these words do not begin.
+# These words do not begin a sentence, and an opening comment begins with a sentence.
 OPENING = re.compile(r"//! (?:What|Who|How|Where|Which|Whether|When|Why|All|Those|That)\b")
 
 PATTERNS = [(re.compile(pattern, re.I), cure) for pattern, cure in WORDS]
@@ -44,17 +46,46 @@ TEXT = re.compile(r"\.(rs|c|h|py|sh|rst|md|toml|S|dot)$|(^|/)(Makefile|Kbuild|Kc
                   r"debugfs-vmx-vpid|\w[\w-]*)$")
 
 
+# The marker of a comment, at the start of a line.  A "*" goes on where a "/*" began.
+MARKER = re.compile(r"\s*(//[/!]?|#(?!!)|/\*{1,2}(?!/)|\*(?!\S))?\s*")
+BEGIN = ("/*", "/**")
+
+
 def applies(name):
-    """Whether a file is one whose prose is checked."""
+    """Return whether the prose of a file is checked."""
     return bool(TEXT.search(name)) and name != "COPYING" and not name.endswith("prose.py")
 
 
+def paragraphs(lines):
+    """Join lines that follow each other in one comment, or in no comment, by a space.
+
+    Return for each paragraph the text without markers, and (offset, line number) for each line.
+    """
+    found, last = [], None
+    for number, line in enumerate(lines, 1):
+        match = MARKER.match(line)
+        marker, text = match[1], line[match.end():].rstrip()
+        if not text:
+            last = None
+            continue
+        kind = "*" if marker in BEGIN else marker or "none"
+        if kind == last and marker not in BEGIN:
+            before, starts = found[-1]
+            starts.append((len(before) + 1, number))
+            found[-1] = (f"{before} {text}", starts)
+        else:
+            found.append((text, [(0, number)]))
+        last = kind
+    return found
+
+
 def complaints(name, text):
-    """The lines of a file that have a word of the list, with what to write instead."""
+    """Return a line for each word of the list in a file, with the replacement."""
     lines = text.splitlines()
-    found = [f"{name}:{number}: '{match[0]}': {cure}"
-             for number, line in enumerate(lines, 1)
-             for pattern, cure in PATTERNS if (match := pattern.search(line))]
+    hits = sorted((max(at for offset, at in starts if offset <= match.start()), match[0], cure)
+                  for joined, starts in paragraphs(lines)
+                  for pattern, cure in PATTERNS for match in pattern.finditer(joined))
+    found = [f"{name}:{number}: '{word}': {cure}" for number, word, cure in hits]
     if name.endswith(".rs"):
         first = next((line for line in lines if line.startswith("//!")), "")
         if OPENING.match(first):
