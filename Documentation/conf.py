@@ -12,5 +12,5 @@ html_theme_options = {"page_width": "65em", "description": "KVM's VPIDs and TLB 
 html_show_copyright = False
 html_copy_source = False
 exclude_patterns = ["ABI"]
-# The words after a literal block are the tree's own: no language is guessed.
+# Literal blocks are shell commands and output, without highlighting.
 highlight_language = "none"
