@@ -229,19 +229,21 @@ fn current() -> usize {
     Task::current_raw().addr()
 }
 
+/// Remembers that this task got no VPID; returns the number that KVM takes for none.
+#[cold]
+#[inline(never)]
+fn refused() -> u16 {
+    REFUSED.store(current(), Relaxed);
+    0
+}
+
 /// The entries through which KVM calls a backend.
 struct Entry<B>(PhantomData<B>);
 
 impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
     /// Replaces `allocate_vpid()`; returns 0 if there is no VPID.
     extern "C" fn allocate_vpid() -> c_int {
-        let vpid = match B::allocate_vpid() {
-            Some(vpid) => vpid.into_raw(),
-            None => {
-                REFUSED.store(current(), Relaxed);
-                0
-            }
-        };
+        let vpid = B::allocate_vpid().map_or_else(refused, Vpid::into_raw);
         stay_on_stack();
         c_int::from(vpid)
     }
@@ -279,7 +281,8 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         let vpid = unsafe { &mut (*vcpu.cast::<bindings::vcpu_vmx>()).vpid };
         // If the body called `allocate_vpid()` in vain, the failure is counted already.
         if ret == 0 && *vpid == 0 && REFUSED.load(Relaxed) != current() {
-            *vpid = B::allocate_vpid().map_or(0, |vpid| c_int::from(vpid.into_raw()));
+            // (the entry, and not what it calls: with one caller, the compiler inlines that)
+            *vpid = Self::allocate_vpid();
         }
         stay_on_stack();
         ret
