@@ -9,8 +9,11 @@
 #include "vmx/vmcs12.h"
 #include "vmx_vpid.h"
 
-/* Constants that bindgen cannot read from a macro. */
-static const hpa_t VMX_VPID_INVALID_PAGE = INVALID_PAGE;
+/*
+ * Constants that bindgen cannot read from a macro.  A value above 2^63 is signed
+ * here: bindgen before 0.72 would make an external variable of it.
+ */
+static const s64 VMX_VPID_INVALID_PAGE = (s64)INVALID_PAGE;
 static const u32 VMX_VPID_SECONDARY_CONTROLS = CPU_BASED_ACTIVATE_SECONDARY_CONTROLS;
 static const u32 VMX_VPID_ENABLE_VPID = SECONDARY_EXEC_ENABLE_VPID;
 static const u32 VMX_VPID_ENABLE_EPT = SECONDARY_EXEC_ENABLE_EPT;

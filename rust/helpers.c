@@ -5,6 +5,7 @@
  */
 #include <linux/cpumask.h>
 #include <linux/ktime.h>
+#include <linux/smp.h>
 #include <linux/static_key.h>
 #include <asm/cpufeature.h>
 #include <asm/cpuid/api.h>
@@ -165,6 +166,19 @@ void vmx_vpid_unlock_vpids(void)
 u64 vmx_vpid_now(void)
 {
 	return ktime_get_ns();
+}
+
+/**
+ * vmx_vpid_call_on_cpu - call a function on a CPU, with interrupts off, and wait for it
+ * @cpu: number of the CPU
+ * @function: what to call
+ * @data: what to call it with
+ *
+ * Return: 0, or an errno if the CPU is offline; the function was not called then.
+ */
+int vmx_vpid_call_on_cpu(int cpu, void (*function)(void *data), void *data)
+{
+	return smp_call_function_single(cpu, function, data, true);
 }
 
 /**

@@ -73,7 +73,7 @@ static void look_at(struct kvm_vcpu *vcpu, struct vmx_vpid_mmu *line)
 		.l2 = READ_ONCE(arch->hflags) & HF_GUEST_MASK,
 		.ept12 = l1_gave_ept(to_vmx(vcpu)),
 		.guest_mmu = mmu == &arch->guest_mmu,
-		.ngpa_walk = READ_ONCE(mmu->w) == &arch->ngpa_walk,
+		.ngpa_walk = vmx_vpid_walks_ngpa(arch, mmu),
 		.direct = role.direct,
 		.guest_mode = role.guest_mode,
 		.level = role.level,

@@ -34,7 +34,7 @@ void vmx_vpid_asid_features(struct vmx_vpid_asid_features *features)
  */
 const struct tlb_state *vmx_vpid_tlb_state(void)
 {
-	return this_cpu_ptr((void __percpu __force *)vmx_vpid_import_cpu_tlbstate);
+	return this_cpu_ptr((void __percpu *)(unsigned long)vmx_vpid_import_cpu_tlbstate);
 }
 
 /**
@@ -44,7 +44,7 @@ const struct tlb_state *vmx_vpid_tlb_state(void)
  */
 const struct tlb_state_shared *vmx_vpid_tlb_state_shared(void)
 {
-	return this_cpu_ptr((void __percpu __force *)vmx_vpid_import_cpu_tlbstate_shared);
+	return this_cpu_ptr((void __percpu *)(unsigned long)vmx_vpid_import_cpu_tlbstate_shared);
 }
 
 /**

@@ -14,6 +14,7 @@
 #include "x86.h"
 #include "vmx/vmx.h"
 #include "vmx/x86_ops.h"
+#include "compat.h"
 
 /*
  * The operations of a backend, in the manner of kvm_x86_ops: each has the name and the
@@ -286,6 +287,7 @@ void vmx_vpid_set_flushed_on_cpu(unsigned int cpu, u64 *words, u64 bit);
 union kvm_mmu_page_role vmx_vpid_root_role(hpa_t root);
 bool vmx_vpid_evmcs_in_use(void);
 u64 vmx_vpid_now(void);
+int vmx_vpid_call_on_cpu(int cpu, void (*function)(void *data), void *data);
 void vmx_vpid_pin(void);
 void vmx_vpid_unpin(void);
 

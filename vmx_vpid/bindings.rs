@@ -18,6 +18,8 @@
     non_camel_case_types,
     non_snake_case,
     non_upper_case_globals,
+    // Not every compiler knows of `unnecessary_transmutes`.
+    unknown_lints,
     unnecessary_transmutes,
     unreachable_pub,
     unsafe_op_in_unsafe_fn
@@ -38,6 +40,10 @@ type __kernel_ptrdiff_t = isize;
 unsafe impl<Storage: Zeroable> Zeroable for __BindgenBitfieldUnit<Storage> {}
 
 include!(concat!(env!("VMX_VPID_OBJ"), "/rust/bindings_generated.rs"));
+
+/// The address of no page: KVM's `INVALID_PAGE`.
+// CAST: The constant is signed for bindgen alone; the bits are those of KVM's.
+pub(crate) const INVALID_PAGE: hpa_t = VMX_VPID_INVALID_PAGE as hpa_t;
 
 /// The types that `asm/tlbflush.h` hides from modules.
 pub(crate) mod tlb {

@@ -43,9 +43,11 @@ use crate::{
     },
     invvpid,
     vpid::Vpid,
-    x86::addr::CanonicalGva, //
+    x86::{
+        addr::CanonicalGva,
+        compat::cold_path, //
+    }, //
 };
-use core::hint::cold_path;
 
 /// A flush that KVM's core requests; each kind is one entry of `kvm_x86_ops`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 pub(crate) mod asid_follow;
 pub(crate) mod attach;
 pub(crate) mod check_vmcs;
+pub(crate) mod compat;
 pub(crate) mod cpu;
 pub(crate) mod exit_handlers;
 pub(crate) mod flushed_cpus;

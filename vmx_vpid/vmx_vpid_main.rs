@@ -33,36 +33,51 @@ use crate::{
     kvm::{
         asid_follow::Asids,
         attach::Attachment,
+        compat::{
+            copied,
+            not_supported,
+            Flag, //
+        },
         ops::Native, //
     }, //
 };
 use kernel::prelude::*;
 
-module! {
-    type: Module,
-    name: "vmx_vpid",
-    authors: ["The vmx_vpid developers"],
-    description: "VPID and TLB invalidation of KVM on Intel, in Rust",
-    license: "GPL",
-    params: {
-        force_flush: bool {
-            default: false,
-            description: "Serve every request by the widest flush (to find a missing flush)",
-        },
-        flush_context: bool {
-            default: false,
-            description: "Serve flush_tlb_all by a flush of the contexts that the vCPU can use",
-        },
-        caps_mask: u64 {
-            default: 0,
-            description: "Bits of IA32_VMX_EPT_VPID_CAP to treat as clear (25, 40, 41, 42)",
-        },
-        max_vpids: u16 {
-            default: 65535,
-            description: "VPIDs that the pool may allocate, 1 to 65535 (for tests)",
-        },
-    },
+/// Declares the module; `$flag` is the type of the parameters that are on or off.
+macro_rules! declare_module {
+    ($flag:ident, $off:tt) => {
+        module! {
+            type: Module,
+            name: "vmx_vpid",
+            authors: ["The vmx_vpid developers"],
+            description: "VPID and TLB invalidation of KVM on Intel, in Rust",
+            license: "GPL",
+            params: {
+                force_flush: $flag {
+                    default: $off,
+                    description: "Serve every request by the widest flush (to find a missing flush)",
+                },
+                flush_context: $flag {
+                    default: $off,
+                    description: "Serve flush_tlb_all by a flush of the contexts that the vCPU can use",
+                },
+                caps_mask: u64 {
+                    default: 0,
+                    description: "Bits of IA32_VMX_EPT_VPID_CAP to treat as clear (25, 40, 41, 42)",
+                },
+                max_vpids: u16 {
+                    default: 65535,
+                    description: "VPIDs that the pool may allocate, 1 to 65535 (for tests)",
+                },
+            },
+        }
+    };
 }
+
+#[cfg(vmx_vpid_linux_7_3)]
+declare_module!(bool, false);
+#[cfg(not(vmx_vpid_linux_7_3))]
+declare_module!(u8, 0);
 
 /// The loaded module.
 ///
@@ -93,16 +108,16 @@ impl Module {
         })?;
         if !kvm::cpu::caps().can_flush_vpid() {
             pr_err!("this CPU cannot invalidate by VPID: there is nothing to take over\n");
-            return Err(EOPNOTSUPP);
+            return Err(not_supported());
         }
         kvm::switches::set_up(
             Switches {
-                force_flush: module_parameters::force_flush.value(),
-                flush_context: module_parameters::flush_context.value(),
-                caps_mask: module_parameters::caps_mask.value(),
+                force_flush: module_parameters::force_flush.value().is_on(),
+                flush_context: module_parameters::flush_context.value().is_on(),
+                caps_mask: copied(module_parameters::caps_mask.value()),
                 check_vmcs: false,
             },
-            module_parameters::max_vpids.value(),
+            copied(module_parameters::max_vpids.value()),
         )
     }
 }

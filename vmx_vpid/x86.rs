@@ -7,6 +7,7 @@
 //! management and paging.
 
 pub(crate) mod addr;
+pub(crate) mod compat;
 pub(crate) mod control_regs;
 pub(crate) mod exception;
 pub(crate) mod invpcid;

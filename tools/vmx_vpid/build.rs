@@ -7,6 +7,7 @@ fn main() -> Result<(), std::env::VarError> {
     for (name, set) in [
         ("CONFIG_VMX_VPID_KUNIT_TEST", true),
         ("vmx_vpid_userspace", true),
+        ("vmx_vpid_cold_path", true),
         ("vmx_vpid_loom", loom),
     ] {
         println!("cargo::rustc-check-cfg=cfg({name})");

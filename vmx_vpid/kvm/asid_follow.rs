@@ -8,10 +8,13 @@ use crate::{
         follow::Follower, //
     },
     bindings,
-    kvm::tlbstate::{
-        features,
-        read_cpu,
-        Followed, //
+    kvm::{
+        compat,
+        tlbstate::{
+            features,
+            read_cpu,
+            Followed, //
+        }, //
     }, //
 };
 use core::cell::Cell;
@@ -49,7 +52,7 @@ pub(super) fn follow(on: bool) -> Result {
         (true, None) => {
             let features = features().ok_or_else(|| {
                 pr_err!("this CPU flushes others by INVLPGB: its ASIDs are not followed\n");
-                EOPNOTSUPP
+                compat::not_supported()
             })?;
             let mut followed = Followed::new(features)?;
             let told: *mut Followed = &mut *followed;
@@ -141,11 +144,9 @@ fn ask_each(followed: Option<&Followed>, forget: bool, mut function: impl FnMut(
         };
         let data = (&raw const question).cast_mut().cast();
         // CAST: C has the number of a CPU as an `int` here.
-        // SAFETY: `smp_call_function_single()` calls `answer()` with interrupts off, or not at all,
-        // and waits until `answer()` has returned.  No other code uses `question` until then.
-        let there = unsafe {
-            kernel::bindings::smp_call_function_single(number as c_int, Some(answer), data, true)
-        };
+        // SAFETY: The helper calls `answer()` with interrupts off, or not at all, and waits until
+        // `answer()` has returned.  No other code uses `question` until then.
+        let there = unsafe { bindings::vmx_vpid_call_on_cpu(number as c_int, Some(answer), data) };
         let mut view = question.answer.get();
         if there != 0 {
             let place = followed.and_then(|followed| followed.place(number));

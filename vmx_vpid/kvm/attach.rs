@@ -14,6 +14,7 @@ use crate::{
     },
     bindings,
     kvm::{
+        compat,
         exit_handlers,
         flushed_cpus::{
             self,
@@ -220,7 +221,7 @@ unsafe extern "C" fn vmx_vpid_pre_patch(object: *const bindings::klp_object) -> 
         // SAFETY: This is a callback of livepatch, so the symbols are resolved.
         if live && unsafe { bindings::vmx_vpid_evmcs_in_use() } {
             pr_err!("KVM runs on Hyper-V's enlightened VMCS: not supported\n");
-            return Err(EOPNOTSUPP);
+            return Err(compat::not_supported());
         }
         // SAFETY: This is a callback of livepatch, so the symbols are resolved.
         unsafe { attach.step(Callback::PrePatch, live) };

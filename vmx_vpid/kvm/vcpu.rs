@@ -93,7 +93,7 @@ impl Vcpu {
     /// would take a register, which each flush would have to save.
     #[inline]
     fn root_at(&self, root: impl Fn() -> bindings::hpa_t) -> Root {
-        if root() == bindings::VMX_VPID_INVALID_PAGE {
+        if root() == bindings::INVALID_PAGE {
             return Root::Invalid;
         }
         if !self.ept() {

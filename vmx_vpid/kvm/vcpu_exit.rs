@@ -12,6 +12,7 @@ use crate::{
         Translations, //
     },
     kvm::{
+        compat,
         cpu,
         percpu,
         symbols,
@@ -154,7 +155,7 @@ impl Translations for Exit<'_> {
         // `struct kvm_mmu`, which only this task writes.
         let [one, two, three] = unsafe { (*mmu).prev_roots };
         let pcid = |root: bindings::kvm_mmu_root_info| {
-            let valid = root.hpa != bindings::VMX_VPID_INVALID_PAGE;
+            let valid = root.hpa != bindings::INVALID_PAGE;
             valid.then(|| Pcid::of(Cr3::from(root.pgd), cr4))
         };
         [
@@ -173,7 +174,7 @@ impl Translations for Exit<'_> {
         unsafe {
             bindings::vmx_vpid_call_kvm_mmu_invalidate_addr(
                 vcpu,
-                &raw mut (*vcpu).arch.gva_walk,
+                compat::gva_walk(vcpu),
                 address.into_raw(),
                 roots.into_raw().into(),
             );

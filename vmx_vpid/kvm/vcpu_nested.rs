@@ -124,7 +124,7 @@ impl Nested for Exit<'_> {
     fn ept12_roots(&self) -> [Option<Eptp>; Roots::COUNT] {
         let [one, two, three] = get!(self, vcpu.arch.guest_mmu.prev_roots);
         [get!(self, vcpu.arch.guest_mmu.root), one, two, three].map(|root| {
-            let valid = root.hpa != bindings::VMX_VPID_INVALID_PAGE;
+            let valid = root.hpa != bindings::INVALID_PAGE;
             valid.then(|| Eptp::from(root.pgd))
         })
     }

@@ -259,7 +259,7 @@ mod tests {
             function(&Alone {
                 allocator: RefCell::new(KVBox::zeroed(GFP_KERNEL)?),
                 bitmap: RefCell::new(bitmap),
-                plane: words.as_chunks().0.first().ok_or(EINVAL)?,
+                plane: words.first_chunk().ok_or(EINVAL)?,
             })
         }
 

@@ -10,11 +10,13 @@
 //! and the record shows that KVM did.  The model in `model/` enters no guest with a VPID
 //! that is not recorded as flushed.
 
-use crate::vpid::{
-    bitmap::UnflushedVpid,
-    Vpid, //
+use crate::{
+    vpid::{
+        bitmap::UnflushedVpid,
+        Vpid, //
+    },
+    x86::compat::cold_path, //
 };
-use core::hint::cold_path;
 
 /// A word of the record, which CPUs read and write concurrently.
 ///

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! This module has what the oldest rustc that builds kernels lacks, so that the code above it is
+//! the same for each compiler.
+//!
+//! Debian 13 builds its kernels with rustc 1.85.  `Kbuild` sets `vmx_vpid_cold_path` for compilers
+//! that have `core::hint::cold_path()`.
+
+#[cfg(vmx_vpid_cold_path)]
+pub(crate) use core::hint::cold_path;
+
+/// Marks the path that calls this function as unlikely, for compilers that can be told so.
+///
+/// An older compiler lays the path out as if it was likely: the code is correct and less compact.
+#[cfg(not(vmx_vpid_cold_path))]
+#[inline(always)]
+pub(crate) const fn cold_path() {}
