@@ -7,7 +7,11 @@
 #include <linux/static_call.h>
 #include "vmx/vmx.h"
 #include "vmx/vmcs12.h"
+#include "kvm_target.h"
 #include "vmx_vpid.h"
+
+/* Whether KVM calls the handler of EPT misconfigurations by the name that is livepatched. */
+static const u32 VMX_VPID_MISCONFIG_CALLED = VMX_VPID_EPT_MISCONFIG_CALLED;
 
 /*
  * Constants that bindgen cannot read from a macro.  A value above 2^63 is signed

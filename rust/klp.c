@@ -10,6 +10,7 @@
 #include <linux/module.h>
 #include <linux/notifier.h>
 #include <asm/text-patching.h>
+#include "kvm_target.h"
 #include "vmx_vpid.h"
 
 /*
@@ -114,6 +115,10 @@ asm(".macro vmx_vpid_body module, name\n"
  */
 asm("vmx_vpid_import vmlinux, vmlinux, linux_banner");
 
+/* The notes of the kernel, among them its build-id: see kvm_target.c. */
+asm("vmx_vpid_import vmlinux, vmlinux, __start_notes");
+asm("vmx_vpid_import vmlinux, vmlinux, __stop_notes");
+
 /* Each CPU's ASID slots. */
 asm("vmx_vpid_import vmlinux, vmlinux, cpu_tlbstate");
 asm("vmx_vpid_import vmlinux, vmlinux, cpu_tlbstate_shared");
@@ -149,6 +154,11 @@ static bool has_body(const u8 *address)
 
 static int pre_patch(struct klp_object *obj)
 {
+	int ret = vmx_vpid_target_check_kvm(obj->mod);
+
+	if (ret)
+		return ret;
+
 	if (!has_body(vmx_vpid_import_vmx_vcpu_create) ||
 	    !has_body(vmx_vpid_import_vmx_vcpu_free)) {
 		pr_err("vmx_vcpu_create() and vmx_vcpu_free() do not begin with a call of __fentry__: not attached; build kvm_intel with CONFIG_FUNCTION_TRACER and -mfentry\n");
@@ -173,7 +183,13 @@ static void post_unpatch(struct klp_object *obj)
 	vmx_vpid_post_unpatch();
 }
 
-/* vmx_vpid_klp_enable() sets the new functions, from the registered backend's table. */
+/*
+ * vmx_vpid_klp_enable() sets the new functions, from the registered backend's table.
+ *
+ * With retpolines KVM calls the handler of EPT misconfigurations directly.  gcc
+ * inlines the handler's first test into the caller, and calls the rest, to which
+ * handle_ept_misconfig() itself jumps.  The operation repeats the test.
+ */
 static struct klp_func funcs[] = {
 	{ .old_name = "allocate_vpid" },
 	{ .old_name = "free_vpid" },
@@ -186,7 +202,7 @@ static struct klp_func funcs[] = {
 	{ .old_name = "handle_invvpid" },
 	{ .old_name = "handle_invept" },
 	{ .old_name = "handle_ept_violation" },
-	{ .old_name = "handle_ept_misconfig" },
+	{ .old_name = VMX_VPID_EPT_MISCONFIG },
 	{ .old_name = "vmx_vcpu_create" },
 	{ .old_name = "vmx_vcpu_free" },
 	{ }

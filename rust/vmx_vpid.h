@@ -115,6 +115,13 @@ VMX_VPID_IMPORT_TYPE(__tracepoint_kvm_fast_mmio, struct tracepoint);
 extern void *vmx_vpid_import_linux_banner;
 extern void *vmx_vpid_import_cpu_tlbstate;
 extern void *vmx_vpid_import_cpu_tlbstate_shared;
+extern void *vmx_vpid_import___start_notes;
+extern void *vmx_vpid_import___stop_notes;
+
+/* kvm_target.c */
+struct module;
+int vmx_vpid_target_check_vmlinux(void);
+int vmx_vpid_target_check_kvm(const struct module *kvm_intel);
 
 /* klp.c */
 struct klp_object;

@@ -29,6 +29,9 @@ KVM_INTEL_IMPORT(__kvm_is_using_evmcs);
 KVM_INTEL_IMPORT(vmx_vpid_bitmap);
 KVM_INTEL_IMPORT(vmx_vpid_lock);
 
+/* kvm.ko itself: kvm_target.c compares its build-id with the one that the module was built for. */
+KVM_IMPORT(__this_module);
+
 /* The list of VMs, and the lock that guards the list. */
 KVM_IMPORT(vm_list);
 KVM_IMPORT(kvm_lock);

@@ -8,15 +8,15 @@ require
 ktap_print_header
 ktap_set_plan 24
 
-# KVM calls the module by static calls and by its table of exit handlers.
+# KVM calls the module by static calls, and by its table of exit handlers or by name.
 full_speed() { # number of exit handlers
 	grep -q '^static_calls 4/4$' $DEBUGFS/status &&
-		grep -q "^exit_handlers $1/5\$" $DEBUGFS/status || { cat $DEBUGFS/status; false; }
+		grep -q "^exit_handlers $1/6\$" $DEBUGFS/status || { cat $DEBUGFS/status; false; }
 }
 waiting() { grep -q '^kvm_intel: not loaded$' $DEBUGFS/status && phase_is detached; }
 
 check "the module attaches when kvm_intel is loaded" attach
-check "KVM calls the module by static calls and its exit table" full_speed 5
+check "KVM calls the module by static calls and its exit table" full_speed 6
 check "a second load is refused" refused_as "File exists" load_module
 check "an unload while attached is refused" \
 	refused_as "Resource temporarily unavailable" rmmod vmx_vpid
@@ -44,11 +44,11 @@ check "the module attaches when kvm_intel loads" load_kvm
 traced() { grep -q 'vmx_vpid_attach: vpids 0' $TRACING/trace || { cat $TRACING/trace; false; }; }
 check "a trace event reports the attach" traced
 trace_off
-check "KVM calls the late module by static calls and its exit table" full_speed 5
+check "KVM calls the late module by static calls and its exit table" full_speed 6
 check "kvm_intel unloads while the module is attached" unload_kvm
 check "status says again that kvm_intel is not loaded" waiting
 check "the module attaches to kvm_intel without nested VMX" load_kvm nested=0
-check "without nested VMX, C handles the exits of VMX instructions" full_speed 3
+check "without nested VMX, C handles the exits of VMX instructions" full_speed 4
 unload_kvm
 check "the module detaches and unloads while kvm_intel is not loaded" detach
 

@@ -32,6 +32,21 @@ pub(crate) mod vpid_holders;
 pub(crate) mod vpid_lock;
 
 use crate::bindings;
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
+
+/// Checks that the module was built for the kernel that runs.
+///
+/// # Errors
+///
+/// [`ENOEXEC`], with both build-ids in the log.
+pub(crate) fn check_kernel() -> Result {
+    // SAFETY: The helper compares bytes of the kernel's notes, which livepatch resolved when this
+    // module was loaded, with bytes of this module.
+    to_result(unsafe { bindings::vmx_vpid_target_check_vmlinux() })
+}
 
 /// Returns whether the module has its livepatch relocations.
 pub(crate) fn post_linked() -> bool {

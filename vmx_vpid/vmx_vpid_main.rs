@@ -97,12 +97,14 @@ impl Module {
     /// # Errors
     ///
     /// [`ENODEV`] without VMX, [`EOPNOTSUPP`] without VPIDs that can be invalidated, [`ENOEXEC`] if
-    /// the module lacks its livepatch relocations, [`EINVAL`] for an invalid parameter.
+    /// the module lacks its livepatch relocations or was built for another kernel, [`EINVAL`] for an
+    /// invalid parameter.
     fn probe() -> Result {
         if !kvm::post_linked() {
             pr_err!("not post-linked: build with 'make modules', or run 'objtool klp post-link'\n");
             return Err(ENOEXEC);
         }
+        kvm::check_kernel()?;
         kvm::cpu::probe().inspect_err(|_| {
             pr_err!("this CPU has no VMX, or the firmware has it off: KVM cannot run here\n")
         })?;

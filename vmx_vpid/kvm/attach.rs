@@ -170,7 +170,7 @@ impl Attach {
             // INVARIANT: The phase is `Attached` and `ops` is set.
             self.exits = unsafe { exit_handlers::arm(ops) };
             pr_info!(
-                "{} of {} flushes by static call, {} of {} exits by KVM's table\n",
+                "{} of {} flushes by static call, {} of {} exits\n",
                 self.static_calls,
                 static_calls::SITES,
                 self.exits,

@@ -7,7 +7,9 @@
 //! pointers lead to the very functions that livepatch leads to.
 //!
 //! With retpolines built in, KVM calls some handlers directly and not through the table, among them
-//! the handler of EPT misconfigurations: only livepatch leads these calls to the backend.
+//! the handler of EPT misconfigurations: only livepatch leads these calls to the backend.  A
+//! compiler may split that handler or inline it, so `rust/kvm_target.py` looks in kvm-intel.ko which
+//! symbol is called, and `rust/klp.c` patches that one.
 
 use crate::bindings;
 use core::ptr;
@@ -55,19 +57,31 @@ impl Place {
     }
 }
 
-/// The number of exits that the backend handles and KVM's table leads to.
-pub(super) const EXITS: usize = 5 + if cfg!(CONFIG_MITIGATION_RETPOLINE) {
-    0
+/// The number of exits that the backend handles.
+pub(super) const EXITS: usize = 6;
+
+/// The number of these that KVM's table leads to.
+const PLACES: usize = if cfg!(CONFIG_MITIGATION_RETPOLINE) {
+    EXITS - 1
 } else {
-    1
+    EXITS
 };
+
+/// The number of these that KVM calls by a name that livepatch patches, and not by its table: 0 if
+/// the compiler left no such call, so that C handles the exit.
+const CALLED_BY_NAME: usize =
+    if cfg!(CONFIG_MITIGATION_RETPOLINE) && bindings::VMX_VPID_MISCONFIG_CALLED != 0 {
+        1
+    } else {
+        0
+    };
 
 /// Returns the exits that a table of operations handles.
 ///
 /// # Safety
 ///
 /// The symbols of kvm_intel are resolved.
-unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; EXITS] {
+unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; PLACES] {
     macro_rules! exit {
         ($name:ident, $reason:ident, $original:ident) => {
             Place {
@@ -115,7 +129,8 @@ unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; EXITS] {
     ]
 }
 
-/// Points KVM's exits at the backend; returns the number of exits that lead there.
+/// Points KVM's exits at the backend; returns the number of exits that lead there, by the table or
+/// by livepatch alone.
 ///
 /// An exit that leads to an unexpected function is left alone: with `nested=0` the exits of VMX
 /// instructions lead to a handler that raises #UD.  A second call changes nothing.
@@ -125,7 +140,10 @@ unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; EXITS] {
 /// kvm_intel is live, its symbols are resolved, its functions are livepatched by those in `ops`,
 /// and calls of this function and of [`disarm()`] are serialised.
 pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
-    let mut armed = 0;
+    let mut armed = CALLED_BY_NAME;
+    if PLACES + CALLED_BY_NAME < EXITS {
+        pr_info!("the compiler inlined KVM's handle_ept_misconfig: C handles its exit\n");
+    }
     // SAFETY: By the safety requirements the symbols are resolved.
     for exit in unsafe { exits(ops) } {
         let to = exit.replacement();

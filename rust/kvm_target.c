@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The kernel and the KVM that the module was built for, by their build-ids.
+ *
+ * The module reads KVM's structures at offsets that were fixed when it was
+ * built.  KVM of another build may have others, and nothing else would notice:
+ * livepatch resolves symbols by name, and vermagic names the release alone.
+ */
+#include <linux/module.h>
+#include <linux/string.h>
+#include "kvm_target.h"
+#include "vmx_vpid.h"
+
+#define BUILD_ID_SIZE	20
+
+/* The note in which the linker puts a build-id, up to the build-id itself. */
+static const u8 note_head[] = {
+	4, 0, 0, 0,			/* size of the name */
+	BUILD_ID_SIZE, 0, 0, 0,		/* size of the build-id */
+	3, 0, 0, 0,			/* NT_GNU_BUILD_ID */
+	'G', 'N', 'U', 0,
+};
+
+static const u8 vmlinux_target[BUILD_ID_SIZE] = VMX_VPID_TARGET_VMLINUX;
+static const u8 kvm_target[BUILD_ID_SIZE] = VMX_VPID_TARGET_KVM;
+static const u8 kvm_intel_target[BUILD_ID_SIZE] = VMX_VPID_TARGET_KVM_INTEL;
+
+/* Notes are aligned to 4 bytes; the first one of this kind counts. */
+static const u8 *find_build_id(const void *from, size_t size)
+{
+	const u8 *at, *last = from + size - (sizeof(note_head) + BUILD_ID_SIZE);
+
+	if (!from || size < sizeof(note_head) + BUILD_ID_SIZE)
+		return NULL;
+
+	for (at = from; at <= last; at += 4)
+		if (!memcmp(at, note_head, sizeof(note_head)))
+			return at + sizeof(note_head);
+
+	return NULL;
+}
+
+static int check(const char *name, const u8 *found, const u8 *target)
+{
+	if (found && !memcmp(found, target, BUILD_ID_SIZE))
+		return 0;
+
+	if (found)
+		pr_err("vmx_vpid: this module was built for the %s with build-id %*phN, this one is %*phN: build the module for the running kernel ('make stock', or 'make modules KDIR=')\n",
+		       name, BUILD_ID_SIZE, target, BUILD_ID_SIZE, found);
+	else
+		pr_err("vmx_vpid: %s has no build-id: it cannot be told whether this module was built for it\n",
+		       name);
+
+	return -ENOEXEC;
+}
+
+/**
+ * vmx_vpid_target_check_vmlinux - compare the running kernel with the one that was built for
+ *
+ * Return: 0, or -ENOEXEC, and the log has both build-ids.
+ */
+int vmx_vpid_target_check_vmlinux(void)
+{
+	const void *start = vmx_vpid_import___start_notes;
+
+	return check("vmlinux", find_build_id(start, vmx_vpid_import___stop_notes - start),
+		     vmlinux_target);
+}
+
+static int check_module(const char *name, const struct module *mod, const u8 *target)
+{
+	const struct module_memory *rodata = &mod->mem[MOD_RODATA];
+
+	return check(name, find_build_id(rodata->base, rodata->size), target);
+}
+
+/**
+ * vmx_vpid_target_check_kvm - compare KVM with the one that was built for
+ * @kvm_intel: the module kvm_intel
+ *
+ * To be called while kvm_intel's symbols are resolved, before anything of KVM's is read.
+ *
+ * Return: 0, or -ENOEXEC, and the log has both build-ids.
+ */
+int vmx_vpid_target_check_kvm(const struct module *kvm_intel)
+{
+	int ret = check_module("kvm", vmx_vpid_import___this_module, kvm_target);
+
+	return ret ?: check_module("kvm_intel", kvm_intel, kvm_intel_target);
+}
