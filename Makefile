@@ -3,7 +3,15 @@
 # vmx_vpid: build the module, boot it on a test kernel, test it.
 # "make help" lists the targets.  Kbuild has the part that kbuild reads.
 
+ifneq ($(words $(CURDIR)),1)
+$(error vmx_vpid: kbuild takes no path with a space: move "$(CURDIR)" to one without)
+endif
+HOME ?= $(shell getent passwd $$(id -u) | cut -d: -f6)
 CACHE ?= $(or $(VMX_VPID_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmx_vpid)
+ifneq ($(words $(CACHE)),1)
+$(error vmx_vpid: kbuild takes no path with a space: name another cache folder with VMX_VPID_CACHE=)
+endif
+override CACHE := $(abspath $(CACHE))
 # DEBUG=1 selects the debug kernel for every target.
 VARIANT := $(if $(DEBUG),debug,test)
 
@@ -19,7 +27,9 @@ HOSTRUSTC ?= $(RUSTC)
 BINDGEN ?= $(CACHE)/tools/bin/bindgen
 export LLVM RUSTC RUSTDOC RUSTFMT CARGO HOSTRUSTC BINDGEN
 export VMX_VPID_CACHE := $(CACHE)
+ifneq ($(LLVM_BIN),)
 export LIBCLANG_PATH ?= $(LLVM_BIN:%/bin=%/lib)
+endif
 export PATH := $(LLVM_BIN:%=%:)/usr/bin:$(PATH)
 
 # The user's own trees, if named; the testbed's otherwise.
@@ -35,9 +45,10 @@ print = $(shell KDIR='$(KDIR)' KSRC='$(KSRC)' VMX_VPID_CACHE='$(CACHE)' \
 ksrc = $(call print,KSRC)
 kdir = $(call print,KDIR)
 
-# Objects go to build/, by variant and purpose, and never beside the sources.
+# Objects go to build/, by variant and purpose, or where O= says, and never beside the sources.  (To
+# the kernel's Makefile, O= is the folder of its own build.)
 O := build/$(VARIANT)
-kbuild = $(MAKE) -C $(kdir) M=$(CURDIR) MO=$(CURDIR)/$(1) LLVM=$(LLVM) \
+kbuild = $(MAKE) -C $(kdir) O=$(kdir) M=$(CURDIR) MO=$(abspath $(1)) LLVM=$(LLVM) \
 	RUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFMT=$(RUSTFMT) BINDGEN=$(BINDGEN) \
 	VMX_VPID_KUNIT_TEST=m $(if $(V),V=$(V),-s)
 
@@ -64,16 +75,19 @@ check-kernel: ## list what a kernel tree lacks (KDIR=...)
 	@testbed/check-kernel
 
 modules: kernel ## build vmx_vpid.ko and its unit tests
-	@$(call build,$(O))
+	+@$(call build,$(O))
 
-# "objtool klp post-link" has to run exactly once after each link.
-build = set -e; mkdir -p $(1); exec 9>build/.lock; flock 9; $(call kbuild,$(1)) modules; \
+# "objtool klp post-link" has to run exactly once after each link.  STRIP=1 strips the debug sections,
+# which is possible only before it.
+build = set -e; mkdir -p $(1) build; exec 9>build/.lock; flock 9; $(call kbuild,$(1)) modules; \
 	if ! readelf -SW $(1)/vmx_vpid.ko | grep -q '\.klp\.rela\.'; then \
+		rust/kvm_target.py $(kdir) $(1)/vmx_vpid.ko; \
+		$(if $(STRIP),strip --strip-debug $(1)/vmx_vpid.ko;) \
 		$(kdir)/tools/objtool/objtool klp post-link $(1)/vmx_vpid.ko; fi
 
 clippy: kernel ## lint the Rust code
 	@mkdir -p build/clippy
-	@$(call kbuild,build/clippy) CLIPPY=1 W=e modules
+	+@$(call kbuild,build/clippy) CLIPPY=1 W=e modules
 
 rustfmt: ## check the format of the Rust code
 	@$(RUSTFMT) --check --config-path .rustfmt.toml vmx_vpid/vmx_vpid_main.rs vmx_vpid/vmx_vpid_kunit.rs \
@@ -120,7 +134,7 @@ build_selftests = $(MAKE) -s -C selftests KDIR=$(kdir) \
 	KSELFTEST_DIR=$(ksrc)/tools/testing/selftests OUTPUT=$(CURDIR)/build/selftests
 
 selftests: kernel ## build the kselftests, upstream's KVM tests among them
-	@$(build_selftests) all
+	+@$(build_selftests) all
 
 run: modules selftests ## boot, attach to KVM, run real guests, print the counters
 	@testbed/run
@@ -143,7 +157,7 @@ test-debug-long: ## the rest of the tests on the debug kernel
 	@testbed/suite --debug --long
 
 bench: modules selftests ## measure Rust against C, in instructions (ARGS=--native: in cycles)
-	@$(build_selftests) bench
+	+@$(build_selftests) bench
 	@bench/run $(ARGS); status=$$?; $(MAKE) -s plots && exit $$status
 
 # The model's figures need no kernel, and are the same on every machine.

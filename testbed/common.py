@@ -29,8 +29,8 @@ def cache_dir():
     """Return the folder outside the checkout for the kernel's source, kernel builds and tools."""
     base = os.environ.get("VMX_VPID_CACHE")
     if base:
-        return Path(base)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmx_vpid"
+        return Path(base).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "vmx_vpid"
 
 
 def step(text):
