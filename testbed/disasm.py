@@ -21,6 +21,8 @@ RELOC = re.compile(r"\s+[0-9a-f]+:\s+R_X86_64_(\w+)\s+(\S+?)([-+]0x[0-9a-f]+)?")
 def tool(name):
     """Return the path of a tool of the toolchain that LLVM= names, in any of kbuild's forms."""
     llvm = os.environ.get("LLVM")
+    if llvm == "":
+        return name.removeprefix("llvm-")
     if not llvm:
         raise Failure("the toolchain is chosen by the Makefile: run 'make test'")
     if llvm.endswith("/"):

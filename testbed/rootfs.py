@@ -9,6 +9,7 @@ import shutil
 import stat
 import struct
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import Failure, TESTBED
@@ -142,6 +143,15 @@ def split_file(text):
     return host, guest
 
 
+@dataclass
+class Kvm:
+    """Which modules of KVM a root image has."""
+
+    present: bool
+    # A stock kernel gets its modules as they are, signed.
+    slim: bool
+
+
 def base(archive, build, kvm, scratch):
     """Add the files that every run needs: busybox, init, the modules of KVM."""
     busybox = shutil.which("busybox")
@@ -152,10 +162,11 @@ def base(archive, build, kvm, scratch):
     archive.console()
     archive.data("bin/busybox", Path(busybox).read_bytes(), 0o755)
     archive.data("init", (TESTBED / "guest_init").read_bytes(), 0o755)
-    for name, place in KVM_MODULES.items() if kvm else ():
+    for name, place in KVM_MODULES.items() if kvm.present else ():
         path = build / place
         if path.exists():
-            archive.data(f"lib/modules/{name}.ko", slimmed(path, scratch).read_bytes())
+            path = slimmed(path, scratch) if kvm.slim else path
+            archive.data(f"lib/modules/{name}.ko", path.read_bytes())
         elif name != "irqbypass":  # not a module in every configuration
             raise Failure(f"{build} has no {place}: run 'make kernel'", NO_KERNEL)
 

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A Debian system to build in: this machine, if it runs the suite wanted, or a chroot of the suite.
+
+Rust's symbol names carry a hash of the compiler's version, so a module for a stock kernel has to be
+compiled by the very rustc that built the kernel.  A chroot has the compilers of its suite on any
+machine.  It is made once per machine, in the cache, from the mirror that this machine uses.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from common import Failure, TOP, cache_dir, locked, logged, step
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# What apt is told about the network on this machine, and on no other.
+APT_SETTINGS = re.compile(r"Acquire::(?:http|https|Check-|ForceIPv|Retries)\S* \"[^\"]+\";")
+# Mounts, in a mount namespace that ends with the command, what the command needs.
+ENTER = """
+root=$1
+shift
+while [ "$1" != -- ]; do
+	mkdir -p "$root$1" && mount --rbind "$1" "$root$1" || exit
+	shift
+done
+shift
+exec chroot "$root" "$@"
+"""
+
+
+def os_release():
+    """What /etc/os-release says of this machine."""
+    try:
+        text = Path("/etc/os-release").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    return {key: value.strip('"') for key, value in re.findall(r"^(\w+)=(.*)$", text, re.M)}
+
+
+def mirror():
+    """The address of the Debian mirror that this machine uses."""
+    folder = Path("/etc/apt")
+    files = [folder / "sources.list", *sorted(folder.glob("sources.list.d/*"))]
+    text = "\n".join(path.read_text(errors="replace") for path in files if path.is_file())
+    found = re.findall(r"^(?:deb +(?:\[[^]]*\] +)?|URIs: *)(\S+/debian/?)(?= |$)", text, re.M)
+    if not found:
+        raise Failure("no Debian mirror found under /etc/apt: add one")
+    return found[0]
+
+
+def output_of(command):
+    """The output of a program that has to succeed."""
+    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise Failure(f"{' '.join(map(str, command))} failed\n{done.stderr}".rstrip())
+    return done.stdout
+
+
+class System:
+    """A system with a Debian suite: programs run in it, and apt installs what they need."""
+
+    def __init__(self, suite, root=None):
+        """`root` is the folder of a chroot, None for the machine itself."""
+        self.suite = suite
+        self.root = root
+
+    def command(self, words):
+        """A command line that runs `words` in the system, with checkout and cache in place."""
+        words = [str(word) for word in words]
+        if not self.root:
+            return words
+        binds = ["/proc", "/sys", "/dev", str(TOP), str(cache_dir().resolve())]
+        environment = [f"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
+                       "DEBIAN_FRONTEND=noninteractive", f"VMX_VPID_CACHE={cache_dir().resolve()}"]
+        return ["unshare", "--mount", "--", "sh", "-c", ENTER, "sh", str(self.root), *binds, "--",
+                "/usr/bin/env", "-i", "-C", str(TOP), *environment, *words]
+
+    def output(self, *words):
+        """The output of a program in the system."""
+        return output_of(self.command(words))
+
+    def path(self, name):
+        """Where a file of the system is, seen from this machine."""
+        return Path(self.root or "/") / name.lstrip("/")
+
+    def lacks(self, packages):
+        """The packages that are not installed."""
+        done = subprocess.run(self.command(["dpkg-query", "-W", "-f",
+                                            "${db:Status-Status} ${Package}\n", *packages]),
+                              capture_output=True, text=True, check=False)
+        there = {line.split()[1] for line in done.stdout.splitlines()
+                 if line.startswith("installed ")}
+        return [name for name in packages if name not in there]
+
+    def install(self, packages, *options):
+        """Install packages that are missing."""
+        missing = self.lacks(packages)
+        if not missing:
+            return
+        if os.geteuid():
+            raise Failure(f"packages missing: {' '.join(missing)}: install them as root, with "
+                          f"apt install {' '.join([*options, *missing])}")
+        step(f"installing {len(missing)} packages: {' '.join(missing[:6])}"
+             f"{' ...' * (len(missing) > 6)}")
+        log = cache_dir() / "logs" / f"apt-{self.suite}.log"
+        with locked(cache_dir() / "apt.lock"):
+            logged(self.command(["apt-get", "update", "-q"]), log, what="apt-get update")
+            logged(self.command(["apt-get", "install", "-q", "-y", "--no-install-recommends",
+                                 *options, *missing]), log, what="apt-get install")
+
+
+def write_sources(root, suite):
+    """Tell apt in a chroot where its packages are, and how this machine reaches them."""
+    address = mirror()
+    suites = [suite, f"{suite}-updates", f"{suite}-backports"]
+    (root / "etc/apt/sources.list").write_text(
+        "".join(f"deb {address} {name} main\n" for name in suites))
+    settings = APT_SETTINGS.findall(output_of(["apt-config", "dump"]))
+    (root / "etc/apt/apt.conf.d/99vmx_vpid").write_text("".join(f"{x}\n" for x in settings))
+    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+
+
+def chroot(suite):
+    """The chroot of a suite, made if it is not there."""
+    root = cache_dir() / "chroot" / suite
+    with locked(cache_dir() / f"chroot-{suite}.lock"):
+        if (root / ".vmx_vpid-complete").exists():
+            return System(suite, root)
+        if os.geteuid():
+            raise Failure(f"a chroot of Debian {suite} has to be made once: run this as root")
+        System("host").install(["debootstrap"])
+        step(f"making a chroot of Debian {suite} (once per machine, a minute)")
+        part = root.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        logged(["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", suite, part, mirror()],
+               cache_dir() / "logs" / f"debootstrap-{suite}.log", what="debootstrap")
+        write_sources(part, suite)
+        logged(System(suite, part).command(["apt-get", "update", "-q"]),
+               cache_dir() / "logs" / f"apt-{suite}.log", what="apt-get update")
+        (part / ".vmx_vpid-complete").touch()
+        shutil.rmtree(root, ignore_errors=True)
+        part.rename(root)
+    return System(suite, root)
+
+
+def system(suite):
+    """The machine itself if it runs the suite, and a chroot otherwise."""
+    if os_release().get("VERSION_CODENAME") == suite and not os.environ.get("VMX_VPID_CHROOT"):
+        return System(suite)
+    return chroot(suite)

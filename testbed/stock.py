@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The stock kernels of Debian 13: which there are, and a build tree for each.
+
+A build tree is made once for each kernel, in the cache: Debian's configuration, the metadata of
+Rust, kernel image and modules as the packages have them.  KDIR= and testbed/vm take such a tree like
+one that was built here.  On Debian 13 all of that happens on the machine itself, elsewhere in a
+chroot.
+"""
+
+import lzma
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from common import Failure, TOP, cache_dir, config_of, locked, logged, step
+from debian import system
+
+# Debian's kernel tests its ciphers at boot, which takes half a minute in Bochs.
+ARGUMENTS = "cryptomgr.notests=1"
+SUITE = "trixie"
+# Series that the module is built for, the newest first, and the flavours of Debian's kernels.
+SERIES = ("7.3", "7.2")
+RELEASE = re.compile(r"((\d+\.\d+)\.\d+)(\+deb13)-((?:cloud-|rt-)?amd64)")
+SHORT = re.compile(r"(\d+\.\d+)(?:-((?:cloud-|rt-)?amd64))?")
+# Compilers, and what kbuild needs besides them.  libxxhash is for "objtool klp post-link".
+PACKAGES = ("gcc-14 make bc flex bison libelf-dev libssl-dev libxxhash-dev kmod cpio xz-utils zstd "
+            "python3 perl rustc rust-src bindgen libclang-dev rsync openssl").split()
+TOOLS = {"RUSTC": "/usr/bin/rustc", "RUSTDOC": "/usr/bin/rustdoc", "RUSTFMT": "/usr/bin/rustfmt",
+         "HOSTRUSTC": "/usr/bin/rustc", "BINDGEN": "/usr/bin/bindgen"}
+# Where a build has the modules that the testbed loads.
+KVM = {"virt/lib/irqbypass.ko": "kernel/virt/lib/irqbypass.ko",
+       "arch/x86/kvm/kvm.ko": "kernel/arch/x86/kvm/kvm.ko",
+       "arch/x86/kvm/kvm-intel.ko": "kernel/arch/x86/kvm/kvm-intel.ko"}
+
+
+class Kernel:
+    """A stock kernel: its names, and where its build tree is."""
+
+    def __init__(self, release):
+        """`release` is what `uname -r` prints."""
+        match = RELEASE.fullmatch(release)
+        if not match or match[2] not in SERIES:
+            raise Failure(f"{release} is no stock kernel that the module is for: Debian 13 has "
+                          f"{' and '.join(SERIES)} in its backports; name one with KERNEL=, or "
+                          "build for a kernel of your own with 'make modules KDIR='")
+        self.release = release
+        self.version, self.series, suffix, flavour = match.groups()
+        self.localversion = f"{suffix}-{flavour}"
+        self.tree = cache_dir() / "stock" / release
+        self.variant = f"stock/{release}"
+
+    def make(self, config):
+        """The words for make that name the kernel's own compilers."""
+        compiler = config["CONFIG_CC_VERSION_TEXT"].strip('"').split()[0]
+        tools = [f"{name}={path}" for name, path in TOOLS.items()]
+        return ["LLVM=", "LLVM_BIN=", f"CC={compiler}", "CROSS_COMPILE=x86_64-linux-gnu-", *tools]
+
+
+def known(where):
+    """The releases of stock kernels that the system can install or has installed, oldest first."""
+    names = where.output("apt-cache", "search", "--names-only", r"^linux-headers-[0-9.]+\+deb13-")
+    found = {match[0] for match in RELEASE.finditer(names)}
+    found |= {path.name for path in where.path("/lib/modules").glob("*")
+              if RELEASE.fullmatch(path.name)}
+    return sorted(found, key=lambda name: [int(x) for x in re.findall(r"\d+", name)[:3]])
+
+
+def kernel_named(name, where):
+    """The kernel that a user's word means."""
+    if not name:
+        name = os.uname().release
+        if where.root or not RELEASE.fullmatch(name):
+            name = SERIES[0]
+    if RELEASE.fullmatch(name):
+        return Kernel(name)
+    match = SHORT.fullmatch(name)
+    if not match:
+        raise Failure(f"{name} names no kernel: give a release such as 7.3.4+deb13-amd64, or series "
+                      "and flavour such as 7.3-cloud-amd64")
+    wanted = [release for release in known(where)
+              if RELEASE.fullmatch(release).group(2, 4) == (match[1], match[2] or "amd64")]
+    if not wanted:
+        raise Failure(f"there is no stock kernel {name}: apt-cache search linux-headers lists them")
+    return Kernel(wanted[-1])
+
+
+def newest():
+    """The kernel that the tests run on in full."""
+    return kernel_named(f"{SERIES[0]}-amd64", system(SUITE))
+
+
+def run_in_system(name, words):
+    """Run a program where the module for a kernel is built, with the kernel's tools; its status."""
+    kernel, where = ready(name), system(SUITE)
+    tools = kernel.make(config_of(kernel.tree / ".config"))
+    command = where.command(["env", f"KDIR={kernel.tree}", *tools, *words])
+    return subprocess.run(command, cwd=TOP, check=False).returncode
+
+
+def ready(name):
+    """The kernel that a user's word means, with its build tree made."""
+    kernel = kernel_named(name, system(SUITE))
+    if not (kernel.tree / ".vmx_vpid-complete").exists():
+        raise Failure(f"no build tree for {kernel.release}: run 'make stock"
+                      f"{f' KERNEL={name}' if name else ''}'")
+    return kernel
+
+
+def fetched(kernel, where):
+    """The kernel's modules and its image: the installed ones, or those of its packages."""
+    installed = where.path(f"/lib/modules/{kernel.release}")
+    image = where.path(f"/boot/vmlinuz-{kernel.release}")
+    if image.exists() and (installed / KVM["arch/x86/kvm/kvm.ko"]).with_suffix(".ko.xz").exists():
+        return installed, image
+    folder = kernel.tree / "packages"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    log = folder.parent / "fetch.log"
+    names = [f"linux-{part}-{kernel.release}" for part in ("binary", "modules")]
+    logged(where.command(["sh", "-c", 'cd "$0" && apt-get download -q "$@"', folder, *names]), log,
+           what="apt-get download")
+    for package in sorted(folder.glob("*.deb")):
+        subprocess.run(where.command(["dpkg-deb", "-x", package, folder]), check=True)
+        package.unlink()
+    modules = folder / "usr/lib/modules" / kernel.release
+    return modules, modules / "vmlinuz"
+
+
+def unpack_source(kernel, where):
+    """The kernel's source tree; the test kernel uses the same one if it has that version."""
+    names = [f"linux-source-{kernel.series}", f"linux-headers-{kernel.release}"]
+    source, headers = (where.output("dpkg-query", "-W", "-f", "${Version}", name) for name in names)
+    if source != headers:
+        raise Failure(f"{names[0]} is of version {source} and {names[1]} of {headers}: install those "
+                      "of one version, or name the newest kernel with KERNEL=")
+    tree = cache_dir() / "src" / f"linux-{source}"
+    with locked(cache_dir() / "source.lock"):
+        if not tree.is_dir():
+            step(f"unpacking the kernel source ({source})")
+            part = Path(f"{tree}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            subprocess.run(["tar", "-xJf", where.path(f"/usr/src/{names[0]}.tar.xz"), "-C", part,
+                            "--strip-components=1"], check=True)
+            part.rename(tree)
+    return tree
+
+
+def place_binaries(kernel, where):
+    """Put kernel image and KVM's modules where a build would have put them, unpacked, signed."""
+    modules, image = fetched(kernel, where)
+    (kernel.tree / "arch/x86/boot").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(image, kernel.tree / "arch/x86/boot/bzImage")
+    for place, name in KVM.items():
+        packed = modules / f"{name}.xz"
+        data = (lzma.decompress(packed.read_bytes()) if packed.exists()
+                else (modules / name).read_bytes())
+        (kernel.tree / place).parent.mkdir(parents=True, exist_ok=True)
+        (kernel.tree / place).write_bytes(data)
+    shutil.rmtree(kernel.tree / "packages", ignore_errors=True)
+
+
+def prepare(kernel, where):
+    """Bring the build tree of a kernel into being."""
+    stamp = kernel.tree / ".vmx_vpid-complete"
+    with locked(cache_dir() / f"stock-{kernel.release}.lock"):
+        where.install(PACKAGES)
+        if stamp.exists():
+            return
+        where.install([f"linux-headers-{kernel.release}", f"linux-source-{kernel.series}"],
+                      "-t", f"{SUITE}-backports")
+        source = unpack_source(kernel, where)
+        headers = where.path(f"/usr/src/linux-headers-{kernel.release}")
+        kernel.tree.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(headers / ".config", kernel.tree / ".config")
+        make = ["make", "-C", source, f"O={kernel.tree}", f"LOCALVERSION={kernel.localversion}",
+                *kernel.make(config_of(headers / ".config"))]
+        logged(where.command([*make, "olddefconfig"]), kernel.tree / "configure.log",
+               what="olddefconfig")
+        compare_configurations(headers / ".config", kernel.tree / ".config")
+        step(f"preparing a build tree for {kernel.release} (once, 5 minutes on 2 cores)")
+        logged(where.command([*make, f"-j{os.cpu_count()}", "modules_prepare"]),
+               kernel.tree / "build.log", what="modules_prepare")
+        shutil.copyfile(headers / "Module.symvers", kernel.tree / "Module.symvers")
+        place_binaries(kernel, where)
+        stamp.touch()
+
+
+def compare_configurations(wanted, made):
+    """Refuse a configuration that is not the kernel's own: structures would differ."""
+    old, new = config_of(wanted), config_of(made)
+    differing = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if differing:
+        raise Failure(f"{made} differs from the kernel's own configuration in "
+                      f"{', '.join(differing[:5])}: is the compiler the kernel's?")
+
+
+def build(kernel, where):
+    """Build the module; returns where it is."""
+    prepare(kernel, where)
+    words = ["make", "-s", f"-j{os.cpu_count()}", "modules", f"KDIR={kernel.tree}",
+             f"O=build/stock/{kernel.release}", "STRIP=1", *kernel.make(config_of(kernel.tree / ".config"))]
+    step(f"building vmx_vpid.ko for {kernel.release}")
+    log = TOP / "build/stock" / f"{kernel.release}.log"
+    logged(where.command(words), log, what="the build of the module")
+    return TOP / "build/stock" / kernel.release / "vmx_vpid.ko"
