@@ -152,7 +152,7 @@ static bool has_body(const u8 *address)
 	return *fentry == CALL_INSN_OPCODE || !memcmp(fentry, nop, sizeof(nop));
 }
 
-static int pre_patch(struct klp_object *obj)
+static int check_kvm(const struct klp_object *obj)
 {
 	int ret = vmx_vpid_target_check_kvm(obj->mod);
 
@@ -165,7 +165,20 @@ static int pre_patch(struct klp_object *obj)
 		return -EOPNOTSUPP;
 	}
 
-	return vmx_vpid_pre_patch(obj);
+	return 0;
+}
+
+static int pre_patch(struct klp_object *obj)
+{
+	int ret = check_kvm(obj);
+
+	if (!ret)
+		return vmx_vpid_pre_patch(obj);
+
+	/* Livepatch takes an error for a reason not to load the module that it patches. */
+	if (READ_ONCE(obj->mod->state) == MODULE_STATE_COMING)
+		pr_err("vmx_vpid: kvm_intel does not load while this module waits for it: disable and unload vmx_vpid, then load kvm_intel again\n");
+	return ret;
 }
 
 static void post_patch(struct klp_object *obj)

@@ -413,11 +413,18 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
         // SAFETY: `new()` refused an incomplete table.  The module calls this function once, as the
         // last step of its initialisation that can fail.
         to_result(unsafe { bindings::vmx_vpid_klp_enable(&ops) }).inspect_err(|error| {
-            pr_err!(
-                "livepatch refused to attach ({:?}): is another transition pending?\n",
-                error
-            )
-        })
+            // A callback of this module has named the reason of any other error.
+            let hint = if *error == EBUSY {
+                ": another livepatch is in transition, try again later"
+            } else {
+                ""
+            };
+            pr_err!("livepatch refused to attach ({:?}){}\n", error, hint);
+        })?;
+        if ATTACH.lock().phase == Phase::Detached {
+            pr_info!("waiting for kvm_intel; should that fail to load, unload vmx_vpid first\n");
+        }
+        Ok(())
     }
 }
 
