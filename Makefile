@@ -56,23 +56,25 @@ kbuild = $(MAKE) -C $(kdir) O=$(kdir) M=$(CURDIR) MO=$(abspath $(1)) LLVM=$(LLVM
 .PHONY: help deps kernel check-kernel modules clippy rustfmt kernel-source unit-test host-test tools-clippy \
 	loom fuzz \
 	model mutants run selftests shell test test-debug test-long test-debug-long bench plots clean drawings htmldocs rustdoc \
-	print-KSRC print-KDIR
+	stock stock-install stock-selftests test-stock print-KSRC print-KDIR
 
 help: ## list the targets
 	@sed -nE 's/^([a-zA-Z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 	@echo
 	@echo '  KDIR=, KSRC=    use a kernel build or source tree of your own'
 	@echo '  DEBUG=1         kernel, modules, shell: the debug kernel (lockdep, KASAN)'
+	@echo '  STOCK=1         deps, run, shell, check-kernel: for a stock kernel of Debian 13'
+	@echo '  KERNEL=         which one: a release, or 7.3-amd64, 7.3-rt-amd64, 7.2-cloud-amd64 ...'
 	@echo '  V=1             show the commands'
 
 deps: ## install missing packages (Debian 12, as root)
-	@testbed/deps
+	@$(if $(STOCK),testbed/stock --deps,testbed/deps)
 
 kernel: $(if $(KDIR),,deps) ## build the test kernel, once per machine (DEBUG=1: the debug kernel)
 	@testbed/kernel $(if $(DEBUG),--debug)
 
 check-kernel: ## list what a kernel tree lacks (KDIR=...)
-	@testbed/check-kernel
+	@testbed/check-kernel $(if $(STOCK),--kernel '$(KERNEL)')
 
 modules: kernel ## build vmx_vpid.ko and its unit tests
 	+@$(call build,$(O))
@@ -136,11 +138,30 @@ build_selftests = $(MAKE) -s -C selftests KDIR=$(kdir) \
 selftests: kernel ## build the kselftests, upstream's KVM tests among them
 	+@$(build_selftests) all
 
-run: modules selftests ## boot, attach to KVM, run real guests, print the counters
-	@testbed/run
+# A module for a stock kernel is built by the kernel's own compilers, in a chroot if need be.
+stock: ## build vmx_vpid.ko for a stock kernel of Debian 13, the running one or KERNEL=
+	@testbed/stock --kernel '$(KERNEL)'
 
-shell: modules ## an interactive shell on the test kernel, with KVM and the module
-	@testbed/vm $(if $(DEBUG),--debug) --module --shell
+stock-install: stock ## install that module, signed if there is a key (MODULE_KEY=, MODULE_CERT=)
+	@testbed/stock --kernel '$(KERNEL)' --install
+
+# The tests are the same for every kernel, and need no test kernel.
+stock-selftests: stock
+	@KDIR=stock testbed/deps
+	@$(MAKE) -s selftests KDIR="$$(testbed/stock --kernel '$(KERNEL)' --print KDIR)"
+
+# The first one is tested in full.
+STOCK_KERNELS ?= 7.3-amd64 7.3-rt-amd64 7.3-cloud-amd64 7.2-amd64
+tested = $(or $(KERNEL),$(STOCK_KERNELS))
+test-stock: stock-selftests ## run the selftests on stock kernels (KERNEL= for one, SHORT=1)
+	@for kernel in $(tested); do testbed/stock --kernel $$kernel || exit; done
+	@testbed/suite $(addprefix --kernel ,$(tested)) $(if $(SHORT),--short)
+
+run: $(if $(STOCK),stock-selftests,modules selftests) ## boot, attach to KVM, run real guests, print the counters
+	@testbed/run $(if $(STOCK),--kernel '$(KERNEL)')
+
+shell: $(if $(STOCK),stock,modules) ## an interactive shell on the test kernel, with KVM and the module
+	@testbed/vm $(if $(STOCK),--kernel '$(KERNEL)',$(if $(DEBUG),--debug)) --module --shell
 
 test: modules selftests ## run every test; the last line counts them
 	@testbed/suite

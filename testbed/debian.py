@@ -100,7 +100,8 @@ class System:
         missing = self.lacks(packages)
         if not missing:
             return
-        if os.geteuid():
+        # A package that is being configured holds the lock of dpkg, as when DKMS builds.
+        if os.geteuid() or "DPKG_MAINTSCRIPT_PACKAGE" in os.environ:
             raise Failure(f"packages missing: {' '.join(missing)}: install them as root, with "
                           f"apt install {' '.join([*options, *missing])}")
         step(f"installing {len(missing)} packages: {' '.join(missing[:6])}"

@@ -165,12 +165,14 @@ def place_binaries(kernel, where):
 def prepare(kernel, where):
     """Bring the build tree of a kernel into being."""
     stamp = kernel.tree / ".vmx_vpid-complete"
-    with locked(cache_dir() / f"stock-{kernel.release}.lock"):
-        where.install(PACKAGES)
-        if stamp.exists():
-            return
+    where.install(PACKAGES)
+    if not stamp.exists():
+        # Without the lock: the package of headers may have DKMS build this very module.
         where.install([f"linux-headers-{kernel.release}", f"linux-source-{kernel.series}"],
                       "-t", f"{SUITE}-backports")
+    with locked(cache_dir() / f"stock-{kernel.release}.lock"):
+        if stamp.exists():
+            return
         source = unpack_source(kernel, where)
         headers = where.path(f"/usr/src/linux-headers-{kernel.release}")
         kernel.tree.mkdir(parents=True, exist_ok=True)
@@ -183,6 +185,7 @@ def prepare(kernel, where):
         step(f"preparing a build tree for {kernel.release} (once, 5 minutes on 2 cores)")
         logged(where.command([*make, f"-j{os.cpu_count()}", "modules_prepare"]),
                kernel.tree / "build.log", what="modules_prepare")
+        logged(where.command([*make, "headers"]), kernel.tree / "headers.log", what="make headers")
         shutil.copyfile(headers / "Module.symvers", kernel.tree / "Module.symvers")
         place_binaries(kernel, where)
         stamp.touch()
@@ -200,7 +203,9 @@ def compare_configurations(wanted, made):
 def build(kernel, where):
     """Build the module; returns where it is."""
     prepare(kernel, where)
-    words = ["make", "-s", f"-j{os.cpu_count()}", "modules", f"KDIR={kernel.tree}",
+    # The Makefile, which may have called this, exported its own toolchain and options.
+    fresh = ["env", *(f"-u{name}" for name in ("LIBCLANG_PATH", "MAKEFLAGS", "MAKELEVEL"))]
+    words = [*fresh, "make", "-s", f"-j{os.cpu_count()}", "modules", f"KDIR={kernel.tree}",
              f"O=build/stock/{kernel.release}", "STRIP=1", *kernel.make(config_of(kernel.tree / ".config"))]
     step(f"building vmx_vpid.ko for {kernel.release}")
     log = TOP / "build/stock" / f"{kernel.release}.log"
