@@ -46,7 +46,7 @@ ksrc = $(call print,KSRC)
 kdir = $(call print,KDIR)
 
 # Objects go to build/, by variant and purpose, or where O= says, and never beside the sources.  (To
-# the kernel's Makefile, O= is the folder of its own build.)
+# kbuild, O= is the folder of the kernel build.)
 O := build/$(VARIANT)
 kbuild = $(MAKE) -C $(kdir) O=$(kdir) M=$(CURDIR) MO=$(abspath $(1)) LLVM=$(LLVM) \
 	RUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFMT=$(RUSTFMT) BINDGEN=$(BINDGEN) \

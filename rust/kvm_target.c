@@ -49,7 +49,7 @@ static int check(const char *name, const u8 *found, const u8 *target)
 		pr_err("vmx_vpid: this module was built for the %s with build-id %*phN, this one is %*phN: build the module for the running kernel ('make stock', or 'make modules KDIR=')\n",
 		       name, BUILD_ID_SIZE, target, BUILD_ID_SIZE, found);
 	else
-		pr_err("vmx_vpid: %s has no build-id: it cannot be told whether this module was built for it\n",
+		pr_err("vmx_vpid: %s has no build-id, and the module cannot know whether it was built for it\n",
 		       name);
 
 	return -ENOEXEC;

@@ -155,7 +155,7 @@ def build_ids(tree):
 def header(tree):
     """Print the header for a build tree."""
     print("/* SPDX-License-Identifier: GPL-2.0 */")
-    print("/* Made by rust/kvm_target.py: the kernel and the KVM that the module is built for. */")
+    print("/* Generated: the kernel and the KVM that the module is built for. */")
     for name, found in build_ids(tree).items():
         if not found:
             raise Unreadable(f"{name.lower()} of {tree} has no build-id")
@@ -171,5 +171,5 @@ if __name__ == "__main__":
             sys.exit("\n".join(check(*map(Path, sys.argv[1:]))) or None)
         header(Path(sys.argv[1]))
     except (OSError, IndexError, Unreadable, struct.error) as error:
-        sys.exit(f"kvm_target.py: error: {error}: build the kernel and its modules first, "
+        sys.exit(f"{Path(__file__).name}: error: {error}: build the kernel and its modules first, "
                  "or see 'make check-kernel'")

@@ -15,7 +15,7 @@ from pathlib import Path
 from common import Failure, TOP, cache_dir, locked, logged, step
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# What apt is told about the network on this machine, and on no other.
+# The settings of apt that are about the network of this machine.
 APT_SETTINGS = re.compile(r"Acquire::(?:http|https|Check-|ForceIPv|Retries)\S* \"[^\"]+\";")
 # Mounts, in a mount namespace that ends with the command, what the command needs.
 ENTER = """

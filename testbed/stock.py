@@ -20,6 +20,8 @@ from debian import system
 # Debian's kernel tests its ciphers at boot, which takes half a minute in Bochs.
 ARGUMENTS = "cryptomgr.notests=1"
 SUITE = "trixie"
+# The file in a build tree that says that the tree is made.
+STAMP = ".vmx_vpid-complete"
 # Series that the module is built for, the newest first, and the flavours of Debian's kernels.
 SERIES = ("7.3", "7.2")
 RELEASE = re.compile(r"((\d+\.\d+)\.\d+)(\+deb13)-((?:cloud-|rt-)?amd64)")
@@ -86,6 +88,11 @@ def kernel_named(name, where):
     return Kernel(wanted[-1])
 
 
+def stamps():
+    """The stamps of the build trees that are made."""
+    return sorted((cache_dir() / "stock").glob(f"*/{STAMP}"))
+
+
 def newest():
     """The kernel that the tests run on in full."""
     return kernel_named(f"{SERIES[0]}-amd64", system(SUITE))
@@ -102,7 +109,7 @@ def run_in_system(name, words):
 def ready(name):
     """The kernel that a user's word means, with its build tree made."""
     kernel = kernel_named(name, system(SUITE))
-    if not (kernel.tree / ".vmx_vpid-complete").exists():
+    if not (kernel.tree / STAMP).exists():
         raise Failure(f"no build tree for {kernel.release}: run 'make stock"
                       f"{f' KERNEL={name}' if name else ''}'")
     return kernel
@@ -164,7 +171,7 @@ def place_binaries(kernel, where):
 
 def prepare(kernel, where):
     """Bring the build tree of a kernel into being."""
-    stamp = kernel.tree / ".vmx_vpid-complete"
+    stamp = kernel.tree / STAMP
     where.install(PACKAGES)
     if not stamp.exists():
         # Without the lock: the package of headers may have DKMS build this very module.

@@ -55,11 +55,11 @@ macro_rules! declare_module {
             params: {
                 force_flush: $flag {
                     default: $off,
-                    description: "Serve every request by the widest flush (to find a missing flush)",
+                    description: "Serve every request by the widest flush (finds a missing flush)",
                 },
                 flush_context: $flag {
                     default: $off,
-                    description: "Serve flush_tlb_all by a flush of the contexts that the vCPU can use",
+                    description: "Serve flush_tlb_all by a flush of the contexts in use",
                 },
                 caps_mask: u64 {
                     default: 0,
@@ -97,8 +97,8 @@ impl Module {
     /// # Errors
     ///
     /// [`ENODEV`] without VMX, [`EOPNOTSUPP`] without VPIDs that can be invalidated, [`ENOEXEC`] if
-    /// the module lacks its livepatch relocations or was built for another kernel, [`EINVAL`] for an
-    /// invalid parameter.
+    /// the module lacks its livepatch relocations or was built for another kernel, [`EINVAL`] for
+    /// an invalid parameter.
     fn probe() -> Result {
         if !kvm::post_linked() {
             pr_err!("not post-linked: build with 'make modules', or run 'objtool klp post-link'\n");

@@ -8,8 +8,8 @@
 //!
 //! With retpolines built in, KVM calls some handlers directly and not through the table, among them
 //! the handler of EPT misconfigurations: only livepatch leads these calls to the backend.  A
-//! compiler may split that handler or inline it, so `rust/kvm_target.py` looks in kvm-intel.ko which
-//! symbol is called, and `rust/klp.c` patches that one.
+//! compiler may split that handler or inline it, so `rust/kvm_target.py` reads in kvm-intel.ko
+//! which symbol is called, and `rust/klp.c` patches that symbol.
 
 use crate::bindings;
 use core::ptr;

@@ -9,7 +9,7 @@
 #[cfg(vmx_vpid_cold_path)]
 pub(crate) use core::hint::cold_path;
 
-/// Marks the path that calls this function as unlikely, for compilers that can be told so.
+/// Marks the path that calls this function as unlikely, for compilers that have a hint for it.
 ///
 /// An older compiler lays the path out as if it was likely: the code is correct and less compact.
 #[cfg(not(vmx_vpid_cold_path))]
