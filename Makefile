@@ -56,7 +56,7 @@ kbuild = $(MAKE) -C $(kdir) O=$(kdir) M=$(CURDIR) MO=$(abspath $(1)) LLVM=$(LLVM
 .PHONY: help deps kernel check-kernel modules clippy rustfmt kernel-source unit-test host-test tools-clippy \
 	loom fuzz \
 	model mutants run selftests shell test test-debug test-long test-debug-long bench plots clean drawings htmldocs rustdoc \
-	stock stock-install stock-selftests test-stock print-KSRC print-KDIR
+	stock stock-install stock-selftests test-stock test-dkms print-KSRC print-KDIR
 
 help: ## list the targets
 	@sed -nE 's/^([a-zA-Z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -156,6 +156,9 @@ tested = $(or $(KERNEL),$(STOCK_KERNELS))
 test-stock: stock-selftests ## run the selftests on stock kernels (KERNEL= for one, SHORT=1)
 	@for kernel in $(tested); do testbed/stock --kernel $$kernel || exit; done
 	@testbed/suite $(addprefix --kernel ,$(tested)) $(if $(SHORT),--short)
+
+test-dkms: ## build and install the module by DKMS, in the chroot of Debian 13 (KERNEL=)
+	@testbed/dkms --kernel '$(KERNEL)'
 
 run: $(if $(STOCK),stock-selftests,modules selftests) ## boot, attach to KVM, run real guests, print the counters
 	@testbed/run $(if $(STOCK),--kernel '$(KERNEL)')
