@@ -10,28 +10,41 @@
 #include "vmx_vpid.h"
 
 /*
- * Look up the memslot of a guest-physical address, and remember the memslot.
+ * Look up the memslot of a guest-physical address.
  *
  * While L2 runs on an EPT of L1's, a guest-physical address is L2's, and only KVM can
  * translate it to L1's.  No instruction that is emulated here exits in that state; if
  * one did, this function would find no memory.
  */
-static noinline bool open_window(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window,
-				 gpa_t gpa)
+static struct kvm_memory_slot *find_slot(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
-	struct kvm_memory_slot *slot;
-
 	if (mmu_is_nested(vcpu))
-		return false;
+		return NULL;
 
-	slot = vmx_vpid_call_kvm_vcpu_gfn_to_memslot(vcpu, gpa_to_gfn(gpa));
-	if (!kvm_is_visible_memslot(slot))
-		return false;
+	return vmx_vpid_call_kvm_vcpu_gfn_to_memslot(vcpu, gpa_to_gfn(gpa));
+}
 
+static void set_window(struct vmx_vpid_window *window, struct kvm_memory_slot *slot)
+{
 	window->slot = slot;
 	window->gpa = gfn_to_gpa(slot->base_gfn);
 	window->size = slot->npages << PAGE_SHIFT;
 	window->user = (void __user *)slot->userspace_addr;
+}
+
+/*
+ * Look up the memslot of a guest-physical address, and remember the memslot.  As in
+ * walk_addr_generic(), no page table is in an internal memslot, so no window is one.
+ */
+static noinline bool open_window(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window,
+				 gpa_t gpa)
+{
+	struct kvm_memory_slot *slot = find_slot(vcpu, gpa);
+
+	if (!kvm_is_visible_memslot(slot))
+		return false;
+
+	set_window(window, slot);
 	return true;
 }
 
@@ -105,6 +118,26 @@ struct vmx_vpid_entry vmx_vpid_guest_read_entry(struct kvm_vcpu *vcpu,
 	return read_entry(window, gpa, wide);
 }
 
+/*
+ * Read guest memory outside the window.  Like kvm_vcpu_read_guest_page(), this function
+ * also reads internal memslots, which the window must not remember: a later walk would
+ * find page tables there.
+ */
+static noinline int find_and_read(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window,
+				  gpa_t gpa, void *data, unsigned long len)
+{
+	struct kvm_memory_slot *slot = find_slot(vcpu, gpa);
+	struct vmx_vpid_window internal;
+
+	if (!slot || slot->flags & KVM_MEMSLOT_INVALID)
+		return -ENOENT;
+
+	if (!kvm_is_visible_memslot(slot))
+		window = &internal;
+	set_window(window, slot);
+	return copy_from_user(data, user_address(window, gpa), len) ? -EFAULT : 0;
+}
+
 /**
  * vmx_vpid_guest_read - read guest memory
  * @vcpu: the vCPU, loaded, in the handler of an exit
@@ -122,8 +155,8 @@ int vmx_vpid_guest_read(struct kvm_vcpu *vcpu, struct vmx_vpid_window *window, g
 	void __user *from;
 	u64 words[2];
 
-	if (!is_in_window(window, gpa) && !open_window(vcpu, window, gpa))
-		return -ENOENT;
+	if (!is_in_window(window, gpa))
+		return find_and_read(vcpu, window, gpa, data, len);
 
 	from = user_address(window, gpa);
 	if (unlikely(len != 16))

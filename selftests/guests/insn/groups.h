@@ -20,6 +20,7 @@ void invpcid_paging_off(struct machine *m);
 void invpcid_two_level(struct machine *m);
 void invpcid_pae(struct machine *m);
 void invpcid_four_level(struct machine *m);
+void invpcid_slots(struct machine *m);
 
 void invvpid_types(struct machine *m);
 void invvpid_descriptor(struct machine *m);
@@ -32,6 +33,7 @@ void invvpid_caps(struct machine *m);
 void invvpid_two_level(struct machine *m);
 void invvpid_pae(struct machine *m);
 void invvpid_four_level(struct machine *m);
+void invvpid_slots(struct machine *m);
 
 void invept_types(struct machine *m);
 void invept_descriptor(struct machine *m);
@@ -42,6 +44,7 @@ void invept_no_vmx(struct machine *m);
 void invept_no_vmcs(struct machine *m);
 void invept_caps(struct machine *m);
 void invept_paging(struct machine *m);
+void invept_slots(struct machine *m);
 void invept_no_ept(struct machine *m);
 
 void step(struct machine *m);

@@ -2,8 +2,10 @@
 /*
  * INVLPG, INVPCID, INVVPID and INVEPT, executed in a guest.
  *
- * Usage: insn [--ept 0|1] [--gaps c|arch] [--list] [GROUP...]
+ * Usage: insn [--ept 0|1] [--unrestricted 0|1] [--gaps c|arch] [--list] [GROUP...]
  *   --ept   kvm_intel's parameter "ept"; default: the present value
+ *   --unrestricted
+ *           kvm_intel's parameter "unrestricted_guest", with EPT; default: the present value
  *   --gaps  the wanted result of a case in which KVM's C code is known to differ
  *           from the architecture: that of C, or (default) of the architecture
  *   --list  print the groups of this configuration
@@ -14,8 +16,11 @@
 
 #include "groups.h"
 
-/* INVPCID and INVLPG exit to KVM with shadow paging only. */
-enum when { SHADOW = 1, EPT = 2, BOTH = 3 };
+/*
+ * INVPCID and INVLPG exit to KVM with shadow paging only.  KVM has an internal memslot
+ * with shadow paging, and with EPT if guests are restricted.
+ */
+enum when { SHADOW = 1, RESTRICTED = 2, UNRESTRICTED = 4, EPT = 6, BOTH = 7 };
 
 /* The initial state of the machine; PLAIN and VMX have INVPCID if the CPU has INVPCID. */
 enum machine_kind { NONE, PLAIN, NO_INVPCID, WITH_INVPCID, VMX };
@@ -40,6 +45,7 @@ static const struct group {
 	{ "invpcid-two-level", SHADOW, WITH_INVPCID, invpcid_two_level },
 	{ "invpcid-pae", SHADOW, WITH_INVPCID, invpcid_pae },
 	{ "invpcid-four-level", SHADOW, WITH_INVPCID, invpcid_four_level },
+	{ "invpcid-slots", SHADOW, WITH_INVPCID, invpcid_slots },
 	{ "invvpid-types", BOTH, VMX, invvpid_types },
 	{ "invvpid-descriptor", BOTH, VMX, invvpid_descriptor },
 	{ "invvpid-address", BOTH, VMX, invvpid_address },
@@ -51,6 +57,7 @@ static const struct group {
 	{ "invvpid-two-level", BOTH, VMX, invvpid_two_level },
 	{ "invvpid-pae", BOTH, VMX, invvpid_pae },
 	{ "invvpid-four-level", BOTH, VMX, invvpid_four_level },
+	{ "invvpid-slots", SHADOW | RESTRICTED, VMX, invvpid_slots },
 	{ "invept-types", EPT, VMX, invept_types },
 	{ "invept-descriptor", EPT, VMX, invept_descriptor },
 	{ "invept-address", EPT, VMX, invept_address },
@@ -60,6 +67,7 @@ static const struct group {
 	{ "invept-no-vmcs", EPT, VMX, invept_no_vmcs },
 	{ "invept-caps", EPT, PLAIN, invept_caps },
 	{ "invept-paging", EPT, VMX, invept_paging },
+	{ "invept-slots", RESTRICTED, VMX, invept_slots },
 	{ "step", BOTH, VMX, step },
 	{ "in-l2", BOTH, NONE, in_l2 },
 	{ "flush-linear", SHADOW, NONE, flush_linear },
@@ -82,11 +90,11 @@ static bool run_group(const struct group *group, bool ept, bool c)
 	return m.cases && !m.failed;
 }
 
-static bool wanted(const struct group *group, bool ept, char **names, int count)
+static bool wanted(const struct group *group, enum when now, char **names, int count)
 {
 	int i;
 
-	if (!(group->when & (ept ? EPT : SHADOW)))
+	if (!(group->when & now))
 		return false;
 	if (group->kind == WITH_INVPCID && !kvm_cpu_has(X86_FEATURE_INVPCID))
 		return false;
@@ -99,7 +107,8 @@ static bool wanted(const struct group *group, bool ept, char **names, int count)
 
 static int explain(const char *program)
 {
-	fprintf(stderr, "usage: %s [--ept 0|1] [--gaps c|arch] [--list] [GROUP...]\n", program);
+	fprintf(stderr, "usage: %s [OPTION...] [GROUP...]\n", program);
+	fprintf(stderr, "--ept 0|1, --unrestricted 0|1, --gaps c|arch, --list\n");
 	return 2;
 }
 
@@ -107,17 +116,21 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "ept", required_argument, NULL, 'e' },
+		{ "unrestricted", required_argument, NULL, 'u' },
 		{ "gaps", required_argument, NULL, 'g' },
 		{ "list", no_argument, NULL, 'l' },
 		{ }
 	};
 	bool c = false, list = false, good = true;
-	int option, i, ran = 0, ept = -1;
+	int option, i, ran = 0, ept = -1, unrestricted = -1;
+	enum when now = SHADOW;
 
 	setlinebuf(stdout);
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'e')
 			ept = !!atoi_non_negative("ept", optarg);
+		else if (option == 'u')
+			unrestricted = !!atoi_non_negative("unrestricted", optarg);
 		else if (option == 'g')
 			c = !strcmp(optarg, "c");
 		else if (option == 'l')
@@ -127,8 +140,12 @@ int main(int argc, char **argv)
 	}
 	if (ept < 0)
 		ept = get_kvm_intel_param_bool("ept");
+	if (unrestricted < 0)
+		unrestricted = get_kvm_intel_param_bool("unrestricted_guest");
+	if (ept)
+		now = unrestricted ? UNRESTRICTED : RESTRICTED;
 	for (i = 0; i < ARRAY_SIZE(groups); i++) {
-		if (!wanted(&groups[i], ept, argv + optind, argc - optind))
+		if (!wanted(&groups[i], now, argv + optind, argc - optind))
 			continue;
 		ran++;
 		if (list)

@@ -138,6 +138,7 @@ struct test {
 #define TOP_FRAME	0xfffff000u	/* the last page below 4 GiB */
 #define HIGH_MEMORY	0x100000000ull
 #define NO_MEMORY	0x80000000ull	/* no memory at this address */
+#define INTERNAL		0xfffbd000ull	/* KVM's pages for real mode, see slots.c */
 #define READ_ONLY	0x90000000ull	/* two pages that the guest cannot write */
 #define ALIAS		0x200000
 

@@ -82,7 +82,7 @@ void machine_open(struct machine *m, bool invpcid)
 	add_memory(m, 2, HIGH_MEMORY, MEMORY);
 	add_memory(m, 3, READ_ONLY, 2 * PAGE_SIZE);
 	/* Without unrestricted guests, KVM needs three pages for real mode. */
-	vm_ioctl(m->vm, KVM_SET_TSS_ADDR, (void *)0xfffbd000ul);
+	vm_ioctl(m->vm, KVM_SET_TSS_ADDR, (void *)INTERNAL);
 	m->vcpu = __vm_vcpu_add(m->vm, 0);
 	if (invpcid)
 		vcpu_init_cpuid(m->vcpu, kvm_get_supported_cpuid());
