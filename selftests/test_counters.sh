@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# The counters grow when guests run, as the configuration of kvm_intel requires.
+# The counters grow when guests run, as the configuration of kvm_intel requires.  They count
+# the calls that ftrace and kprobes on the functions in C do not see.
 
 . "$(dirname "$0")/functions.sh"
 require
 ktap_print_header
-ktap_set_plan 25
+ktap_set_plan 33
 
 # Counters start at 0 when the module loads, so each configuration loads the module again.
 with() { # parameters of kvm_intel...
@@ -64,6 +65,80 @@ check "ept=0 vpid=0: guests run" run_guests
 check "ept=0 vpid=0: Rust issued no instruction" \
 	none invvpid_address invvpid_context invvpid_all invept_context invept_all
 detach
+
+# Record calls of functions in the tests' instance, by the function tracer and by kprobes.
+PROBES=/sys/kernel/tracing/kprobe_events
+# Print the reason why the kernel cannot do this; nothing if the kernel can.  Call trace_on first.
+probes_lack() {
+	grep -qw function $TRACING/available_tracers || echo "no function tracer"
+	[ -f $PROBES ] || echo "no kprobe events"
+}
+probe() { # functions, each as module:function
+	local function
+	for function; do
+		echo "p:vmx_vpid_test/${function#*:} $function" >>$PROBES || return
+		echo "${function#*:}" >>$TRACING/set_ftrace_filter || return
+	done
+	echo 1 >$TRACING/events/vmx_vpid_test/enable && echo function >$TRACING/current_tracer
+}
+unprobe() {
+	echo nop >$TRACING/current_tracer
+	echo 0 >$TRACING/events/vmx_vpid_test/enable
+	echo '-:vmx_vpid_test/' >>$PROBES
+}
+# Calls of a function that the function tracer and a kprobe saw.
+tracer_saw() { grep -m3 ": $1\( \[[a-z_]*\]\)\? <-" $TRACING/trace; }
+kprobe_saw() { grep -m3 ": $1: (" $TRACING/trace; }
+seen() { # functions
+	local function
+	for function; do
+		tracer_saw "$function" && kprobe_saw "$function" ||
+			{ echo "$function: not seen"; return 1; }
+	done
+}
+unseen() { # functions
+	local function
+	for function; do
+		! tracer_saw "$function" && ! kprobe_saw "$function" || return
+	done
+}
+
+# KVM's static call and exit table lead to Rust, past the first two functions.  Livepatch alone
+# leads to Rust from the entry of vmx_vcpu_create(), and Rust calls kvm_mmu_page_fault().
+DIRECT="vmx_flush_tlb_all handle_ept_violation"
+OTHERS="vmx_vcpu_create kvm_mmu_page_fault"
+probed_guests() { echo >$TRACING/trace && guest churn -n 3; }
+probe_all() {
+	probe kvm_intel:vmx_flush_tlb_all kvm_intel:handle_ept_violation \
+		kvm_intel:vmx_vcpu_create kvm:kvm_mmu_page_fault && probed_guests
+}
+counted() { stat_positive op_flush_tlb_all && stat_positive exit_ept_violation; }
+in_trace() { grep -q 'kvm_exit: .*EPT_VIOLATION' $TRACING/trace; }
+counted_and_in_trace() { counted && in_trace || { cat $DEBUGFS/stats; false; }; }
+probed_tests() {
+	check "probes: guests run in C with probes on KVM's functions" probe_all
+	check "probes: in C, ftrace and kprobes see each function" seen $DIRECT $OTHERS
+	check "probes: the module attaches" attach
+	check "probes: guests run attached" probed_guests
+	check "probes: attached, a function behind a static call or the exit table is not seen" \
+		unseen $DIRECT
+	check "probes: attached, other functions are seen" seen $OTHERS
+	check "probes: attached, the counters and KVM's trace events have the calls" \
+		counted_and_in_trace
+	detach
+	probed_guests >/dev/null
+	check "probes: after the detach, ftrace and kprobes see each function" seen $DIRECT $OTHERS
+	unprobe
+}
+reload_kvm ept=1
+trace_on kvm/kvm_exit
+lacks=$(probes_lack)
+if [ -z "$lacks" ]; then
+	probed_tests
+else
+	for name in 1 2 3 4 5 6 7 8; do ktap_test_skip "probes: $name: $lacks"; done
+fi
+trace_off
 reload_kvm
 check "the kernel's log has no new warning" no_new_warnings
 ktap_finished
