@@ -14,28 +14,33 @@
 #define BUILD_ID_SIZE	20
 
 /* The note in which the linker puts a build-id, up to the build-id itself. */
-static const u8 note_head[] = {
-	4, 0, 0, 0,			/* size of the name */
-	BUILD_ID_SIZE, 0, 0, 0,		/* size of the build-id */
-	3, 0, 0, 0,			/* NT_GNU_BUILD_ID */
-	'G', 'N', 'U', 0,
+static const u32 note_head[] = {
+	4,		/* size of the name */
+	BUILD_ID_SIZE,
+	3,		/* NT_GNU_BUILD_ID */
+	0x00554e47,	/* "GNU" */
 };
 
 static const u8 vmlinux_target[BUILD_ID_SIZE] = VMX_VPID_TARGET_VMLINUX;
 static const u8 kvm_target[BUILD_ID_SIZE] = VMX_VPID_TARGET_KVM;
 static const u8 kvm_intel_target[BUILD_ID_SIZE] = VMX_VPID_TARGET_KVM_INTEL;
 
-/* Notes are aligned to 4 bytes; the first one of this kind counts. */
-static const u8 *find_build_id(const void *from, size_t size)
+/*
+ * Notes are aligned to 4 bytes; the first one of this kind counts.  A module's notes
+ * lie among its constants, between which KASAN has poisoned gaps.
+ */
+static __no_sanitize_address const u8 *find_build_id(const u32 *at, size_t size)
 {
-	const u8 *at, *last = from + size - (sizeof(note_head) + BUILD_ID_SIZE);
+	const u32 *end = at + size / sizeof(*at);
+	int i;
 
-	if (!from || size < sizeof(note_head) + BUILD_ID_SIZE)
-		return NULL;
-
-	for (at = from; at <= last; at += 4)
-		if (!memcmp(at, note_head, sizeof(note_head)))
-			return at + sizeof(note_head);
+	for (; end - at >= ARRAY_SIZE(note_head) + BUILD_ID_SIZE / sizeof(*at); at++) {
+		for (i = 0; i < ARRAY_SIZE(note_head); i++)
+			if (READ_ONCE(at[i]) != note_head[i])
+				break;
+		if (i == ARRAY_SIZE(note_head))
+			return (const u8 *)(at + i);
+	}
 
 	return NULL;
 }
