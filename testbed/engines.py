@@ -6,6 +6,7 @@ fraction of the time.  Neither opens a network port.
 """
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ def need(*names):
 
 
 class Bochs:
-    """Bochs 2.7: a CD image with ISOLINUX, kernel and root image."""
+    """Bochs 2.7 or 3.0: a CD image with ISOLINUX, kernel and root image."""
 
     default_cpu = "corei7_haswell_4770"
     # The boot loader prints this line first; a second one means that the machine was reset.
@@ -155,9 +156,23 @@ info: action=ignore
 debug: action=ignore
 clock: sync=none, time0=1700000000
 """)
-        debugger = machine.scratch / "debugger"
-        debugger.write_text("c\n")
-        return ["bochs-bin", "-q", "-f", config, "-rc", debugger]
+        return ["bochs-bin", "-q", "-f", config, *cls.debugger_options(machine.scratch)]
+
+    @staticmethod
+    def debugger_options(scratch):
+        """Return the options that let the built-in debugger start the machine, if it has to.
+
+        The debugger of Bochs 2.7 always waits for a command; that of Bochs 3.0 is off without the
+        option -debugger; and Bochs may be built without debugger.
+        """
+        done = subprocess.run(["bochs-bin", "--help"], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, errors="replace", check=False)
+        options = re.findall(r"^ +(-\w+)", done.stdout + done.stderr, re.M)
+        if "-rc" not in options or "-debugger" in options:
+            return []
+        commands = scratch / "debugger"
+        commands.write_text("c\n")
+        return ["-rc", commands]
 
     @staticmethod
     def environment():
