@@ -110,7 +110,7 @@ class System:
         with locked(cache_dir() / "apt.lock"):
             logged(self.command(["apt-get", "update", "-q"]), log, what="apt-get update")
             logged(self.command(["apt-get", "install", "-q", "-y", "--no-install-recommends",
-                                 *options, *missing]), log, what="apt-get install")
+                                 "--no-remove", *options, *missing]), log, what="apt-get install")
 
 
 def write_sources(root, suite):
@@ -148,8 +148,17 @@ def chroot(suite):
     return System(suite, root)
 
 
-def system(suite):
-    """The machine itself if it runs the suite, and a chroot otherwise."""
+def machine(suite):
+    """The machine itself if it runs the suite, None otherwise."""
     if os_release().get("VERSION_CODENAME") == suite and not os.environ.get("VMX_VPID_CHROOT"):
         return System(suite)
+    return None
+
+
+def system(suite):
+    """The machine itself if it runs the suite and can have the suite's rustc; a chroot otherwise."""
+    here = machine(suite)
+    # rustc-web, which builds the test kernel, conflicts with the rustc that builds Debian's kernels.
+    if here and here.lacks(["rustc-web"]):
+        return here
     return chroot(suite)

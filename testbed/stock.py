@@ -3,8 +3,8 @@
 
 A build tree is made once for each kernel, in the cache: Debian's configuration, the metadata of
 Rust, kernel image and modules as the packages have them.  KDIR= and testbed/vm take such a tree like
-one that was built here.  On Debian 13 all of that happens on the machine itself, elsewhere in a
-chroot.
+one that was built here.  All of that happens in a chroot, or on the machine itself if that runs
+Debian 13 and has no rustc-web, which conflicts with the rustc of Debian's kernels.
 """
 
 import lzma
@@ -30,7 +30,9 @@ SHORT = re.compile(r"(\d+\.\d+)(?:-((?:cloud-|rt-)?amd64))?")
 PACKAGES = ("gcc-14 make bc flex bison libelf-dev libssl-dev libxxhash-dev kmod cpio xz-utils zstd "
             "python3 perl rustc rust-src bindgen libclang-dev rsync openssl").split()
 TOOLS = {"RUSTC": "/usr/bin/rustc", "RUSTDOC": "/usr/bin/rustdoc", "RUSTFMT": "/usr/bin/rustfmt",
-         "HOSTRUSTC": "/usr/bin/rustc", "BINDGEN": "/usr/bin/bindgen"}
+         "HOSTRUSTC": "/usr/bin/rustc", "BINDGEN": "/usr/bin/bindgen",
+         # bindgen would take the newest one, and bindgen 0.71 cannot use that of clang-22.
+         "LIBCLANG_PATH": "/usr/lib/llvm-19/lib"}
 # Where a build has the modules that the testbed loads.
 KVM = {"virt/lib/irqbypass.ko": "kernel/virt/lib/irqbypass.ko",
        "arch/x86/kvm/kvm.ko": "kernel/arch/x86/kvm/kvm.ko",
@@ -211,7 +213,8 @@ def build(kernel, where):
     """Build the module; returns where it is."""
     prepare(kernel, where)
     # The Makefile, which may have called this, exported its own toolchain and options.
-    fresh = ["env", *(f"-u{name}" for name in ("LIBCLANG_PATH", "MAKEFLAGS", "MAKELEVEL"))]
+    fresh = ["env", *(f"-u{name}" for name in ("BINDGEN_EXTRA_CLANG_ARGS", "MAKEFLAGS",
+                                                "MAKELEVEL"))]
     words = [*fresh, "make", "-s", f"-j{os.cpu_count()}", "modules", f"KDIR={kernel.tree}",
              f"O=build/stock/{kernel.release}", "STRIP=1", *kernel.make(config_of(kernel.tree / ".config"))]
     step(f"building vmx_vpid.ko for {kernel.release}")
