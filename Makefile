@@ -24,11 +24,17 @@ RUSTDOC ?= /usr/bin/rustdoc
 RUSTFMT ?= /usr/bin/rustfmt
 CARGO ?= /usr/bin/cargo
 HOSTRUSTC ?= $(RUSTC)
-BINDGEN ?= $(CACHE)/tools/bin/bindgen
+# Looked up at each use, since "deps" may install one.
+find = $(shell VMX_VPID_CACHE='$(CACHE)' testbed/deps --print $(1))
+BINDGEN ?= $(call find,bindgen)
 export LLVM RUSTC RUSTDOC RUSTFMT CARGO HOSTRUSTC BINDGEN
 export VMX_VPID_CACHE := $(CACHE)
 ifneq ($(LLVM_BIN),)
-export LIBCLANG_PATH ?= $(LLVM_BIN:%/bin=%/lib)
+# bindgen before 0.72.1 finds no fields of a struct with libclang 22.  Debian's bindgen uses the older
+# libclang of its package instead, which does not know each warning of the compiler.
+debian_bindgen = $(filter /usr/bin/bindgen,$(BINDGEN))
+export LIBCLANG_PATH ?= $(if $(debian_bindgen),$(call find,libclang),$(LLVM_BIN:%/bin=%/lib))
+export BINDGEN_EXTRA_CLANG_ARGS ?= $(if $(debian_bindgen),-Wno-unknown-warning-option)
 endif
 export PATH := $(LLVM_BIN:%=%:)/usr/bin:$(PATH)
 
@@ -67,7 +73,7 @@ help: ## list the targets
 	@echo '  KERNEL=         which one: a release, or 7.3-amd64, 7.3-rt-amd64, 7.2-cloud-amd64 ...'
 	@echo '  V=1             show the commands'
 
-deps: ## install missing packages (Debian 12, as root)
+deps: ## install missing packages (Debian 13 or 12, as root)
 	@$(if $(STOCK),testbed/stock --deps,testbed/deps)
 
 kernel: $(if $(KDIR),,deps) ## build the test kernel, once per machine (DEBUG=1: the debug kernel)
