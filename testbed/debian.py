@@ -17,6 +17,8 @@ from common import Failure, TOP, cache_dir, locked, logged, step
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # The settings of apt that are about the network of this machine.
 APT_SETTINGS = re.compile(r"Acquire::(?:http|https|Check-|ForceIPv|Retries)\S* \"[^\"]+\";")
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+CERTIFICATES = Path("usr/local/share/ca-certificates")
 # Mounts, in a mount namespace that ends with the command, what the command needs.
 ENTER = """
 root=$1
@@ -39,15 +41,17 @@ def os_release():
     return {key: value.strip('"') for key, value in re.findall(r"^(\w+)=(.*)$", text, re.M)}
 
 
-def mirror():
-    """The address of the Debian mirror that this machine uses."""
+def mirror(archive="debian"):
+    """The address of the mirror that this machine uses for an archive of Debian."""
     folder = Path("/etc/apt")
     files = [folder / "sources.list", *sorted(folder.glob("sources.list.d/*"))]
     text = "\n".join(path.read_text(errors="replace") for path in files if path.is_file())
-    found = re.findall(r"^(?:deb +(?:\[[^]]*\] +)?|URIs: *)(\S+/debian/?)(?= |$)", text, re.M)
-    if not found:
-        raise Failure("no Debian mirror found under /etc/apt: add one")
-    return found[0]
+    found = re.findall(rf"^(?:deb +(?:\[[^]]*\] +)?|URIs: *)(\S+/{archive})/?(?= |$)", text, re.M)
+    if found:
+        return found[0]
+    if archive == "debian-security":
+        return f"{mirror()}-security"
+    raise Failure("no Debian mirror found under /etc/apt: add one")
 
 
 def output_of(command):
@@ -62,21 +66,30 @@ def output_of(command):
 class System:
     """A system with a Debian suite: programs run in it, and apt installs what they need."""
 
-    def __init__(self, suite, root=None):
-        """`root` is the folder of a chroot, None for the machine itself."""
+    def __init__(self, suite, root=None, shared=True):
+        """`root` is the folder of a chroot, None for the machine itself.
+
+        A chroot that is not `shared` has neither this checkout nor this cache.
+        """
         self.suite = suite
         self.root = root
+        self.shared = shared
 
-    def command(self, words):
-        """A command line that runs `words` in the system, with checkout and cache in place."""
+    def command(self, words, folder=TOP):
+        """A command line that runs `words` in a folder of the system."""
         words = [str(word) for word in words]
         if not self.root:
             return words
-        binds = ["/proc", "/sys", "/dev", str(TOP), str(cache_dir().resolve())]
-        environment = [f"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
-                       "DEBIAN_FRONTEND=noninteractive", f"VMX_VPID_CACHE={cache_dir().resolve()}"]
+        binds = ["/proc", "/sys", "/dev"]
+        environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
+                       "DEBIAN_FRONTEND=noninteractive"]
+        environment += [f"{name}={os.environ[name]}" for name in PROXIES if name in os.environ]
+        if self.shared:
+            cache = cache_dir().resolve()
+            binds += [str(TOP), str(cache)]
+            environment.append(f"VMX_VPID_CACHE={cache}")
         return ["unshare", "--mount", "--", "sh", "-c", ENTER, "sh", str(self.root), *binds, "--",
-                "/usr/bin/env", "-i", "-C", str(TOP), *environment, *words]
+                "/usr/bin/env", "-i", "-C", str(folder), *environment, *words]
 
     def output(self, *words):
         """The output of a program in the system."""
@@ -113,15 +126,35 @@ class System:
                                  "--no-remove", *options, *missing]), log, what="apt-get install")
 
 
-def write_sources(root, suite):
+def write_sources(root, suites):
     """Tell apt in a chroot where its packages are, and how this machine reaches them."""
-    address = mirror()
-    suites = [suite, f"{suite}-updates", f"{suite}-backports"]
-    (root / "etc/apt/sources.list").write_text(
-        "".join(f"deb {address} {name} main\n" for name in suites))
+    lines = [f"deb {mirror('debian-security' if name.endswith('-security') else 'debian')} {name} "
+             "main\n" for name in suites]
+    (root / "etc/apt/sources.list").write_text("".join(lines))
     settings = APT_SETTINGS.findall(output_of(["apt-config", "dump"]))
     (root / "etc/apt/apt.conf.d/99vmx_vpid").write_text("".join(f"{x}\n" for x in settings))
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+    (root / CERTIFICATES).mkdir(parents=True, exist_ok=True)
+    for path in ("/" / CERTIFICATES).glob("*.crt"):
+        shutil.copy(path, root / CERTIFICATES)
+
+
+def bootstrap(where, suites, logs):
+    """Make a chroot of the essential packages, whose apt knows some suites; `logs` is a folder."""
+    if os.geteuid():
+        raise Failure(f"to make a chroot of Debian {where.suite} needs root: run this as root")
+    System("host").install(["debootstrap"])
+    shutil.rmtree(where.root, ignore_errors=True)
+    where.root.parent.mkdir(parents=True, exist_ok=True)
+    secure = mirror().startswith("https:")
+    logged(["debootstrap", "--variant=minbase", f"--keyring={KEYRING}",
+            *(["--include=ca-certificates"] if secure else []), where.suite, where.root, mirror()],
+           logs / f"debootstrap-{where.suite}.log", what="debootstrap")
+    write_sources(where.root, suites)
+    log = logs / f"apt-{where.suite}.log"
+    if secure:
+        logged(where.command(["update-ca-certificates"], "/"), log, what="update-ca-certificates")
+    logged(where.command(["apt-get", "update", "-q"], "/"), log, what="apt-get update")
 
 
 def chroot(suite):
@@ -130,18 +163,10 @@ def chroot(suite):
     with locked(cache_dir() / f"chroot-{suite}.lock"):
         if (root / ".vmx_vpid-complete").exists():
             return System(suite, root)
-        if os.geteuid():
-            raise Failure(f"a chroot of Debian {suite} has to be made once: run this as root")
-        System("host").install(["debootstrap"])
         step(f"making a chroot of Debian {suite} (once per machine, a minute)")
         part = root.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        logged(["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", suite, part, mirror()],
-               cache_dir() / "logs" / f"debootstrap-{suite}.log", what="debootstrap")
-        write_sources(part, suite)
-        logged(System(suite, part).command(["apt-get", "update", "-q"]),
-               cache_dir() / "logs" / f"apt-{suite}.log", what="apt-get update")
+        bootstrap(System(suite, part), [suite, f"{suite}-updates", f"{suite}-backports"],
+                  cache_dir() / "logs")
         (part / ".vmx_vpid-complete").touch()
         shutil.rmtree(root, ignore_errors=True)
         part.rename(root)
