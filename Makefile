@@ -58,6 +58,15 @@ kbuild = $(MAKE) -C $(kdir) O=$(kdir) M=$(CURDIR) MO=$(abspath $(1)) LLVM=$(LLVM
 	RUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFMT=$(RUSTFMT) BINDGEN=$(BINDGEN) \
 	VMX_VPID_KUNIT_TEST=m $(if $(V),V=$(V),-s)
 
+ifneq ($(STOCK),)
+others := $(filter-out deps run shell check-kernel stock stock-install stock-selftests test-stock \
+	test-dkms help,$(MAKECMDGOALS))
+ifneq ($(others),)
+$(error vmx_vpid: STOCK=1 is for deps, run, shell and check-kernel, not for "$(others)": the tests on \
+	stock kernels are "make test-stock")
+endif
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help deps kernel check-kernel modules clippy rustfmt kernel-source unit-test host-test tools-clippy \
 	loom fuzz \
@@ -85,12 +94,12 @@ check-kernel: ## list what a kernel tree lacks (KDIR=...)
 modules: kernel ## build vmx_vpid.ko and its unit tests
 	+@$(call build,$(O))
 
-# "objtool klp post-link" has to run exactly once after each link.  STRIP=1 strips the debug sections,
-# which is possible only before it.
+# "objtool klp post-link" has to run exactly once after each link.  STRIP_DEBUG=1 strips the debug
+# sections, which is possible only before it.
 build = set -e; mkdir -p $(1) build; exec 9>build/.lock; flock 9; $(call kbuild,$(1)) modules; \
 	if ! readelf -SW $(1)/vmx_vpid.ko | grep -q '\.klp\.rela\.'; then \
 		rust/kvm_target.py $(kdir) $(1)/vmx_vpid.ko; \
-		$(if $(STRIP),strip --strip-debug $(1)/vmx_vpid.ko;) \
+		$(if $(STRIP_DEBUG),strip --strip-debug $(1)/vmx_vpid.ko;) \
 		$(kdir)/tools/objtool/objtool klp post-link $(1)/vmx_vpid.ko; fi
 
 clippy: kernel ## lint the Rust code
@@ -148,13 +157,15 @@ selftests: kernel ## build the kselftests, upstream's KVM tests among them
 stock: ## build vmx_vpid.ko for a stock kernel of Debian 13, the running one or KERNEL=
 	@testbed/stock --kernel '$(KERNEL)'
 
-stock-install: stock ## install that module, signed if there is a key (MODULE_KEY=, MODULE_CERT=)
+stock-install: ## install that module, signed if there is a key (MODULE_KEY=, MODULE_CERT=)
 	@testbed/stock --kernel '$(KERNEL)' --install
 
 # The tests are the same for every kernel, and need no test kernel.
-stock-selftests: stock
+shown = $(or $(KERNEL),$(firstword $(STOCK_KERNELS)))
+stock-selftests:
+	@testbed/stock --kernel '$(shown)'
 	@KDIR=stock testbed/deps
-	@$(MAKE) -s selftests KDIR="$$(testbed/stock --kernel '$(KERNEL)' --print KDIR)"
+	@$(MAKE) -s selftests STOCK= KDIR="$$(testbed/stock --kernel '$(shown)' --print KDIR)"
 
 # The first one is tested in full.
 STOCK_KERNELS ?= 7.3-amd64 7.3-rt-amd64 7.3-cloud-amd64 7.2-amd64
@@ -167,10 +178,10 @@ test-dkms: ## build and install the module by DKMS, in the chroot of Debian 13 (
 	@testbed/dkms --kernel '$(KERNEL)'
 
 run: $(if $(STOCK),stock-selftests,modules selftests) ## boot, attach to KVM, run real guests, print the counters
-	@testbed/run $(if $(STOCK),--kernel '$(KERNEL)')
+	@testbed/run $(if $(STOCK),--kernel '$(shown)')
 
-shell: $(if $(STOCK),stock,modules) ## an interactive shell on the test kernel, with KVM and the module
-	@testbed/vm $(if $(STOCK),--kernel '$(KERNEL)',$(if $(DEBUG),--debug)) --module --shell
+shell: $(if $(STOCK),stock-selftests,modules) ## an interactive shell on the test kernel, with KVM and the module
+	@testbed/vm $(if $(STOCK),--kernel '$(shown)',$(if $(DEBUG),--debug)) --module --shell
 
 test: modules selftests ## run every test; the last line counts them
 	@testbed/suite

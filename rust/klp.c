@@ -149,7 +149,9 @@ static bool has_body(const u8 *address)
 	static const u8 nop[FENTRY_SIZE] = { 0x0f, 0x1f, 0x44, 0x00, 0x00 };
 	const u8 *fentry = address + ENDBR_SIZE;
 
-	return *fentry == CALL_INSN_OPCODE || !memcmp(fentry, nop, sizeof(nop));
+	/* (or to an INT3, while ftrace rewrites it) */
+	return *fentry == CALL_INSN_OPCODE || *fentry == INT3_INSN_OPCODE ||
+	       !memcmp(fentry, nop, sizeof(nop));
 }
 
 static int check_kvm(const struct klp_object *obj)
@@ -161,12 +163,14 @@ static int check_kvm(const struct klp_object *obj)
 
 	if (!has_body(vmx_vpid_import_vmx_vcpu_create) ||
 	    !has_body(vmx_vpid_import_vmx_vcpu_free)) {
-		pr_err("vmx_vcpu_create() and vmx_vcpu_free() do not begin with a call of __fentry__: not attached; build kvm_intel with CONFIG_FUNCTION_TRACER and -mfentry\n");
+		pr_err("vmx_vpid: vmx_vcpu_create() and vmx_vcpu_free() do not begin with a call of __fentry__: not attached; build kvm_intel with CONFIG_FUNCTION_TRACER and -mfentry\n");
 		return -EOPNOTSUPP;
 	}
 
 	return 0;
 }
+
+static struct klp_patch patch;
 
 static int pre_patch(struct klp_object *obj)
 {
@@ -175,9 +179,12 @@ static int pre_patch(struct klp_object *obj)
 	if (!ret)
 		return vmx_vpid_pre_patch(obj);
 
-	/* Livepatch takes an error for a reason not to load the module that it patches. */
-	if (READ_ONCE(obj->mod->state) == MODULE_STATE_COMING)
-		pr_err("vmx_vpid: kvm_intel does not load while this module waits for it: disable and unload vmx_vpid, then load kvm_intel again\n");
+	/*
+	 * Livepatch takes an error for a reason not to load the module that it patches, unless
+	 * the patch itself is just being enabled.
+	 */
+	if (patch.enabled && READ_ONCE(obj->mod->state) == MODULE_STATE_COMING)
+		pr_err("vmx_vpid: kvm_intel does not load while this module waits for it: disable and unload vmx_vpid, then load kvm_intel again; until then no kvm_intel loads\n");
 	return ret;
 }
 

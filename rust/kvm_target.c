@@ -8,6 +8,7 @@
  */
 #include <linux/module.h>
 #include <linux/string.h>
+#include "vmx/vmcs12.h"
 #include "kvm_target.h"
 #include "vmx_vpid.h"
 
@@ -19,6 +20,20 @@ static const u32 note_head[] = {
 	BUILD_ID_SIZE,
 	3,		/* NT_GNU_BUILD_ID */
 	0x00554e47,	/* "GNU" */
+};
+
+const struct vmx_vpid_layout vmx_vpid_layout = {
+	.kvm_vcpu = sizeof(struct kvm_vcpu),
+	.vcpu_vmx = sizeof(struct vcpu_vmx),
+	.vmcs12 = sizeof(struct vmcs12),
+	.arch_mmu = offsetof(struct kvm_vcpu, arch.mmu),
+	.arch_regs = offsetof(struct kvm_vcpu, arch.regs),
+	.arch_cr3 = offsetof(struct kvm_vcpu, arch.cr3),
+	.arch_hflags = offsetof(struct kvm_vcpu, arch.hflags),
+	.vmx_vpid = offsetof(struct vcpu_vmx, vpid),
+	.vmx_nested = offsetof(struct vcpu_vmx, nested),
+	.vmx_loaded_vmcs = offsetof(struct vcpu_vmx, loaded_vmcs),
+	.vmx_exit_reason = offsetof(struct vcpu_vmx, vt.exit_reason),
 };
 
 static const u8 vmlinux_target[BUILD_ID_SIZE] = VMX_VPID_TARGET_VMLINUX;

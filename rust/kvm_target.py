@@ -20,6 +20,7 @@ import re
 import struct
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 GNU_BUILD_ID = 3
@@ -30,6 +31,8 @@ MODULES = {"KVM": "arch/x86/kvm/kvm.ko", "KVM_INTEL": "arch/x86/kvm/kvm-intel.ko
 # How livepatch writes a symbol of a module, see the kernel's livepatch/module-elf-format.rst.
 IMPORT = re.compile(rb"\.klp\.sym\.(kvm|kvm_intel)\.(.+),\d+")
 MISCONFIG = "handle_ept_misconfig"
+# Functions that the livepatch replaces and the module does not import.
+REPLACED = (b"allocate_vpid", b"free_vpid")
 # The magic numbers of a compressed kernel, and what unpacks each.
 COMPRESSIONS = (
     (b"\x1f\x8b\x08", lambda data: gzip.zlib.decompressobj(31).decompress(data)),
@@ -127,23 +130,28 @@ def misconfig_call(module):
     for line in said.splitlines():
         begin = re.match(r"[0-9a-f]+ <(.*)>:", line)
         function = begin[1] if begin else function
-        call = re.search(rf"\tcall .*<{symbols}>|R_X86_64_PLT32\s+{symbols}-0x4", line)
+        call = re.search(rf"\t(?:call|j\w+)\s+.*<{symbols}>|R_X86_64_PLT32\s+{symbols}-0x4", line)
         if call and not function.startswith(MISCONFIG):
             called.add(call[1] or call[2])
-    return max(called, key=len, default=None)
+    # The handler itself leads to its part.  Of several parts, livepatch could replace one alone.
+    parts = called - {MISCONFIG}
+    return None if len(parts) > 1 else next(iter(parts or called), None)
 
 
 def check(tree, module):
     """Look up what a module imports; returns the lines that tell what is missing."""
-    there = {name.lower().encode(): {symbol for symbol, defined in symbols((tree / place).read_bytes())
-                                     if defined} for name, place in MODULES.items()}
+    there = {name.lower().encode(): Counter(symbol for symbol, defined
+                                            in symbols((tree / place).read_bytes()) if defined)
+             for name, place in MODULES.items()}
     imports = [match.groups() for name, _ in symbols(module.read_bytes())
                if (match := IMPORT.fullmatch(name))]
     if not imports:
         raise Unreadable(f"{module} imports nothing")
-    return [f"{module.name} needs {symbol.decode()}, which {place.decode()} of {tree} does not have: "
-            "the module is not for this kernel" for place, symbol in imports
-            if symbol not in there[place]]
+    # Livepatch looks the functions that it replaces up by their names too.
+    imports += [(b"kvm_intel", name) for name in REPLACED]
+    return [f"{module.name} needs one {symbol.decode()}, and {place.decode()} of {tree} has "
+            f"{there[place][symbol]}: the module is not for this kernel"
+            for place, symbol in imports if there[place][symbol] != 1]
 
 
 def build_ids(tree):

@@ -123,6 +123,23 @@ struct module;
 int vmx_vpid_target_check_vmlinux(void);
 int vmx_vpid_target_check_kvm(const struct module *kvm_intel);
 
+/* Sizes and offsets as the C compiler has them, for kvm.rs to compare with the bindings. */
+struct vmx_vpid_layout {
+	u32 kvm_vcpu;		/* sizes */
+	u32 vcpu_vmx;
+	u32 vmcs12;
+	u32 arch_mmu;		/* offsets in struct kvm_vcpu */
+	u32 arch_regs;
+	u32 arch_cr3;
+	u32 arch_hflags;
+	u32 vmx_vpid;		/* offsets in struct vcpu_vmx */
+	u32 vmx_nested;
+	u32 vmx_loaded_vmcs;
+	u32 vmx_exit_reason;
+};
+
+extern const struct vmx_vpid_layout vmx_vpid_layout;
+
 /* klp.c */
 struct klp_object;
 bool vmx_vpid_post_linked(void);

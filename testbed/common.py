@@ -29,8 +29,8 @@ def cache_dir():
     """Return the folder outside the checkout for the kernel's source, kernel builds and tools."""
     base = os.environ.get("VMX_VPID_CACHE")
     if base:
-        return Path(base).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "vmx_vpid"
+        return Path(base).resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").resolve() / "vmx_vpid"
 
 
 def step(text):
@@ -52,6 +52,9 @@ def main(function):
     except Failure as error:
         fail(error)
         sys.exit(error.status)
+    except (OSError, subprocess.CalledProcessError) as error:
+        fail(error)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

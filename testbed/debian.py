@@ -17,6 +17,8 @@ from common import Failure, TOP, cache_dir, locked, logged, step
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # The settings of apt that are about the network of this machine.
 APT_SETTINGS = re.compile(r"Acquire::(?:http|https|Check-|ForceIPv|Retries)\S* \"[^\"]+\";")
+# dpkg sets this variable for the scripts of a package.
+CONFIGURING = "DPKG_MAINTSCRIPT_PACKAGE"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 CERTIFICATES = Path("usr/local/share/ca-certificates")
 # Mounts, in a mount namespace that ends with the command, what the command needs.
@@ -33,7 +35,7 @@ exec chroot "$root" "$@"
 
 
 def os_release():
-    """What /etc/os-release says of this machine."""
+    """Return the values of /etc/os-release."""
     try:
         text = Path("/etc/os-release").read_text(encoding="utf-8")
     except OSError:
@@ -42,7 +44,7 @@ def os_release():
 
 
 def mirror(archive="debian"):
-    """The address of the mirror that this machine uses for an archive of Debian."""
+    """Return the address of the mirror that this machine uses for an archive of Debian."""
     folder = Path("/etc/apt")
     files = [folder / "sources.list", *sorted(folder.glob("sources.list.d/*"))]
     text = "\n".join(path.read_text(errors="replace") for path in files if path.is_file())
@@ -55,7 +57,7 @@ def mirror(archive="debian"):
 
 
 def output_of(command):
-    """The output of a program that has to succeed."""
+    """Return the output of a program that has to succeed."""
     done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
@@ -76,10 +78,12 @@ class System:
         self.shared = shared
 
     def command(self, words, folder=TOP):
-        """A command line that runs `words` in a folder of the system."""
+        """Return a command line that runs `words` in a folder of the system."""
         words = [str(word) for word in words]
         if not self.root:
             return words
+        if os.geteuid():
+            raise Failure(f"the chroot of Debian {self.suite} needs root: run this as root")
         binds = ["/proc", "/sys", "/dev"]
         environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
                        "DEBIAN_FRONTEND=noninteractive"]
@@ -92,20 +96,24 @@ class System:
                 "/usr/bin/env", "-i", "-C", str(folder), *environment, *words]
 
     def output(self, *words):
-        """The output of a program in the system."""
+        """Return the output of a program in the system."""
         return output_of(self.command(words))
 
     def path(self, name):
-        """Where a file of the system is, seen from this machine."""
+        """Return where a file of the system is, seen from this machine."""
         return Path(self.root or "/") / name.lstrip("/")
 
     def lacks(self, packages):
-        """The packages that are not installed."""
-        done = subprocess.run(self.command(["dpkg-query", "-W", "-f",
-                                            "${db:Status-Status} ${Package}\n", *packages]),
+        """Return the packages that are not installed; NAME=VERSION wants that version."""
+        names = [name.partition("=")[0] for name in packages]
+        done = subprocess.run(self.command(["dpkg-query", "-W", "-f", "${db:Status-Status} "
+                                            "${Package} ${Package}=${Version}\n", *names]),
                               capture_output=True, text=True, check=False)
-        there = {line.split()[1] for line in done.stdout.splitlines()
-                 if line.startswith("installed ")}
+        good = {"installed", "triggers-pending", "triggers-awaited"}
+        # While DKMS builds for a package that is being configured, its files are there.
+        good |= {"unpacked", "half-configured"} if CONFIGURING in os.environ else set()
+        rows = [line.split() for line in done.stdout.splitlines()]
+        there = {word for row in rows if row[0] in good for word in row[1:]}
         return [name for name in packages if name not in there]
 
     def install(self, packages, *options):
@@ -113,17 +121,22 @@ class System:
         missing = self.lacks(packages)
         if not missing:
             return
-        # A package that is being configured holds the lock of dpkg, as when DKMS builds.
-        if os.geteuid() or "DPKG_MAINTSCRIPT_PACKAGE" in os.environ:
+        # dpkg, which configures a package and so has DKMS build, holds its own lock.
+        if os.geteuid() or CONFIGURING in os.environ:
             raise Failure(f"packages missing: {' '.join(missing)}: install them as root, with "
                           f"apt install {' '.join([*options, *missing])}")
         step(f"installing {len(missing)} packages: {' '.join(missing[:6])}"
              f"{' ...' * (len(missing) > 6)}")
         log = cache_dir() / "logs" / f"apt-{self.suite}.log"
         with locked(cache_dir() / "apt.lock"):
+            if self.root:
+                shutil.copy("/etc/resolv.conf", self.root / "etc/resolv.conf")
+                # An interrupted run may have left packages half configured.
+                logged(self.command(["dpkg", "--configure", "-a"]), log, what="dpkg --configure -a")
             logged(self.command(["apt-get", "update", "-q"]), log, what="apt-get update")
             logged(self.command(["apt-get", "install", "-q", "-y", "--no-install-recommends",
-                                 "--no-remove", *options, *missing]), log, what="apt-get install")
+                                 "--no-remove", "-o", "DPkg::Lock::Timeout=300",
+                                 *options, *missing]), log, what="apt-get install")
 
 
 def write_sources(root, suites):
@@ -134,6 +147,10 @@ def write_sources(root, suites):
     settings = APT_SETTINGS.findall(output_of(["apt-config", "dump"]))
     (root / "etc/apt/apt.conf.d/99vmx_vpid").write_text("".join(f"{x}\n" for x in settings))
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+    # No package may start a service in the chroot.
+    policy = root / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
     (root / CERTIFICATES).mkdir(parents=True, exist_ok=True)
     for path in ("/" / CERTIFICATES).glob("*.crt"):
         shutil.copy(path, root / CERTIFICATES)
@@ -144,10 +161,12 @@ def bootstrap(where, suites, logs):
     if os.geteuid():
         raise Failure(f"to make a chroot of Debian {where.suite} needs root: run this as root")
     System("host").install(["debootstrap"])
-    shutil.rmtree(where.root, ignore_errors=True)
+    if where.root.exists():
+        shutil.rmtree(where.root)
     where.root.parent.mkdir(parents=True, exist_ok=True)
     secure = mirror().startswith("https:")
-    logged(["debootstrap", "--variant=minbase", f"--keyring={KEYRING}",
+    # debootstrap mounts proc and sys in the chroot.
+    logged(["unshare", "--mount", "--", "debootstrap", "--variant=minbase", f"--keyring={KEYRING}",
             *(["--include=ca-certificates"] if secure else []), where.suite, where.root, mirror()],
            logs / f"debootstrap-{where.suite}.log", what="debootstrap")
     write_sources(where.root, suites)

@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 from common import Failure, TOP, cache_dir, config_of, locked, logged, step
-from debian import system
+from debian import machine, system
 
 # Debian's kernel tests its ciphers at boot, which takes half a minute in Bochs.
 ARGUMENTS = "cryptomgr.notests=1"
@@ -33,6 +33,8 @@ TOOLS = {"RUSTC": "/usr/bin/rustc", "RUSTDOC": "/usr/bin/rustdoc", "RUSTFMT": "/
          "HOSTRUSTC": "/usr/bin/rustc", "BINDGEN": "/usr/bin/bindgen",
          # bindgen would take the newest one, and bindgen 0.71 cannot use that of clang-22.
          "LIBCLANG_PATH": "/usr/lib/llvm-19/lib"}
+# Values of a configuration that may differ: the full names of tools.
+TEXTS = ("CONFIG_CC_VERSION_TEXT", "CONFIG_PAHOLE_VERSION", "CONFIG_LD_VERSION", "CONFIG_AS_VERSION")
 # Where a build has the modules that the testbed loads.
 KVM = {"virt/lib/irqbypass.ko": "kernel/virt/lib/irqbypass.ko",
        "arch/x86/kvm/kvm.ko": "kernel/arch/x86/kvm/kvm.ko",
@@ -56,14 +58,14 @@ class Kernel:
         self.variant = f"stock/{release}"
 
     def make(self, config):
-        """The words for make that name the kernel's own compilers."""
+        """Return the words for make that name the kernel's own compilers."""
         compiler = config["CONFIG_CC_VERSION_TEXT"].strip('"').split()[0]
         tools = [f"{name}={path}" for name, path in TOOLS.items()]
         return ["LLVM=", "LLVM_BIN=", f"CC={compiler}", "CROSS_COMPILE=x86_64-linux-gnu-", *tools]
 
 
 def known(where):
-    """The releases of stock kernels that the system can install or has installed, oldest first."""
+    """Return the stock kernels that the system has or can install, the oldest first."""
     names = where.output("apt-cache", "search", "--names-only", r"^linux-headers-[0-9.]+\+deb13-")
     found = {match[0] for match in RELEASE.finditer(names)}
     found |= {path.name for path in where.path("/lib/modules").glob("*")
@@ -72,10 +74,11 @@ def known(where):
 
 
 def kernel_named(name, where):
-    """The kernel that a user's word means."""
+    """Return the kernel that a user's word means."""
     if not name:
         name = os.uname().release
         if where.root or not RELEASE.fullmatch(name):
+            step(f"{name}, which runs here, is no stock kernel of Debian 13: taking {SERIES[0]}-amd64")
             name = SERIES[0]
     if RELEASE.fullmatch(name):
         return Kernel(name)
@@ -91,17 +94,22 @@ def kernel_named(name, where):
 
 
 def stamps():
-    """The stamps of the build trees that are made."""
+    """Return the stamps of the build trees that are made, none if this user may not use them."""
+    if os.geteuid() and not machine(SUITE):
+        return []
     return sorted((cache_dir() / "stock").glob(f"*/{STAMP}"))
 
 
 def newest():
-    """The kernel that the tests run on in full."""
+    """Return the kernel that the tests run on in full."""
     return kernel_named(f"{SERIES[0]}-amd64", system(SUITE))
 
 
 def run_in_system(name, words):
-    """Run a program where the module for a kernel is built, with the kernel's tools; its status."""
+    """Run a program where the module for a kernel is built, with the kernel's tools.
+
+    Return its exit status.
+    """
     kernel, where = ready(name), system(SUITE)
     tools = kernel.make(config_of(kernel.tree / ".config"))
     command = where.command(["env", f"KDIR={kernel.tree}", *tools, *words])
@@ -109,7 +117,7 @@ def run_in_system(name, words):
 
 
 def ready(name):
-    """The kernel that a user's word means, with its build tree made."""
+    """Return the kernel that a user's word means, whose build tree is made."""
     kernel = kernel_named(name, system(SUITE))
     if not (kernel.tree / STAMP).exists():
         raise Failure(f"no build tree for {kernel.release}: run 'make stock"
@@ -117,19 +125,21 @@ def ready(name):
     return kernel
 
 
-def fetched(kernel, where):
-    """The kernel's modules and its image: the installed ones, or those of its packages."""
-    installed = where.path(f"/lib/modules/{kernel.release}")
+def version_of(package, where):
+    """Return the version of a package that is installed."""
+    return where.output("dpkg-query", "-W", "-f", "${Version}", package)
+
+
+def fetched(kernel, where, version):
+    """Return the folder of the kernel's modules and its image: of a version, installed or fetched."""
     image = where.path(f"/boot/vmlinuz-{kernel.release}")
-    if image.exists() and (installed / KVM["arch/x86/kvm/kvm.ko"]).with_suffix(".ko.xz").exists():
-        return installed, image
+    packages = [f"linux-{part}-{kernel.release}={version}" for part in ("binary", "modules")]
+    if image.exists() and not where.lacks(packages):
+        return where.path(f"/lib/modules/{kernel.release}"), image
     folder = kernel.tree / "packages"
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    log = folder.parent / "fetch.log"
-    names = [f"linux-{part}-{kernel.release}" for part in ("binary", "modules")]
-    logged(where.command(["sh", "-c", 'cd "$0" && apt-get download -q "$@"', folder, *names]), log,
-           what="apt-get download")
+    logged(where.command(["sh", "-c", 'cd "$0" && apt-get download -q "$@"', folder, *packages]),
+           kernel.tree / "fetch.log", what="apt-get download")
     for package in sorted(folder.glob("*.deb")):
         subprocess.run(where.command(["dpkg-deb", "-x", package, folder]), check=True)
         package.unlink()
@@ -137,29 +147,24 @@ def fetched(kernel, where):
     return modules, modules / "vmlinuz"
 
 
-def unpack_source(kernel, where):
-    """The kernel's source tree; the test kernel uses the same one if it has that version."""
-    names = [f"linux-source-{kernel.series}", f"linux-headers-{kernel.release}"]
-    source, headers = (where.output("dpkg-query", "-W", "-f", "${Version}", name) for name in names)
-    if source != headers:
-        raise Failure(f"{names[0]} is of version {source} and {names[1]} of {headers}: install those "
-                      "of one version, or name the newest kernel with KERNEL=")
-    tree = cache_dir() / "src" / f"linux-{source}"
+def unpack_source(kernel, where, version):
+    """Return the kernel's source tree; the test kernel uses the same one if it has that version."""
+    tree = cache_dir() / "src" / f"linux-{version}"
     with locked(cache_dir() / "source.lock"):
         if not tree.is_dir():
-            step(f"unpacking the kernel source ({source})")
+            step(f"unpacking the kernel source ({version})")
             part = Path(f"{tree}.part")
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            subprocess.run(["tar", "-xJf", where.path(f"/usr/src/{names[0]}.tar.xz"), "-C", part,
-                            "--strip-components=1"], check=True)
+            archive = where.path(f"/usr/src/linux-source-{kernel.series}.tar.xz")
+            subprocess.run(["tar", "-xJf", archive, "-C", part, "--strip-components=1"], check=True)
             part.rename(tree)
     return tree
 
 
-def place_binaries(kernel, where):
+def place_binaries(kernel, where, version):
     """Put kernel image and KVM's modules where a build would have put them, unpacked, signed."""
-    modules, image = fetched(kernel, where)
+    modules, image = fetched(kernel, where, version)
     (kernel.tree / "arch/x86/boot").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(image, kernel.tree / "arch/x86/boot/bzImage")
     for place, name in KVM.items():
@@ -171,52 +176,72 @@ def place_binaries(kernel, where):
     shutil.rmtree(kernel.tree / "packages", ignore_errors=True)
 
 
+def made_from(version, where):
+    """Return what a build tree depends on: the version of the kernel's packages, and the compiler."""
+    return f"{version}\n{where.output(TOOLS['RUSTC'], '--version')}"
+
+
 def prepare(kernel, where):
-    """Bring the build tree of a kernel into being."""
-    stamp = kernel.tree / STAMP
+    """Bring the build tree of a kernel into being, unless it is there and up to date."""
     where.install(PACKAGES)
-    if not stamp.exists():
-        # Without the lock: the package of headers may have DKMS build this very module.
-        where.install([f"linux-headers-{kernel.release}", f"linux-source-{kernel.series}"],
-                      "-t", f"{SUITE}-backports")
+    headers = f"linux-headers-{kernel.release}"
+    # Without the lock: the package of headers may have DKMS build this very module.
+    where.install([headers], "-t", f"{SUITE}-backports")
+    version = version_of(headers, where)
+    stamp = kernel.tree / STAMP
     with locked(cache_dir() / f"stock-{kernel.release}.lock"):
-        if stamp.exists():
+        if stamp.exists() and stamp.read_text() == made_from(version, where):
             return
-        source = unpack_source(kernel, where)
-        headers = where.path(f"/usr/src/linux-headers-{kernel.release}")
-        kernel.tree.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(headers / ".config", kernel.tree / ".config")
-        make = ["make", "-C", source, f"O={kernel.tree}", f"LOCALVERSION={kernel.localversion}",
-                *kernel.make(config_of(headers / ".config"))]
-        logged(where.command([*make, "olddefconfig"]), kernel.tree / "configure.log",
-               what="olddefconfig")
-        compare_configurations(headers / ".config", kernel.tree / ".config")
-        step(f"preparing a build tree for {kernel.release} (once, 5 minutes on 2 cores)")
-        logged(where.command([*make, f"-j{os.cpu_count()}", "modules_prepare"]),
-               kernel.tree / "build.log", what="modules_prepare")
-        logged(where.command([*make, "headers"]), kernel.tree / "headers.log", what="make headers")
-        shutil.copyfile(headers / "Module.symvers", kernel.tree / "Module.symvers")
-        place_binaries(kernel, where)
-        stamp.touch()
+        # A package of headers may be newer than the source that was installed with the one before.
+        where.install([f"linux-source-{kernel.series}={version}"], "-t", f"{SUITE}-backports")
+        if kernel.tree.exists():
+            shutil.rmtree(kernel.tree)
+        kernel.tree.mkdir(parents=True)
+        make_tree(kernel, where, version)
+        stamp.write_text(made_from(version, where))
+
+
+def make_tree(kernel, where, version):
+    """Make the build tree of a kernel, of a version of its packages."""
+    source = unpack_source(kernel, where, version)
+    headers = where.path(f"/usr/src/linux-headers-{kernel.release}")
+    shutil.copyfile(headers / ".config", kernel.tree / ".config")
+    make = ["make", "-C", source, f"O={kernel.tree}", f"LOCALVERSION={kernel.localversion}",
+            *kernel.make(config_of(headers / ".config"))]
+    logged(where.command([*make, "olddefconfig"]), kernel.tree / "configure.log", what="olddefconfig")
+    compare_configurations(headers / ".config", kernel.tree / ".config")
+    step(f"preparing a build tree for {kernel.release} (once, 5 minutes on 2 cores)")
+    logged(where.command([*make, f"-j{os.cpu_count()}", "modules_prepare"]),
+           kernel.tree / "build.log", what="modules_prepare")
+    logged(where.command([*make, "headers"]), kernel.tree / "headers.log", what="make headers")
+    release = (kernel.tree / "include/config/kernel.release").read_text().strip()
+    if release != kernel.release:
+        raise Failure(f"{kernel.tree} is for {release} and not for {kernel.release}")
+    shutil.copyfile(headers / "Module.symvers", kernel.tree / "Module.symvers")
+    place_binaries(kernel, where, version)
 
 
 def compare_configurations(wanted, made):
     """Refuse a configuration that is not the kernel's own: structures would differ."""
     old, new = config_of(wanted), config_of(made)
-    differing = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    # A point release of a tool changes its text and moves no field.
+    differing = sorted(name for name in old.keys() | new.keys()
+                       if old.get(name) != new.get(name) and name not in TEXTS)
     if differing:
         raise Failure(f"{made} differs from the kernel's own configuration in "
                       f"{', '.join(differing[:5])}: is the compiler the kernel's?")
 
 
 def build(kernel, where):
-    """Build the module; returns where it is."""
+    """Build the module; return its path."""
     prepare(kernel, where)
     # The Makefile, which may have called this, exported its own toolchain and options.
-    fresh = ["env", *(f"-u{name}" for name in ("BINDGEN_EXTRA_CLANG_ARGS", "MAKEFLAGS",
-                                                "MAKELEVEL"))]
+    fresh = ["env", *(f"-u{name}" for name in ("BINDGEN_EXTRA_CLANG_ARGS", "LIBCLANG_PATH",
+                                                "MAKEFLAGS", "MAKELEVEL", "STOCK", "DEBUG",
+                                                "KERNEL"))]
     words = [*fresh, "make", "-s", f"-j{os.cpu_count()}", "modules", f"KDIR={kernel.tree}",
-             f"O=build/stock/{kernel.release}", "STRIP=1", *kernel.make(config_of(kernel.tree / ".config"))]
+             f"O=build/stock/{kernel.release}", "STRIP_DEBUG=1",
+             *kernel.make(config_of(kernel.tree / ".config"))]
     step(f"building vmx_vpid.ko for {kernel.release}")
     log = TOP / "build/stock" / f"{kernel.release}.log"
     logged(where.command(words), log, what="the build of the module")

@@ -31,21 +31,93 @@ pub(crate) mod vcpu_regs;
 pub(crate) mod vpid_holders;
 pub(crate) mod vpid_lock;
 
-use crate::bindings;
+use crate::bindings::{
+    self,
+    kvm_vcpu,
+    vcpu_vmx,
+    vmcs12, //
+};
+use core::mem::offset_of;
 use kernel::{
     error::to_result,
     prelude::*, //
 };
 
-/// Checks that the module was built for the kernel that runs.
+/// Checks that the module was built for the kernel that runs, and that bindings and C agree.
 ///
 /// # Errors
 ///
-/// [`ENOEXEC`], with both build-ids in the log.
+/// [`ENOEXEC`], with both build-ids in the log, or the place where the layouts differ.
 pub(crate) fn check_kernel() -> Result {
+    check_layout()?;
     // SAFETY: The helper compares bytes of the kernel's notes, which livepatch resolved when this
     // module was loaded, with bytes of this module.
     to_result(unsafe { bindings::vmx_vpid_target_check_vmlinux() })
+}
+
+/// Compares the layout of KVM's structures in the bindings, which libclang reads, with that of the
+/// C compiler, which may be gcc.
+///
+/// # Errors
+///
+/// [`ENOEXEC`], with the first difference in the log.
+fn check_layout() -> Result {
+    // SAFETY: C initialises the constant when it is compiled.
+    let c = unsafe { &*(&raw const bindings::vmx_vpid_layout) };
+    let pairs = [
+        ("size of kvm_vcpu", size_of::<kvm_vcpu>(), c.kvm_vcpu),
+        ("size of vcpu_vmx", size_of::<vcpu_vmx>(), c.vcpu_vmx),
+        ("size of vmcs12", size_of::<vmcs12>(), c.vmcs12),
+        (
+            "kvm_vcpu.arch.mmu",
+            offset_of!(kvm_vcpu, arch.mmu),
+            c.arch_mmu,
+        ),
+        (
+            "kvm_vcpu.arch.regs",
+            offset_of!(kvm_vcpu, arch.regs),
+            c.arch_regs,
+        ),
+        (
+            "kvm_vcpu.arch.cr3",
+            offset_of!(kvm_vcpu, arch.cr3),
+            c.arch_cr3,
+        ),
+        (
+            "kvm_vcpu.arch.hflags",
+            offset_of!(kvm_vcpu, arch.hflags),
+            c.arch_hflags,
+        ),
+        ("vcpu_vmx.vpid", offset_of!(vcpu_vmx, vpid), c.vmx_vpid),
+        (
+            "vcpu_vmx.nested",
+            offset_of!(vcpu_vmx, nested),
+            c.vmx_nested,
+        ),
+        (
+            "vcpu_vmx.loaded_vmcs",
+            offset_of!(vcpu_vmx, loaded_vmcs),
+            c.vmx_loaded_vmcs,
+        ),
+        (
+            "vcpu_vmx.vt.exit_reason",
+            offset_of!(vcpu_vmx, vt.exit_reason),
+            c.vmx_exit_reason,
+        ),
+    ];
+    for (name, rust, c) in pairs {
+        // CAST: `u32` fits in `usize`.
+        if rust != c as usize {
+            pr_err!(
+                "{} is {} in Rust and {} in C: use another bindgen\n",
+                name,
+                rust,
+                c
+            );
+            return Err(ENOEXEC);
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether the module has its livepatch relocations.
