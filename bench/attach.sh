@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Measure the time of attach and detach, and the memory of the module.  Sourced by
-# measure.sh.
+# This script measures the time of attach and detach, and the memory of the module.
+# measure.sh sources it.
 #
 # Probes are at the start and the end of functions, with the TSC as the clock.  The
 # module's own work is in livepatch's callbacks, so their time is separate from the time

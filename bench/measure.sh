@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The part of "make bench" in the guest, on one CPU.  bench/boot.py reads these lines:
+# This script is the part of "make bench" in the guest, on one CPU.  bench/boot.py reads
+# these lines:
 #   step TEXT                           a step begins
 #   sample SERVED TABLE NAME LEAST MEDIAN
 #                                       a figure of a table, of "c" or of "rust"; or of

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The part of "make bench" in the guest, on two CPUs: move a vCPU beside a busy VM, and
-# count the invalidations.  The output has the lines of measure.sh.
+# This script is the part of "make bench" in the guest, on two CPUs: it moves a vCPU
+# beside a busy VM, and counts the invalidations.  The output has the lines of
+# measure.sh.
 #
 # The module has counters.  C has no counters, so the function tracer counts calls of C's
 # functions.  Only KVM's core calls these functions, and on a CPU that has all extents

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The tables of the measurements, with their rows and bars."""
+"""Define the tables of the measurements, with their rows and bars."""
 
 from collections import namedtuple
 

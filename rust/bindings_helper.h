@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * KVM's private headers, from the tree that the module is built against: no offset is
- * written by hand.
+ * This header includes KVM's private headers, from the tree that the module is built
+ * against: no offset is written by hand.
  */
 #include <linux/kvm_host.h>
 #include <linux/static_call.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The part of asm/tlbflush.h that modules do not get.  bindgen reads this file without
- * MODULE defined, and takes only the layout of types; no compiler compiles it.
+ * This header includes the part of asm/tlbflush.h that modules do not get.  bindgen
+ * reads this file without MODULE defined, and takes only the layout of types; no
+ * compiler compiles it.
  */
 #include <linux/mm_types.h>
 #include <asm/tlbflush.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What differs between the kernels that the module is built for, 7.2 and 7.3: Kbuild
- * defines VMX_VPID_LINUX_7_3 for 7.3 and later.  kvm/compat.rs is the Rust part.
+ * This header hides the differences between the kernels that the module is built for,
+ * 7.2 and 7.3.  Kbuild defines VMX_VPID_LINUX_7_3 for 7.3 and later.  kvm/compat.rs is
+ * the Rust part.
  */
 #ifndef VMX_VPID_COMPAT_H
 #define VMX_VPID_COMPAT_H

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The files under vmx_vpid/ in debugfs.
+ * This file makes the files under vmx_vpid/ in debugfs.
  *
  * A file of the kernel crate has no owner: if the module is unloaded while the file is
  * open, closing the file runs freed code.  DEFINE_SHOW_ATTRIBUTE() names the module as

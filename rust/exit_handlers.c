@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* KVM's table of exit handlers, for kvm/exit_handlers.rs. */
+/* This file gives kvm/exit_handlers.rs access to KVM's table of exit handlers. */
 #include <linux/kvm_host.h>
 #include <linux/rcupdate.h>
 #include "vmx_vpid.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Macros and inline functions of the kernel and of KVM, which Rust cannot call: each is
- * wrapped in one function that adds nothing.
+ * This file wraps macros and inline functions that Rust cannot call, and defines the
+ * variables that flushes read.
  */
 #include <linux/cpumask.h>
 #include <linux/ktime.h>

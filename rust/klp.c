@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Livepatch: the functions that livepatch replaces, and the symbols that kvm.ko and
- * kvm_intel.ko do not export.
+ * This file describes the livepatch: the functions that it replaces, and the symbols
+ * that kvm.ko and kvm_intel.ko do not export.
  *
  * The kernel crate has no livepatch support, and livepatch needs static tables, so this
  * file is in C.  This file decides nothing; the callbacks lead to kvm/attach.rs.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The kernel and the KVM that the module was built for, by their build-ids.
+ * This file compares the build-ids of the running kernel and KVM with those that the
+ * module was built for.
  *
  * The module reads KVM's structures at offsets that were fixed when it was
  * built.  KVM of another build may have others, and nothing else would notice:

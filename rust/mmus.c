@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Read from KVM's structures which MMU translates each vCPU's addresses, and which
- * roots KVM keeps, while vCPUs run.
+ * This file reads from KVM's structures which MMU translates each vCPU's addresses, and
+ * which roots KVM keeps, while vCPUs run.
  */
 #include <linux/kvm_host.h>
 #include <linux/uaccess.h>

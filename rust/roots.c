@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Read the EPTs of running VMs from KVM's lists and tables.
+ * This file reads the EPTs of running VMs from KVM's lists and tables.
  *
  * Between two calls this file holds neither a lock nor a reference of KVM: the caller
  * names a VM and a root, and each call looks them up again.  So a reader that is slow,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Hooks to follow the host's ASIDs: ftrace reports what a CPU is about to do, and the
+ * This file follows the host's ASIDs: ftrace reports what a CPU is about to do, and the
  * kernel's tracepoint reports what the CPU did.
  *
  * This file decides nothing; each event leads to kvm/tlbstate.rs.  An event comes with

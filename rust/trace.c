@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The tracepoints, and a function for each that emits it.  The same for the tracepoints
- * of KVM that C code emits in the functions that Rust replaces.
+ * This file defines the tracepoints, and has a function that emits each of them, and
+ * each tracepoint of KVM that Rust emits in place of C.
  *
  * Rust tests a tracepoint's static key itself, and calls these functions only if the
  * tracepoint is on (kvm/trace.rs): a tracepoint that is off is one NOP there.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The C part of the emulation of a guest's instruction: accesses to user memory, and
- * inline functions of KVM.  This file decides nothing; exits/ does.
+ * This file accesses a guest's memory for kvm/vcpu_regs.rs, and wraps inline functions
+ * of KVM.  This file decides nothing; exits/ does.
  */
 #include <linux/kvm_host.h>
 #include <linux/uaccess.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The declarations that the C part and the Rust part of vmx_vpid share.
+ * This header has the declarations that the C part and the Rust part of vmx_vpid share.
  *
  * bindgen reads this file too, so that every signature is written once.
  */

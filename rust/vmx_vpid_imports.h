@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The symbols of kvm.ko and kvm_intel.ko that vmx_vpid needs and that these modules do
- * not export, in the form of asm/kvm-x86-ops.h: a file that includes this one defines
- * five macros.
+ * This header lists the symbols of kvm.ko and kvm_intel.ko that vmx_vpid needs and that
+ * these modules do not export, in the form of asm/kvm-x86-ops.h: a file that includes
+ * this one defines five macros.
  *
  * KVM_IMPORT() and KVM_INTEL_IMPORT() import the address of data or of a function;
  * KVM_CALL() and KVM_INTEL_CALL() import a function to call; KVM_INTEL_BODY() imports

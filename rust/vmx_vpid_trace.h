@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The tracepoints of vmx_vpid: events/vmx_vpid/ in tracefs.
+ * This header defines the tracepoints of vmx_vpid: events/vmx_vpid/ in tracefs.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM vmx_vpid

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Read from KVM's lists which vCPU holds which VPID, while VMs are created and
- * destroyed.
+ * This file reads from KVM's lists which vCPU holds which VPID, while VMs are created
+ * and destroyed.
  */
 #include <linux/kvm_host.h>
 #include <linux/sort.h>

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Functions for all selftests.  Sourced, in any POSIX shell with "local".
+# This file has functions for all selftests.  A test sources it, in any POSIX shell with
+# "local".
 
 DIR=$(dirname "$0")
 # The programs are beside the scripts, or where "make" puts them by default.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Read a file while signals arrive at a constant rate.  A read that takes long has to
- * return for a signal, and the reads together have to return the whole file.
+ * This program reads a file while signals arrive at a constant rate.  A read that takes
+ * long has to return for a signal, and the reads together have to return the whole
+ * file.
  *
  * Usage: interrupted FILE
  * The program writes the file to standard output, and the number of reads that a signal

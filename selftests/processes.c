@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Processes with threads that make the kernel switch between address spaces and
- * flush translations: each thread changes mappings, yields the CPU, sleeps, and
- * ends.
+ * This program starts processes with threads that make the kernel switch between
+ * address spaces and flush translations: each thread changes mappings, yields the CPU,
+ * sleeps, and ends.
  *
  * In each round one thread replaces a page that all threads of the process check:
  * a thread that reads an older page is a failure.

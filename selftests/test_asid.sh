@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# The host's ASIDs: the slots of each CPU, and whether the kernel uses ASIDs as the module
-# predicts.  A boot parameter of the kernel sets page-table isolation.
+# This test reads the host's ASIDs: the slots of each CPU, and whether the kernel uses ASIDs
+# as the module predicts.  A boot parameter of the kernel sets page-table isolation.
 
 . "$(dirname "$0")/functions.sh"
 require

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Attach and detach under running guests, some of which outlive the attach or the detach.
+# This test attaches and detaches the module under running guests, some of which outlive the
+# attach or the detach.
 #
 # VMX_VPID_ROUNDS: the number of detaches and attaches under load (5).
 # VMX_VPID_CALLS: the number of calls in one run of the threads that allocate VPIDs (200000).

@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# The counters grow when guests run, as the configuration of kvm_intel requires.  They count
-# the calls that ftrace and kprobes on the functions in C do not see.
+# This test checks that the counters grow when guests run, as the configuration of kvm_intel
+# requires, and that they count the calls that ftrace and kprobes on the functions in C do not
+# see.
 
 . "$(dirname "$0")/functions.sh"
 require

@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Guests access memory that the host has not mapped yet, memory with dirty logging, and
-# registers of devices: EPT violations and misconfigurations of each kind.  A guest reads the
-# same values, and KVM's own trace events are the same, in C and attached.  Each kind has its
-# counter.
+# In this test guests access memory that the host has not mapped yet, memory with dirty
+# logging, and registers of devices: EPT violations and misconfigurations of each kind.  A
+# guest reads the same values, and KVM's own trace events are the same, in C and attached.
+# Each kind has its counter.
 
 . "$(dirname "$0")/functions.sh"
 require

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# The contents of EPTs in debugfs: of a guest with known memory, of its L2, and of guests that
-# change during a read.
+# This test reads the contents of EPTs in debugfs: of a guest with known memory, of its L2,
+# and of guests that change during a read.
 
 . "$(dirname "$0")/functions.sh"
 require

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# CPUs that go offline and come back under running guests.
+# In this test CPUs go offline and come back under running guests.
 #
 # VMX_VPID_EPT: the values of kvm_intel's parameter "ept" ("1 0").
 # VMX_VPID_ROUNDS: how often a CPU goes offline and comes back (3).

@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Guests execute INVLPG, INVPCID, INVVPID and INVEPT in every mode and with every kind of
-# operand.  The module has to do what the architecture says.  C may differ from the
-# architecture only in the cases that are marked with a name of
-# Documentation/differences.rst, and has to differ there.
+# In this test guests execute INVLPG, INVPCID, INVVPID and INVEPT in every mode and with every
+# kind of operand.  The module has to do what the architecture says.  C may differ from the
+# architecture only in the cases that are marked with a name of Documentation/differences.rst,
+# and has to differ there.
 
 . "$(dirname "$0")/functions.sh"
 require

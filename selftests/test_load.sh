@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Load and unload vmx_vpid and kvm_intel, in every order.
+# This test loads and unloads vmx_vpid and kvm_intel, in every order.
 
 . "$(dirname "$0")/functions.sh"
 require

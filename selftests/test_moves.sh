@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# vCPUs that move between CPUs, in L1 and in L2, beside another VM that runs on both CPUs.
-# Each vCPU reads what it wrote, and with flush_context=1 a move drops no contexts of other
-# VMs.
+# In this test vCPUs move between CPUs, in L1 and in L2, beside another VM that runs on both
+# CPUs.  Each vCPU reads what it wrote, and with flush_context=1 a move drops no contexts of
+# other VMs.
 #
 # VMX_VPID_EPT: the values of kvm_intel's parameter "ept" ("1 0").
 

@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# The instructions that serve flush requests, with each switch on: guests run right, and the
-# module issues no instruction that the switch excludes.  test_moves.sh tests vCPUs that move
-# between CPUs.
+# This test counts the instructions that serve flush requests, with each switch on: guests run
+# right, and the module issues no instruction that the switch excludes.  test_moves.sh tests
+# vCPUs that move between CPUs.
 
 . "$(dirname "$0")/functions.sh"
 require

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# The file roots: the MMU that translates for each vCPU, and the cached roots, in each way of
-# paging, while guests run, start and end.
+# This test reads the file roots: the MMU that translates for each vCPU, and the cached roots,
+# in each way of paging, while guests run, start and end.
 
 . "$(dirname "$0")/functions.sh"
 require

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# 8 threads on two CPUs allocate and free VPIDs as fast as they can: no VPID has two owners,
-# and no VPID is lost.
+# In this test 8 threads on two CPUs allocate and free VPIDs as fast as they can: no VPID has
+# two holders, and no VPID is lost.
 #
 # VMX_VPID_CALLS: the number of calls (1000000).
 

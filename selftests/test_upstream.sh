@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Upstream's KVM selftests, unmodified, have the same result attached and not attached, in
-# every configuration of kvm_intel that concerns this layer.
+# This test checks that upstream's KVM selftests, unmodified, have the same result attached
+# and not attached, in every configuration of kvm_intel that concerns this layer.
 
 . "$(dirname "$0")/functions.sh"
 require

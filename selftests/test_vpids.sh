@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# VPIDs: no VPID leaks or has two holders, vpids shows the holder of each VPID, and vCPUs run
-# when no VPID is left.
+# This test checks VPIDs: no VPID leaks or has two holders, vpids shows the holder of each
+# VPID, and vCPUs run when no VPID is left.
 #
 # VMX_VPID_CREATIONS: the number of vCPUs that are created with a pool of 64 VPIDs (500).
 

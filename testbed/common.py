@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Paths, progress lines and errors for all programs of the testbed."""
+"""Provide paths, progress lines and errors for all programs of the testbed."""
 
 import fcntl
 import os

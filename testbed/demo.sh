@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The part of "make run" in the guest.  testbed/run reads these lines:
+# This script is the part of "make run" in the guest.  testbed/run reads these lines:
 #   step TEXT            a step begins
 #   guest NAME STATUS    a guest ended
 #   stat NAME VALUE      a counter of debugfs

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The two emulators, each of which boots a kernel with two serial ports.
+"""Start one of two emulators, each of which boots a kernel with two serial ports.
 
 Bochs emulates VMX and runs KVM; QEMU without KVM has no VMX, but starts in a
 fraction of the time.  Neither opens a network port.

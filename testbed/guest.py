@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One run of a machine: start the emulator, read its ports, determine how the run ended."""
+"""Run a machine once: start the emulator, read its ports, determine how the run ended."""
 
 import ctypes
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The layers of the crate: the imports that each file of vmx_vpid/ may have.
+"""Check the layers of the crate: the imports that each file of vmx_vpid/ may have.
 
 The rules are those of Documentation/overview.rst, "Layers":
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The words that comments, documents and messages of this tree must not contain.
+"""Find the words that comments, documents and messages of this tree must not contain.
 
 Each entry is a pattern and its replacement.  Documentation/style.rst has the rules behind the list:
 a sentence has a verb, and a subject that is a thing in the code; a pronoun has its noun in the same
@@ -39,6 +39,9 @@ SAFETY = (
 )
 # These words do not begin a sentence, and an opening comment begins with a sentence.
 OPENING = re.compile(r"//! (?:What|Who|How|Where|Which|Whether|When|Why|All|Those|That)\b")
+# In C the comment after the licence names its subject in one way, so that a verb follows.
+OPENING_C = re.compile(r".* SPDX-.*\n/\*(?:\n \*)? "
+                       r"This (?:file|guest|header|module|program) [a-z]+s\b")
 
 PATTERNS = [(re.compile(pattern, re.I), cure) for pattern, cure in WORDS]
 PATTERNS += [(re.compile(pattern), cure) for pattern, cure in SAFETY]
@@ -92,4 +95,7 @@ def complaints(name, text):
             found.append(f"{name}:3: the opening comment begins with no sentence: {first}")
         elif not first:
             found.append(f"{name}:1: there is no opening comment")
+    if name.endswith((".c", ".h")) and not OPENING_C.match(text):
+        found.append(f"{name}:2: the opening comment does not begin with 'This file', 'header', "
+                     "'module', 'program' or 'guest' and a verb")
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The root image: a cpio archive ("newc"), written without a cpio program.
+"""Write the root image: a cpio archive ("newc"), without a cpio program.
 
 The directories above a file are entries of the archive, too.
 """
@@ -145,7 +145,7 @@ def split_file(text):
 
 @dataclass
 class Kvm:
-    """Which modules of KVM a root image has."""
+    """The modules of KVM in a root image."""
 
     present: bool
     # A stock kernel gets its modules as they are, signed.

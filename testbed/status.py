@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The exit statuses of `vm` itself; all others are those of the command."""
+"""Define the exit statuses of `vm` itself; all others are those of the command."""
 
 USAGE = 200
 NO_KERNEL = 201

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The user's terminal, joined to the guest's second serial port for --shell."""
+"""Join the user's terminal to the guest's second serial port, for --shell."""
 
 import os
 import pty

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The exits of roundtrip.c from compatibility mode, in which an operand has a 32-bit
- * address in a segment.
+ * This guest measures the exits of roundtrip.c from compatibility mode, in which an
+ * operand has a 32-bit address in a segment.
  *
  * The host sets RIP to each piece of code.  The code measures without a stack, and ends
  * by an exit to user space.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The cost of creating and destroying vCPUs, by the number of vCPUs in a VM.
+ * This program measures the cost of creating and destroying vCPUs, by the number of
+ * vCPUs in a VM.
  *
  * No VM has memory and no vCPU runs, so KVM does little else.  KVM destroys the vCPUs
  * with their VM, and not when their files are closed: so there is one figure for the

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Functions for the guests that measure.  A guest reads the TSC, executes an instruction
- * that exits to KVM, and reads the TSC again.
+ * This header has functions for the guests that measure.  A guest reads the TSC,
+ * executes an instruction that exits to KVM, and reads the TSC again.
  *
  * In an emulator in which an instruction is a tick, the difference is the number of
  * executed instructions, KVM's among them.  Interrupts of the host fall into some turns,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The cost of EPT violations and misconfigurations: a guest writes to memory that its EPT
- * does not map yet, or to a device.
+ * This guest measures the cost of EPT violations and misconfigurations: the guest
+ * writes to memory that its EPT does not map yet, or to a device.
  *
  * The host has a held page, and only the guest's EPT lacks the page; the host has no
  * fresh page yet.  KVM's shortest exit is a write to a device whose eventfd has no

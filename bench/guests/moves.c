@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A vCPU that moves between two CPUs, beside another VM that runs on both CPUs.
+ * This program moves a vCPU between two CPUs, beside another VM that runs on both CPUs.
  *
  * The moving vCPU exits to user space at once, and enters the guest on the other CPU.
  * The vCPUs of the other VM stay, one on each CPU, and exit for CPUID without end.  They

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The cost of INVVPID and INVEPT for a hypervisor in a guest: L1 enters VMX operation
- * and executes each type.  No L2 has run, so KVM has no root of an L2, and most of the
- * cost is the exit, the checks and the operand.
+ * This guest measures the cost of INVVPID and INVEPT for a hypervisor in a guest: L1
+ * enters VMX operation and executes each type.  No L2 has run, so KVM has no root of an
+ * L2, and most of the cost is the exit, the checks and the operand.
  *
  * Usage: nested [-t TURNS]
  */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The cost of an exit for the guest: instructions that exit to KVM on shadow paging.
+ * This guest measures the cost of an exit: the guest's instructions exit to KVM on
+ * shadow paging.
  *
  * Usage: roundtrip [-t TURNS]
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Functions for the modules that measure: ticks of the TSC for a piece of code, with
- * interrupts off.
+ * This header has functions for the modules that measure: ticks of the TSC for a piece
+ * of code, with interrupts off.
  *
  * In an emulator in which an instruction is a tick, the ticks are the instructions of a
  * function, from the first one to the return.  On hardware the ticks are cycles of the

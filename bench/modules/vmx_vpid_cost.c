@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The cost of allocate_vpid() and free_vpid(), by the number of VPIDs in use.
+ * This module measures the cost of allocate_vpid() and free_vpid(), by the number of
+ * VPIDs in use.
  *
  * The parameters are the addresses of the functions in /proc/kallsyms: C's functions,
  * with or without the livepatch, or the Rust functions that livepatch leads to.

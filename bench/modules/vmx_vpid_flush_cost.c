@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The cost of a flush function, and of the bare instruction with the same effect.
+ * This module measures the cost of a flush function, and of the bare instruction with
+ * the same effect.
  *
  * KVM's functions need a loaded vCPU whose VMCS is current.  So this module calls the
  * functions from KVM's trace event kvm_entry, before a VM entry: interrupts are off, and

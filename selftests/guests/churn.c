@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Create and destroy VMs for a while.
+ * This program creates and destroys VMs for a while.
  *
  * The guest of every second VM turns on VMX, for which KVM allocates a second VPID;
  * every fourth VM never runs.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A guest that causes EPT violations and misconfigurations of each kind, and checks the
- * results: memory that the host has not mapped yet, has unmapped, shares or write-protects,
- * and registers of devices.
+ * This guest causes EPT violations and misconfigurations of each kind, and checks the
+ * results: memory that the host has not mapped yet, has unmapped, shares or
+ * write-protects, and registers of devices.
  *
  * Usage: ept [STAGE...]
  * The default is all stages; "ept list" prints their names.  The output of a stage is the

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A guest whose EPT has known contents.
+ * This guest has an EPT with known contents.
  *
  * The guest accesses all of this memory:
  *   0x80000000	2 MiB of pages of 4 KiB, with 2 MiB behind that the guest does not access

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A guest that depends on TLB invalidation.
+ * This guest depends on TLB invalidation.
  *
  * Each vCPU edits its own page tables to map a set of pages to other frames of a set,
  * invalidates the pages as an operating system does (INVLPG, reload of CR3, toggling

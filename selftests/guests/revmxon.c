@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A hypervisor that leaves VMX operation and enters it again, with the same vpid12.
+ * This guest is a hypervisor that leaves VMX operation and enters it again, with the
+ * same vpid12.
  *
  * A life of L1 is the time from VMXON to VMXOFF.  In each life KVM allocates a new
  * vpid02, which another vCPU may have used in between.  So vpid02 has to be flushed

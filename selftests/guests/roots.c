@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Guests that stay in one way of paging, so that a test can read KVM's roots.
+ * This program runs guests that stay in one way of paging, so that a test can read
+ * KVM's roots.
  *
  * Usage: roots [-2 | -e | -u]
  *   no option  load four CR3s, each with a PCID of its own if the CPU has PCIDs, and

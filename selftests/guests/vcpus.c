@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Create and destroy vCPUs that never run.
+ * This program creates and destroys vCPUs that never run.
  *
  * Each vCPU has a VPID.  An ioctl puts every second vCPU into VMX operation, and that
  * vCPU has a second VPID.  No VM has memory, so KVM does little else.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A cumulative livepatch, for test_load.sh.  A cumulative livepatch replaces all other
- * livepatches without a call of their callbacks, so the kernel has to refuse this one
- * while vmx_vpid is attached.
+ * This module is a cumulative livepatch, for test_load.sh.  A cumulative livepatch
+ * replaces all other livepatches without a call of their callbacks, so the kernel has
+ * to refuse this one while vmx_vpid is attached.
  */
 #include <linux/livepatch.h>
 #include <linux/module.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Many threads that call allocate_vpid() and free_vpid() at the same time.
+ * This module starts many threads that call allocate_vpid() and free_vpid() at the same
+ * time.
  *
  * The threads allocate and free VPIDs as fast as they can.  A thread claims each VPID
  * that it allocates in a table: a VPID that is claimed already has two owners.  The

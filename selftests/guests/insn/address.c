@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Every form of an operand's address.  Memory around the operand is full of ones, so a
- * read of any other address finds reserved bits.
+ * This file has the cases of an operand's address, in every form.  Memory around the
+ * operand is full of ones, so a read of any other address finds reserved bits.
  */
 #include "groups.h"
 

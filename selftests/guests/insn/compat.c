@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Compatibility mode: long mode is active, but segments work as in 32-bit code.  Only
- * INVPCID and INVLPG execute there; an instruction of VMX raises #UD.
+ * This file has the cases of compatibility mode: long mode is active, but segments work
+ * as in 32-bit code.  Only INVPCID and INVLPG execute there; an instruction of VMX
+ * raises #UD.
  */
 #include "groups.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Types and descriptors: each value at a limit, and each bit that must be 0.
+ * This file has the cases of types and descriptors: each value at a limit, and each bit
+ * that must be 0.
  */
 #include "groups.h"
 

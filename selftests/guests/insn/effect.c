@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Code before and after an instruction, so that the guest sees the effect: read a page,
- * change its page-table entry, execute the instruction, read again.
+ * This file writes code before and after an instruction, so that the guest sees the
+ * effect: the guest reads a page, changes its page-table entry, executes the
+ * instruction, and reads the page again.
  *
  * The code uses only one register, RAX, and absolute addresses in a segment that the
  * case does not use.

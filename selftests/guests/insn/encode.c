@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The bytes of a case's instruction, and the register values that lead to the operand
- * of the case.
+ * This file makes the bytes of a case's instruction, and the register values that lead
+ * to the operand of the case.
  */
 #include "insn.h"
 

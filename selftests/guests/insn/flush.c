@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The effect of INVLPG and INVPCID on translations: the guest reads a page, changes its
- * page-table entry, executes the instruction, and reads the page again.
+ * This file has the cases of the effect of INVLPG and INVPCID on translations: the
+ * guest reads a page, changes its page-table entry, executes the instruction, and reads
+ * the page again.
  *
  * Only the first of several address spaces has the page.  If the guest has entered other
  * address spaces since, the translation belongs to a cached root, and an invalidation of

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The effect of INVVPID and INVEPT on L2: L2 reads a page, L1 changes the page's entry in
- * the page table or in the EPT and executes the instruction, and L2 reads again.
+ * This file has the cases of the effect of INVVPID and INVEPT on L2: L2 reads a page,
+ * L1 changes the page's entry in the page table or in the EPT and executes the
+ * instruction, and L2 reads again.
  *
  * L2 runs on L1's page tables.  The EPT maps all memory one to one, and has two roots,
  * and so two EP4TAs, with the same tables below.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The groups of cases; insn.c has the configuration of each group. */
+/* This header declares the groups of cases; insn.c has the configuration of each group. */
 #ifndef GROUPS_H
 #define GROUPS_H
 

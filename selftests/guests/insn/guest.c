@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Functions for the groups whose guests are C code on the library of KVM's selftests.
+ * This file has functions for the groups whose guests are C code on the library of
+ * KVM's selftests.
  */
 #include "insn.h"
 

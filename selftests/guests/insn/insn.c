@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * INVLPG, INVPCID, INVVPID and INVEPT, executed in a guest.
+ * This program executes INVLPG, INVPCID, INVVPID and INVEPT in a guest.
  *
  * Usage: insn [--ept 0|1] [--unrestricted 0|1] [--gaps c|arch] [--list] [GROUP...]
  *   --ept   kvm_intel's parameter "ept"; default: the present value

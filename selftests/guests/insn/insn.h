@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * One instruction, executed in a guest, in any state of the CPU.
+ * This header describes a case: one instruction, executed in a guest, in any state of
+ * the CPU.
  *
  * A case is a line of a table: the instruction, the mode, the operand, and the
  * result that is wanted.  The host writes the instruction into the guest's memory,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * INVLPG reads no operand, so its address cannot fault; but the CPU has to drop the
- * translation of the address.
+ * This file has the cases of INVLPG.  INVLPG reads no operand, so its address cannot
+ * fault; but the CPU has to drop the translation of the address.
  */
 #include "groups.h"
 

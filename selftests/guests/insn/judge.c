@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Run a case, and print a line if its result is not the wanted one.
+ * This file runs a case, and prints a line if its result is not the wanted one.
  */
 #include <sys/mman.h>
 

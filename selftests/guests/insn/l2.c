@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The instructions, executed by L2.  INVVPID and INVEPT exit to L1; INVLPG and INVPCID exit
- * to L1 if L1 intercepts them, and otherwise invalidate translations of L2 or raise an
- * exception in L2.
+ * This file has the cases of instructions that L2 executes.  INVVPID and INVEPT exit to
+ * L1; INVLPG and INVPCID exit to L1 if L1 intercepts them, and otherwise invalidate
+ * translations of L2 or raise an exception in L2.
  */
 #include "groups.h"
 

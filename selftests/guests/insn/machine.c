@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A VM with one vCPU, whose only software is stubs for exceptions.
+ * This file makes a VM with one vCPU, whose only software is stubs for exceptions.
  */
 #include "insn.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The CPU's modes, as control registers, segments and descriptor tables.
+ * This file sets the CPU's modes, as control registers, segments and descriptor tables.
  */
 #include "insn.h"
 

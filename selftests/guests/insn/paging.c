@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Operands in memory that page tables of each kind map, and INVPCID with paging off.
+ * This file has the cases of operands in memory that page tables of each kind map, and
+ * of INVPCID with paging off.
  */
 #include "groups.h"
 

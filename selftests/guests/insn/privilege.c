@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The privilege level and the modes that the instructions need, and the order of faults.
+ * This file has the cases of the privilege level and the modes that the instructions
+ * need, and of the order of faults.
  */
 #include "groups.h"
 

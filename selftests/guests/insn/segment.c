@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Segments outside 64-bit mode: bases, limits, types.
+ * This file has the cases of segments outside 64-bit mode: bases, limits, types.
  *
  * The operand has 16 bytes, so the last valid offset is limit - 15.
  */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Operands and page tables in an internal memslot of KVM.
+ * This file has the cases of operands and page tables in an internal memslot of KVM.
  *
  * Without unrestricted guests, KVM has a memslot for the TSS of real mode.  The guest
  * reads and writes that memory as any other.  KVM reads operands from every memslot, and

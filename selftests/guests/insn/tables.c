@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Page tables of three kinds in guest memory.
+ * This file makes page tables of three kinds in guest memory.
  *
  * Each kind maps the low 2 MiB one to one for the supervisor, the same memory at ALIAS
  * for all privilege levels, and a window of two pages whose frames are not neighbours.

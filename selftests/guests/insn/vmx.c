@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Cases of INVVPID and INVEPT only: EPT pointers, capabilities that L1 lacks, and no
- * current VMCS.
+ * This file has the cases of INVVPID and INVEPT only: EPT pointers, capabilities that
+ * L1 lacks, and no current VMCS.
  */
 #include "groups.h"
 

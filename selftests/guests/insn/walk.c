@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The walk through page tables to an operand: every level, every wrong bit of an entry,
- * and the flags that the walk sets.
+ * This file tries the walk through page tables to an operand: every level, every wrong
+ * bit of an entry, and the flags that the walk sets.
  *
  * The host writes the entries.  The guest itself never accesses the window, so only the
  * walk by the instruction's handler changes the entries.

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Cases of page walks: the change of an entry, and the functions that try a case. */
+/*
+ * This header describes the cases of page walks: the change of an entry, and the
+ * functions that try a case.
+ */
 #ifndef WALK_H
 #define WALK_H
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The cases of page walks: entries of any level, entries that map a page, and entries
- * of one kind of tables.
+ * This file has the cases of page walks: entries of any level, entries that map a page,
+ * and entries of one kind of tables.
  */
 #include "walk.h"
 
