@@ -47,14 +47,14 @@ class Unreadable(Exception):
 
 
 def filtered(command, data):
-    """The output of a program that unpacks its standard input, which may have bytes behind it."""
+    """Return the output of a program that unpacks its input, even with bytes behind that."""
     done = subprocess.run(command, input=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                           check=False)
     return done.stdout
 
 
 def unpacked(image):
-    """The ELF file in a bzImage (Documentation/arch/x86/boot.rst of the kernel)."""
+    """Return the ELF file in a bzImage (Documentation/arch/x86/boot.rst of the kernel)."""
     if image[0x202:0x206] != b"HdrS":
         raise Unreadable("no bzImage")
     start, length = struct.unpack_from("<II", image, 0x248)
@@ -66,7 +66,7 @@ def unpacked(image):
 
 
 def sections(elf, wanted):
-    """The sections of a type in an ELF file, as (offset, size, number of the linked section)."""
+    """Yield the sections of a type in an ELF file: (offset, size, number of the linked section)."""
     if elf[:6] != b"\x7fELF\x02\x01":
         raise Unreadable("no ELF file")
     table, = struct.unpack_from("<Q", elf, 40)
@@ -79,7 +79,7 @@ def sections(elf, wanted):
 
 
 def notes(elf):
-    """The places of the notes of an ELF file, as (offset, size)."""
+    """Yield the places of the notes of an ELF file, as (offset, size)."""
     for offset, size, _ in sections(elf, SHT_NOTE):
         yield offset, size
     table, = struct.unpack_from("<Q", elf, 32)
@@ -91,7 +91,7 @@ def notes(elf):
 
 
 def symbols(elf):
-    """The symbols of an ELF file, as (name, whether it is defined there)."""
+    """Yield the symbols of an ELF file, as (name, whether the file defines the symbol)."""
     places = list(sections(elf, None))
     for offset, size, link in sections(elf, SHT_SYMTAB):
         names = places[link][0]
@@ -101,7 +101,7 @@ def symbols(elf):
 
 
 def build_id(elf):
-    """The build-id of an ELF file, None if it has none."""
+    """Return the build-id of an ELF file; None if it has none."""
     for at, size in notes(elf):
         end = at + size
         while at + 12 <= end:
@@ -114,20 +114,20 @@ def build_id(elf):
 
 
 def kernel_of(tree):
-    """The kernel image of a tree as an ELF file."""
+    """Return the kernel image of a tree as an ELF file."""
     if (tree / "vmlinux").exists():
         return (tree / "vmlinux").read_bytes()
     return unpacked((tree / "arch/x86/boot/bzImage").read_bytes())
 
 
 def misconfig_call(module):
-    """The symbol by which kvm_intel calls its handler, None if it calls it by the table alone."""
-    said = subprocess.run(["objdump", "-d", "-r", "--no-show-raw-insn", module],
-                          stdout=subprocess.PIPE, text=True, check=True).stdout
+    """Return the symbol by which kvm_intel calls its handler; None if it has no such call."""
+    listing = subprocess.run(["objdump", "-d", "-r", "--no-show-raw-insn", module],
+                             stdout=subprocess.PIPE, text=True, check=True).stdout
     symbols = rf"({MISCONFIG}(?:\.part\.\d+)?)"
     called = set()
     function = None
-    for line in said.splitlines():
+    for line in listing.splitlines():
         begin = re.match(r"[0-9a-f]+ <(.*)>:", line)
         function = begin[1] if begin else function
         call = re.search(rf"\t(?:call|j\w+)\s+.*<{symbols}>|R_X86_64_PLT32\s+{symbols}-0x4", line)
@@ -139,7 +139,7 @@ def misconfig_call(module):
 
 
 def check(tree, module):
-    """Look up what a module imports; returns the lines that tell what is missing."""
+    """Look up what a module imports; return a line for each symbol that is missing."""
     there = {name.lower().encode(): Counter(symbol for symbol, defined
                                             in symbols((tree / place).read_bytes()) if defined)
              for name, place in MODULES.items()}
@@ -155,7 +155,7 @@ def check(tree, module):
 
 
 def build_ids(tree):
-    """The build-ids of vmlinux, kvm and kvm_intel of a build tree, by name."""
+    """Return the build-ids of vmlinux, kvm and kvm_intel of a build tree, by name."""
     return {"VMLINUX": build_id(kernel_of(tree)),
             **{name: build_id((tree / place).read_bytes()) for name, place in MODULES.items()}}
 
