@@ -195,7 +195,7 @@ test_module() { # name
 	echo "$module"
 }
 
-# 8 threads allocate and free VPIDs at the same time: no VPID may have two owners, and no
+# 8 threads allocate and free VPIDs at the same time: no VPID may have two holders, and no
 # allocation may fail.
 stress() { # number of calls
 	insmod "$(test_module vmx_vpid_stress)" operations="$1" \

@@ -168,9 +168,9 @@ if [ -z "$lacks" ]; then
 	wait $callers
 	ended=$?
 	threads_well() { ended_well || { cat /tmp/stress; false; }; }
-	check "each thread allocated VPIDs, and none that had an owner" threads_well
+	check "each thread allocated VPIDs, and none that had a holder" threads_well
 else
-	ktap_test_skip "each thread allocated VPIDs, and none that had an owner ($lacks)"
+	ktap_test_skip "each thread allocated VPIDs, and none that had a holder ($lacks)"
 fi
 wait $watcher
 ended=$?

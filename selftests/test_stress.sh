@@ -23,9 +23,9 @@ acquired() { # at least
 
 keep_symbols kvm_intel
 # C is the control: the test must find no error in KVM's own functions.
-check "C: no VPID of 8 threads has two owners" stress 20000
+check "C: no VPID of 8 threads has two holders" stress 20000
 check "the module attaches" attach
-check "Rust: no VPID of 8 threads has two owners in $CALLS calls" stress "$CALLS"
+check "Rust: no VPID of 8 threads has two holders in $CALLS calls" stress "$CALLS"
 check "Rust: every VPID is freed" nothing_leaked
 check "Rust: the counts of allocated and freed VPIDs are the same" same vpid_acquired vpid_released
 check "Rust: at least a quarter of the calls allocated a VPID" acquired $((CALLS / 4))

@@ -21,12 +21,12 @@ check "the module attaches" attach
 # The holders of VPIDs.
 start "$BIN/guests/remap" -s 600 -v 2
 check "two vCPUs have a line each" eventually held_is 2
-lines_name_the_owner() {
+lines_name_the_holder() {
 	grep -q "pid=$child vcpu=0 use=vpid01 cpu=[0-9]* state=held" $DEBUGFS/vpids &&
 		grep -q "pid=$child vcpu=1 use=vpid01 cpu=[0-9]* state=held" $DEBUGFS/vpids ||
 		{ cat $DEBUGFS/vpids; false; }
 }
-check "the line has the process and number of the vCPU" lines_name_the_owner
+check "the line has the process and number of the vCPU" lines_name_the_holder
 # On the CPU where a vCPU runs, its VPID was flushed since the allocation of the VPID.
 flushed_where_it_runs() {
 	awk '{

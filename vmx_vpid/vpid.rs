@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module manages VPIDs: which are allocated, who owns them, and on which CPUs each was
+//! This module manages VPIDs: it allocates and frees VPIDs, and records on which CPUs each VPID was
 //! flushed since its allocation.
 //!
 //! A VPID tags the linear and the combined mappings of one virtual processor.  The pool ([`pool`])

@@ -4,11 +4,11 @@
  * time.
  *
  * The threads allocate and free VPIDs as fast as they can.  A thread claims each VPID
- * that it allocates in a table: a VPID that is claimed already has two owners.  The
+ * that it allocates in a table: a VPID that is claimed already has two holders.  The
  * parameters are the addresses of the two functions in /proc/kallsyms, so the same code
  * calls C, Rust, or both during a transition.
  *
- * The threads run while the module loads.  The load fails if a VPID had two owners or
+ * The threads run while the module loads.  The load fails if a VPID had two holders or
  * was lost, or if an allocation failed, although the threads hold 8192 VPIDs at most.
  */
 #include <linux/completion.h>
@@ -41,7 +41,7 @@ static uint operations = 1000000;
 module_param(operations, uint, 0);
 MODULE_PARM_DESC(operations, "calls of all callers together (1000000)");
 
-static atomic_t *owners;
+static atomic_t *holders;
 
 /* The sums of all threads. */
 static atomic_t calls, allocated, freed, doubles, lost, exhausted;
@@ -64,8 +64,8 @@ static void allocate_one(struct caller *caller)
 		return;
 	}
 
-	if (vpid < 0 || vpid >= VPIDS || atomic_cmpxchg(&owners[vpid], 0, caller->name)) {
-		/* The first owner keeps the VPID. */
+	if (vpid < 0 || vpid >= VPIDS || atomic_cmpxchg(&holders[vpid], 0, caller->name)) {
+		/* The first holder keeps the VPID. */
 		atomic_inc(&doubles);
 		return;
 	}
@@ -79,8 +79,8 @@ static void free_one(struct caller *caller, int index)
 	int vpid = caller->held[index];
 
 	caller->held[index] = caller->held[--caller->count];
-	/* Do this before the free: the VPID may have another owner right after it. */
-	if (atomic_cmpxchg(&owners[vpid], caller->name, 0) != caller->name)
+	/* Do this before the free: the VPID may have another holder right after it. */
+	if (atomic_cmpxchg(&holders[vpid], caller->name, 0) != caller->name)
 		atomic_inc(&lost);
 	((void (*)(int))release)(vpid);
 	atomic_inc(&calls);
@@ -136,10 +136,10 @@ static int __init stress_init(void)
 		return -EINVAL;
 	}
 
-	owners = vzalloc(array_size(VPIDS, sizeof(*owners)));
+	holders = vzalloc(array_size(VPIDS, sizeof(*holders)));
 	callers = vzalloc(array_size(threads, sizeof(*callers)));
-	if (!owners || !callers) {
-		vfree(owners);
+	if (!holders || !callers) {
+		vfree(holders);
 		vfree(callers);
 		return -ENOMEM;
 	}
@@ -149,7 +149,7 @@ static int __init stress_init(void)
 	for (i = 0; i < started; i++)
 		wait_for_completion(&callers[i].done);
 	vfree(callers);
-	vfree(owners);
+	vfree(holders);
 
 	pr_info("calls %u allocated %u freed %u exhausted %u doubles %u lost %u\n",
 		atomic_read(&calls), atomic_read(&allocated), atomic_read(&freed),

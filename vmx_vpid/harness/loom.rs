@@ -10,7 +10,7 @@
 //! replace the parts that `kvm/` guarantees: the lock, the words of FlushedCpus, C's two functions,
 //! and livepatch.
 //!
-//! In any order and at any time: no VPID has two owners; no VPID is lost; a free of a VPID that is
+//! In any order and at any time: no VPID has two holders; no VPID is lost; a free of a VPID that is
 //! not allocated is reported; exactly one allocator is active; and no CPU is recorded as flushed
 //! that has not flushed.  Each [`Bug`] breaks one of the guarantees, and some scenario has to find
 //! the bug.

@@ -202,10 +202,15 @@ impl fmt::Display for TlbEntry {
 impl fmt::Display for Stale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Host => "KVM's tables do not say it any more",
-            Self::Guest => "the guest's tables do not say it any more, and the guest dropped it",
-            Self::Foreign => "it was read for another guest",
-            Self::Nested => "L1's EPT does not say it any more, and L1 dropped it",
+            Self::Host => "KVM's tables no longer agree with the entry",
+            Self::Guest => {
+                "the guest's tables no longer agree with the entry, \
+                 and the guest invalidated the entry"
+            }
+            Self::Foreign => "the entry was read for another guest",
+            Self::Nested => {
+                "L1's EPT no longer agrees with the entry, and L1 invalidated the entry"
+            }
         })
     }
 }
