@@ -137,7 +137,16 @@ lacks=$(probes_lack)
 if [ -z "$lacks" ]; then
 	probed_tests
 else
-	for name in 1 2 3 4 5 6 7 8; do ktap_test_skip "probes: $name: $lacks"; done
+	for name in "guests run in C with probes on KVM's functions" \
+		"in C, ftrace and kprobes see each function" \
+		"the module attaches" \
+		"guests run attached" \
+		"attached, a function behind a static call or the exit table is not seen" \
+		"attached, other functions are seen" \
+		"attached, the counters and KVM's trace events have the calls" \
+		"after the detach, ftrace and kprobes see each function"; do
+		ktap_test_skip "probes: $name ($lacks)"
+	done
 fi
 trace_off
 reload_kvm

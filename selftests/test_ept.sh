@@ -85,12 +85,12 @@ no_exit_of_ept() {
 }
 
 for stage in $STAGES; do
-	check "C: $stage" say_in c "$stage"
+	check "C: the stage $stage passes" say_in c "$stage"
 done
 check "the module attaches" attach
 for stage in $STAGES; do
 	remember
-	check "attached: $stage" say_in rust "$stage"
+	check "attached: the stage $stage passes" say_in rust "$stage"
 	check "attached: the counters of $stage grow" counted "$stage"
 	check "attached: the output and trace of $stage are as in C" same "$stage"
 done

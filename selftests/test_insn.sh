@@ -41,7 +41,8 @@ all_groups() { # name of the run, expected outcomes: c or arch; groups
 	local run="$1" gaps="$2" group
 	shift 2
 	for group; do
-		check "$run: $group" guest insn --gaps "$gaps" "$group"
+		check "$run: the cases of $group have the expected results" \
+			guest insn --gaps "$gaps" "$group"
 	done
 }
 
