@@ -40,6 +40,7 @@ mod follow_tests;
 pub(crate) mod mock;
 
 use crate::x86::{
+    addr::Hva,
     control_regs::Cr3,
     invpcid::Pcid, //
 };
@@ -212,25 +213,6 @@ impl TlbGen {
     #[inline]
     pub(crate) const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
-    }
-}
-
-/// A linear address of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub(crate) struct Hva(u64);
-
-impl Hva {
-    /// Makes an address; every 64-bit value is valid.
-    #[inline]
-    pub(crate) const fn new(address: u64) -> Self {
-        Self(address)
-    }
-
-    /// Returns the address as a number.
-    #[inline]
-    pub(crate) const fn into_raw(self) -> u64 {
-        self.0
     }
 }
 

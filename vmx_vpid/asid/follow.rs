@@ -29,9 +29,9 @@ use crate::{
             slots,
             Compared,
             Counts,
-            Event, //
+            Event,
             Mismatch,
-            What,
+            What, //
         },
         invpcid::Extent,
         shootdown::{
@@ -44,14 +44,16 @@ use crate::{
         ContextId,
         Features,
         Hardware,
-        Hva,
         Mm,
         Published,
         Root,
         TlbGen,
         NOFLUSH, //
     },
-    x86::control_regs::Cr3, //
+    x86::{
+        addr::Hva,
+        control_regs::Cr3, //
+    }, //
 };
 use core::cell::Cell;
 

@@ -13,8 +13,8 @@ mod tests {
                 UserFlush, //
             },
             difference::{
-                Event, //
-                What,
+                Event,
+                What, //
             },
             follow::*,
             mock::{
@@ -27,12 +27,14 @@ mod tests {
                 Range, //
             },
             ContextId,
-            Hva,
             Published,
             Root,
             TlbGen, //
         },
-        x86::control_regs::Cr3, //
+        x86::{
+            addr::Hva,
+            control_regs::Cr3, //
+        }, //
     };
 
     /// Returns an address space at a tlb_gen.

@@ -5,9 +5,9 @@
 //! [`crate::x86::invpcid`] checks the operands of a guest's INVPCID.
 //! Source: the manual's instruction reference, INVPCID.
 
-use crate::{
-    asid::Hva,
-    x86::invpcid::Pcid, //
+use crate::x86::{
+    addr::Hva,
+    invpcid::Pcid, //
 };
 
 /// The extent of one INVPCID; the type numbers come from the manual.

@@ -14,14 +14,16 @@ use crate::{
         ContextId,
         Features,
         Hardware,
-        Hva,
         Mm,
         Published,
         Root,
         TlbGen,
         SLOTS, //
     },
-    x86::control_regs::Cr3, //
+    x86::{
+        addr::Hva,
+        control_regs::Cr3, //
+    }, //
 };
 use core::cell::Cell;
 

@@ -12,11 +12,13 @@ use crate::{
         invpcid::Extent,
         ContextId,
         Hardware,
-        Hva,
         Mm,
         TlbGen, //
     },
-    x86::invpcid::Pcid, //
+    x86::{
+        addr::Hva,
+        invpcid::Pcid, //
+    }, //
 };
 
 /// The addresses whose translations have to be dropped.

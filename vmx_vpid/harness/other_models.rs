@@ -10,12 +10,9 @@ use crate::model::{
 };
 use std::string::String;
 
-/// A bug of the host's model: the name, and the function that finds the bug; see
-/// [`host_mm::Mutant`].
-pub type HostBug = (&'static str, fn(u32) -> Option<u32>);
-
-/// Returns the bugs that can be injected into the host's model.
-pub fn host_bugs() -> &'static [HostBug] {
+/// Returns the bugs that can be injected into the host's model: the name of each, and the function
+/// that finds the bug.
+pub fn host_bugs() -> impl Iterator<Item = (&'static str, impl Fn(u32) -> Option<u32>)> {
     host_mm::mutants()
 }
 

@@ -15,11 +15,11 @@ use crate::{
         },
         difference::Event,
         follow::{
-            Bug, //
+            Bug,
             Follower,
             MmSnapshot,
             Next,
-            Observed,
+            Observed, //
         },
         shootdown::{
             Dropped,
@@ -29,7 +29,6 @@ use crate::{
         Asid,
         ContextId,
         Features,
-        Hva,
         Published,
         Root,
         TlbGen,
@@ -40,7 +39,10 @@ use crate::{
         tlb, //
     },
     kvm::cpu,
-    x86::control_regs::Cr3, //
+    x86::{
+        addr::Hva,
+        control_regs::Cr3, //
+    }, //
 };
 use core::{
     cell::UnsafeCell,

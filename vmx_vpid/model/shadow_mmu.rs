@@ -22,6 +22,7 @@ pub(crate) mod bug;
 pub(crate) mod fetch;
 pub(crate) mod guest;
 mod page;
+mod page_id;
 pub(crate) mod role;
 pub(crate) mod roots;
 #[cfg(CONFIG_VMX_VPID_KUNIT_TEST)]
@@ -48,29 +49,10 @@ use role::{
     Role, //
 };
 
-/// The number of a frame of guest-physical memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Gfn(pub(crate) u64);
-
-/// The number of a shadow page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PageId(pub(crate) u8);
-
-impl PageId {
-    /// The address of the first page.
-    const BASE: u64 = 1 << 40;
-
-    /// Returns the page's address.
-    pub(crate) fn address(self) -> Hpa {
-        Hpa::new(Self::BASE | u64::from(self.0) << 12)
-    }
-
-    /// Returns the page at an address.
-    pub(crate) fn at(address: Hpa) -> Self {
-        // CAST: The masked value has 8 bits.
-        Self((address.into_raw() >> 12 & 0xff) as u8)
-    }
-}
+pub(crate) use page_id::{
+    Gfn,
+    PageId, //
+};
 
 /// The place of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,38 +19,12 @@ mod memory;
 mod oracle;
 mod random;
 mod vcpu;
+mod wrong;
 
 use crate::model::shadow_mmu::bug::Bug;
 use kernel::prelude::*;
 use machine::Machine;
-
-/// An error that the model finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wrong {
-    /// A CPU could use a stale cached entry.
-    TlbEntry(Stale),
-    /// A CPU could use a stale entry of KVM's pages.
-    Entry(Stale),
-    /// A guest makes no progress.
-    Stuck,
-    /// No page is left.
-    Full,
-}
-
-/// The reason why an entry is stale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stale {
-    /// The frame has moved in the host.
-    Host,
-    /// The entry permits a write that KVM has to see.
-    Unseen,
-    /// The entry permits an access that the guest's entries forbid.
-    Rights,
-    /// The guest's tables do not agree any more, and the guest has invalidated the entry.
-    Guest,
-    /// The entry leads to a table that is not linked there any more.
-    Structure,
-}
+use wrong::Wrong;
 
 /// The number of steps of a part of a run; the seed of a part repeats the part alone.
 const LENGTH: u32 = 300;

@@ -132,6 +132,25 @@ impl Hpa {
     }
 }
 
+/// A linear address of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Hva(u64);
+
+impl Hva {
+    /// Makes an address; every 64-bit value is valid.
+    #[inline]
+    pub(crate) const fn new(address: u64) -> Self {
+        Self(address)
+    }
+
+    /// Returns the address as a number.
+    #[inline]
+    pub(crate) const fn into_raw(self) -> u64 {
+        self.0
+    }
+}
+
 /// The width of a guest's physical addresses: its MAXPHYADDR, 32 to 52.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]

@@ -5,24 +5,26 @@
 use super::{
     oracle::Oracle,
     record::Slot,
-    Act,
-    Bug,
-    Callback,
-    Move,
-    Scenario,
-    Side, //
+    scenario::{
+        Act,
+        Bug,
+        Move,
+        Scenario,
+        Side, //
+    }, //
 };
 use crate::{
     phase::{
+        Callback,
         Phase,
         Transfer, //
     },
     vpid::{
         allocator::{
-            Allocators, //
+            Allocators,
             Handover,
             VpidAllocator,
-            VpidLock,
+            VpidLock, //
         },
         bitmap::{
             self,

@@ -6,8 +6,8 @@
 //! tries no second order of accesses that do not depend on each other.  So a lock of Loom's
 //! protects the state.
 
-use super::{
-    Side,
+use super::scenario::Side::{
+    self,
     C, //
 };
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 //! This module makes FlushedCpus of words of which Loom tries every order of accesses.
 
-use super::Bug;
+use super::scenario::Bug;
 use crate::vpid::{
     flushed_cpus::{
         Plane,

@@ -2,13 +2,15 @@
 
 //! This module selects the CPUs that have to be notified of a change of tables.
 
-use crate::asid::{
-    shootdown::{
-        Flush,
-        Range, //
+use crate::{
+    asid::{
+        shootdown::{
+            Flush,
+            Range, //
+        },
+        Published, //
     },
-    Hva,
-    Published, //
+    x86::addr::Hva, //
 };
 
 /// The most steps that are flushed one by one: the default of `tlb_single_page_flush_ceiling`.

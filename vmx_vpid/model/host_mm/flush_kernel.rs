@@ -3,11 +3,13 @@
 //! This module flushes a CPU after a change of the kernel's own tables, which belong to every
 //! address space.
 
-use crate::asid::{
-    cpu::Cpu,
-    invpcid::Extent,
-    Hardware,
-    Hva, //
+use crate::{
+    asid::{
+        cpu::Cpu,
+        invpcid::Extent,
+        Hardware, //
+    },
+    x86::addr::Hva, //
 };
 
 /// A CPU that can toggle CR4.PGE.

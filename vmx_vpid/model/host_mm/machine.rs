@@ -3,6 +3,10 @@
 //! [`Machine`] has the CPUs and processes of the model, and the oracle that checks the CPUs.
 
 use super::{
+    bug::{
+        Bug,
+        Wrong, //
+    },
     shootdown::Flight,
     tlb::{
         self,
@@ -11,10 +15,7 @@ use super::{
         PER_TABLE,
         TABLES,
         USER_PAGES, //
-    },
-    Bug,
-    Config,
-    Wrong, //
+    }, //
 };
 use crate::{
     asid::{
@@ -28,7 +29,6 @@ use crate::{
         ContextId,
         Features,
         Hardware,
-        Hva,
         Mm,
         Published,
         Root,
@@ -43,6 +43,7 @@ use crate::{
         }, //
     },
     x86::{
+        addr::Hva,
         control_regs::{
             Cr3,
             Cr4, //
@@ -66,6 +67,15 @@ const SPACES: usize = 2 + PROCESSES;
 pub(super) const KERNEL: usize = 0;
 /// The number of the temporary address space, which is used briefly now and then.
 pub(super) const TEMPORARY: usize = 1;
+
+/// The configuration of a machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Config {
+    /// The features that the kernel uses.
+    pub(super) features: Features,
+    /// The injected bug.
+    pub(super) bug: Option<Bug>,
+}
 
 /// An address space.
 pub(super) struct ModelMm {

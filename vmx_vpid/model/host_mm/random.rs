@@ -3,6 +3,7 @@
 //! This module makes CPUs act at random; between two accesses of one CPU, the other CPUs may act.
 
 use super::{
+    bug::Bug,
     machine::{
         Core,
         Machine,
@@ -18,8 +19,7 @@ use super::{
         PAGES,
         TABLES,
         USER_PAGES, //
-    },
-    Bug, //
+    }, //
 };
 use crate::{
     asid::{

@@ -6,6 +6,10 @@
 //! no longer.
 
 use super::{
+    bug::{
+        Bug,
+        Wrong, //
+    },
     machine::{
         Machine,
         CPUS,
@@ -16,9 +20,7 @@ use super::{
         PER_TABLE,
         TABLES,
         USER_PAGES, //
-    },
-    Bug,
-    Wrong, //
+    }, //
 };
 use crate::{
     asid::{
@@ -27,7 +29,6 @@ use crate::{
             Range, //
         },
         ContextId,
-        Hva,
         TlbGen, //
     },
     model::host_mm::{
@@ -36,7 +37,8 @@ use crate::{
             Told, //
         },
         flush_kernel, //
-    }, //
+    },
+    x86::addr::Hva, //
 };
 use core::cell::Cell;
 

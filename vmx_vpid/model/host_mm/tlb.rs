@@ -5,17 +5,19 @@
 //! The manual's chapter on paging, "Caching Translation Information", says which tags an entry has
 //! and which operations have to drop it.  No other operation drops an entry here.
 
-use super::Wrong;
+use super::bug::Wrong;
 use crate::{
     asid::{
         invpcid::Extent,
         Features,
-        Hva,
         Upcid,
         NOFLUSH,
         SLOTS, //
     },
-    x86::control_regs::Cr3, //
+    x86::{
+        addr::Hva,
+        control_regs::Cr3, //
+    }, //
 };
 use core::{
     array,

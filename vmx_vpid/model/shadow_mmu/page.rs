@@ -5,12 +5,14 @@
 //! Source: `struct kvm_mmu_page` in `mmu/mmu_internal.h`.
 
 use super::{
+    page_id::{
+        Gfn,
+        PageId, //
+    },
     role::{
         Grant,
         Role, //
-    },
-    Gfn,
-    PageId, //
+    }, //
 };
 use crate::{
     paging::{

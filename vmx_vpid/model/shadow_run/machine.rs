@@ -19,7 +19,7 @@ use super::{
         Pending,
         Vcpu, //
     },
-    Wrong, //
+    wrong::Wrong, //
 };
 use crate::{
     model::{

@@ -16,8 +16,10 @@ use super::{
         PAGES, //
     },
     vcpu::accesses,
-    Stale,
-    Wrong, //
+    wrong::{
+        Stale,
+        Wrong, //
+    }, //
 };
 use crate::{
     model::shadow_mmu::{

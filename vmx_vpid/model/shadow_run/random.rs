@@ -15,7 +15,7 @@ use super::{
         Mode,
         PCIDS, //
     },
-    Wrong, //
+    wrong::Wrong, //
 };
 use crate::{
     model::random::{

@@ -5,7 +5,7 @@
 //! KVM has to flush the translations that such an action invalidates.  Where KVM requests no flush,
 //! KVM frees roots, and loading the roots again flushes.
 
-use super::{
+use super::regression::{
     guest,
     keep,
     l2_on,
