@@ -42,6 +42,7 @@ CIRCLES = (
 TEST_FILE = re.compile(r"(^|/)(\w*tests|\w*mock\w*)\.rs$")
 USE = re.compile(r"(?m)^[ \t]*(?:pub(?:\([^)]*\))? )?use ((?:crate|super|self)\b[^;]*);")
 INLINE = re.compile(r"(?<![\w:$])(crate|super)((?:::\w+)+)")
+CHILD = re.compile(r"\bmod (\w+);")
 KUNIT_MOD = re.compile(r"#\[cfg\(CONFIG_VMX_VPID_KUNIT_TEST\)\]\s*(?:pub(?:\([^)]*\))? )?mod (\w+);")
 
 
@@ -81,8 +82,11 @@ class Crate:
         """Return the files that a file imports."""
         module, code, found = self.module(name), self.code[name], set()
         trees = [path for use in USE.finditer(code) for path in flat(use[1])]
-        inline = [(found[1], *found[2].split("::")[1:])
-                  for found in INLINE.finditer(USE.sub("", code))]
+        rest_of = USE.sub("", code)
+        inline = [(found[1], *found[2].split("::")[1:]) for found in INLINE.finditer(rest_of)]
+        # A file may name a module of its own without a prefix.
+        inline += [("self", child) for child in CHILD.findall(rest_of)
+                   if re.search(rf"(?<![\w:$]){child}::", rest_of)]
         for path in trees + inline:
             base = () if path[0] == "crate" else module
             rest = path[1:]
