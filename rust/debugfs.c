@@ -145,20 +145,20 @@ static int ept_pid;
 
 static int open_ept(struct file *file, bool summary)
 {
-	void *reading;
+	void *seq;
 	int ret;
 
-	ret = vmx_vpid_ept_open(summary, READ_ONCE(ept_pid), &reading);
+	ret = vmx_vpid_ept_open(summary, READ_ONCE(ept_pid), &seq);
 	if (ret)
 		return ret;
 
 	ret = seq_open(file, &ept_sops);
 	if (ret) {
-		vmx_vpid_ept_close(reading);
+		vmx_vpid_ept_close(seq);
 		return ret;
 	}
 
-	((struct seq_file *)file->private_data)->private = reading;
+	((struct seq_file *)file->private_data)->private = seq;
 	return 0;
 }
 

@@ -57,8 +57,8 @@ struct vmx_vpid_cpu vmx_vpid_cpu __ro_after_init;
 struct vmx_vpid_state vmx_vpid_state __read_mostly;
 
 struct vmx_vpid_keys vmx_vpid_keys = {
-	.all_not_plain = STATIC_KEY_FALSE_INIT,
-	.others_not_plain = STATIC_KEY_FALSE_INIT,
+	.all_need_slow_path = STATIC_KEY_FALSE_INIT,
+	.others_need_slow_path = STATIC_KEY_FALSE_INIT,
 };
 
 static void set_key(struct static_key_false *key, bool on)
@@ -70,14 +70,14 @@ static void set_key(struct static_key_false *key, bool on)
 }
 
 /**
- * vmx_vpid_set_not_plain - set the static branches that send flushes to the slow path
- * @all: the policy of a flush of all is not the default
- * @others: the policy of the other kinds is not the default
+ * vmx_vpid_set_slow_path - set the static branches that send flushes to the slow path
+ * @all: a flush of all needs the slow path
+ * @others: the other kinds need the slow path
  */
-void vmx_vpid_set_not_plain(bool all, bool others)
+void vmx_vpid_set_slow_path(bool all, bool others)
 {
-	set_key(&vmx_vpid_keys.all_not_plain, all);
-	set_key(&vmx_vpid_keys.others_not_plain, others);
+	set_key(&vmx_vpid_keys.all_need_slow_path, all);
+	set_key(&vmx_vpid_keys.others_need_slow_path, others);
 }
 
 /**
@@ -182,14 +182,14 @@ int vmx_vpid_call_on_cpu(int cpu, void (*function)(void *data), void *data)
 }
 
 /**
- * vmx_vpid_pin - keep the task on this CPU, until vmx_vpid_unpin()
+ * vmx_vpid_preempt_disable - keep the task on this CPU, until vmx_vpid_preempt_enable()
  */
-void vmx_vpid_pin(void)
+void vmx_vpid_preempt_disable(void)
 {
 	preempt_disable();
 }
 
-void vmx_vpid_unpin(void)
+void vmx_vpid_preempt_enable(void)
 {
 	preempt_enable();
 }

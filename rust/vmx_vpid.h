@@ -172,10 +172,10 @@ bool vmx_vpid_list_has(const void *list, u64 line);
 void vmx_vpid_list_show(const void *list, u64 line, struct seq_file *file);
 
 /* The state of one opening of "ept" or "ept_summary", in debugfs/ept.rs. */
-int vmx_vpid_ept_open(bool summary, pid_t pid, void **reading);
-void vmx_vpid_ept_close(void *reading);
-int vmx_vpid_ept_line(void *reading, u64 line);
-void vmx_vpid_ept_show(const void *reading, struct seq_file *file);
+int vmx_vpid_ept_open(bool summary, pid_t pid, void **seq);
+void vmx_vpid_ept_close(void *seq);
+int vmx_vpid_ept_line(void *seq, u64 line);
+void vmx_vpid_ept_show(const void *seq, struct seq_file *file);
 
 /* The switches that can be changed at run time, in kvm/switches.rs. */
 enum vmx_vpid_switch {
@@ -297,12 +297,12 @@ extern struct vmx_vpid_state {
 	size_t flushed_rest;
 } vmx_vpid_state;
 
-/* The static branches that tell flushes that the policy is not the default. */
+/* The static branches that send flushes to the slow path. */
 extern struct vmx_vpid_keys {
-	struct static_key_false all_not_plain;		/* for a flush of all */
-	struct static_key_false others_not_plain;	/* for the others */
+	struct static_key_false all_need_slow_path;	/* for a flush of all */
+	struct static_key_false others_need_slow_path;	/* for the others */
 } vmx_vpid_keys;
-void vmx_vpid_set_not_plain(bool all, bool others);
+void vmx_vpid_set_slow_path(bool all, bool others);
 void vmx_vpid_lock_vpids(void);
 void vmx_vpid_unlock_vpids(void);
 u64 vmx_vpid_counter_sum(unsigned int counter);
@@ -312,8 +312,8 @@ union kvm_mmu_page_role vmx_vpid_root_role(hpa_t root);
 bool vmx_vpid_evmcs_in_use(void);
 u64 vmx_vpid_now(void);
 int vmx_vpid_call_on_cpu(int cpu, void (*function)(void *data), void *data);
-void vmx_vpid_pin(void);
-void vmx_vpid_unpin(void);
+void vmx_vpid_preempt_disable(void);
+void vmx_vpid_preempt_enable(void);
 
 /* exit_handlers.c */
 void **vmx_vpid_exit_handler(u32 exit_reason);

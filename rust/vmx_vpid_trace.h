@@ -84,7 +84,7 @@ TRACE_EVENT(vmx_vpid_invept,
 		__print_symbolic(__entry->reason, VMX_VPID_REASONS))
 );
 
-DECLARE_EVENT_CLASS(vmx_vpid_handover,
+DECLARE_EVENT_CLASS(vmx_vpid_transition,
 	TP_PROTO(u32 vpids),
 	TP_ARGS(vpids),
 	TP_STRUCT__entry(
@@ -97,13 +97,13 @@ DECLARE_EVENT_CLASS(vmx_vpid_handover,
 );
 
 /* Every task runs the backend; @vpids VPIDs are in use. */
-DEFINE_EVENT(vmx_vpid_handover, vmx_vpid_attach,
+DEFINE_EVENT(vmx_vpid_transition, vmx_vpid_attach,
 	TP_PROTO(u32 vpids),
 	TP_ARGS(vpids)
 );
 
 /* C serves again, or is about to; @vpids VPIDs are in use. */
-DEFINE_EVENT(vmx_vpid_handover, vmx_vpid_detach,
+DEFINE_EVENT(vmx_vpid_transition, vmx_vpid_detach,
 	TP_PROTO(u32 vpids),
 	TP_ARGS(vpids)
 );

@@ -50,14 +50,14 @@ mod tests {
     use crate::exits::mock_ept::{
         done,
         Event::*,
-        Fake, //
+        MockExit, //
     };
 
     const DEVICE: u64 = 0xfee0_0000;
 
     #[test]
     fn a_device_that_only_needs_a_notification_gets_it() {
-        let mut exit = Fake::new(DEVICE);
+        let mut exit = MockExit::new(DEVICE);
         exit.has_device = true;
         assert_eq!(handle(&exit), ExitResult::Resume);
         let expected = [ToldDevice(DEVICE), TracedTold(DEVICE), Skipped];
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn other_misconfigurations_go_to_kvms_fault_handler() {
         for next in [1, 0, -14].map(ExitResult::Raw) {
-            let mut exit = Fake::new(DEVICE);
+            let mut exit = MockExit::new(DEVICE);
             exit.next = next;
             assert_eq!(handle(&exit), next);
             let expected = [ToldDevice(DEVICE), Resolved(DEVICE, 1 << 3)];
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn no_device_is_notified_of_an_address_of_l2() {
-        let mut exit = Fake::new(DEVICE);
+        let mut exit = MockExit::new(DEVICE);
         exit.has_device = true;
         exit.runs_l2 = true;
         handle(&exit);
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn emulation_is_refused_where_it_is_not_allowed() {
         for (enclave, delivering) in [(true, false), (false, true), (true, true)] {
-            let mut exit = Fake::new(DEVICE);
+            let mut exit = MockExit::new(DEVICE);
             exit.has_device = true;
             exit.is_in_enclave = enclave;
             exit.is_delivering_event = delivering;

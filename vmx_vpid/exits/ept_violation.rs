@@ -97,12 +97,12 @@ mod tests {
     use crate::exits::mock_ept::{
         done,
         Event::*,
-        Fake, //
+        MockExit, //
     };
 
     /// Returns a vCPU that exited with a qualification, for address 0x1234_5678.
-    fn exited(qualification: u64) -> Fake {
-        let mut exit = Fake::new(0x1234_5678);
+    fn exited(qualification: u64) -> MockExit {
+        let mut exit = MockExit::new(0x1234_5678);
         exit.qualification = qualification;
         exit
     }

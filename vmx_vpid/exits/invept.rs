@@ -66,7 +66,7 @@ mod tests {
                 self,
                 *, //
             },
-            Fake, //
+            MockVcpu, //
         },
         vmx::insn::VmInsnError,
         x86::{
@@ -81,8 +81,8 @@ mod tests {
     }
 
     /// Returns an L1 whose L2 ran on 0x5000 with and without accessed flags, and on 0x6000.
-    fn fake(kind: u64, eptp: u64) -> Fake {
-        let mut vcpu = Fake::new();
+    fn mock(kind: u64, eptp: u64) -> MockVcpu {
+        let mut vcpu = MockVcpu::new();
         vcpu.kind = kind;
         vcpu.operand = [eptp, u64::MAX];
         vcpu.ept12_roots = [
@@ -94,7 +94,7 @@ mod tests {
         vcpu
     }
 
-    fn events(mut vcpu: Fake) -> [Option<Event>; 4] {
+    fn events(mut vcpu: MockVcpu) -> [Option<Event>; 4] {
         handle(&mut vcpu);
         vcpu.events
     }
@@ -106,23 +106,23 @@ mod tests {
     #[test]
     fn every_root_with_the_ep4ta_is_freed() {
         let both = freed([true, false, false, true]);
-        assert_eq!(events(fake(1, 0x501e)), done([both, Skipped]));
-        assert_eq!(events(fake(1, 0x505e)), done([both, Skipped]));
+        assert_eq!(events(mock(1, 0x501e)), done([both, Skipped]));
+        assert_eq!(events(mock(1, 0x505e)), done([both, Skipped]));
         let one = freed([false, false, true, false]);
-        assert_eq!(events(fake(1, 0x601e)), done([one, Skipped]));
-        assert_eq!(events(fake(1, 0x701e)), done([Skipped]));
+        assert_eq!(events(mock(1, 0x601e)), done([one, Skipped]));
+        assert_eq!(events(mock(1, 0x701e)), done([Skipped]));
     }
 
     #[test]
     fn type_2_frees_all_roots_whatever_the_pointer() {
         let all = FreedEpt12(Roots::ALL);
-        assert_eq!(events(fake(2, u64::MAX)), done([all, Skipped]));
+        assert_eq!(events(mock(2, u64::MAX)), done([all, Skipped]));
     }
 
     #[test]
     fn a_pointer_that_vm_entry_refuses_is_vm_fail() {
         for eptp in [0x5001, 0x500e, 0x519e, 1 << 40 | 0x501e] {
-            let mut vcpu = fake(1, eptp);
+            let mut vcpu = mock(1, eptp);
             handle(&mut vcpu);
             assert_eq!(vcpu.events, done([Skipped]));
             let error = vcpu.vm_instruction_error;
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn exceptions_come_in_the_order_of_the_cpus_checks() {
         for hidden in 0..3 {
-            let mut vcpu = fake(0, 0);
+            let mut vcpu = mock(0, 0);
             vcpu.cpl = 3;
             match hidden {
                 0 => vcpu.l1_has_ept = false,
@@ -142,14 +142,14 @@ mod tests {
             }
             assert_eq!(events(vcpu), done([Raised(Exception::InvalidOpcode)]));
         }
-        let mut vcpu = fake(0, 0);
+        let mut vcpu = mock(0, 0);
         vcpu.cpl = 3;
         assert_eq!(events(vcpu), done([Raised(Exception::GeneralProtection)]));
         // The type is checked before memory is read, and memory is read even if it is not needed.
-        let mut vcpu = fake(0, 0);
+        let mut vcpu = mock(0, 0);
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([Skipped]));
-        let mut vcpu = fake(2, 0);
+        let mut vcpu = mock(2, 0);
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([Raised(Exception::GeneralProtection)]));
     }

@@ -40,12 +40,12 @@ mod tests {
     use crate::exits::mock::{
         done,
         Event::*,
-        Fake, //
+        MockVcpu, //
     };
 
     #[test]
     fn an_address_is_invalidated_in_every_root() {
-        let mut vcpu = Fake::new();
+        let mut vcpu = MockVcpu::new();
         assert_eq!(handle(&mut vcpu), ExitResult::Resume);
         assert_eq!(
             vcpu.events,
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_canonical_has_no_effect() {
-        let mut vcpu = Fake::new();
+        let mut vcpu = MockVcpu::new();
         vcpu.address = 1 << 47;
         handle(&mut vcpu);
         assert_eq!(vcpu.events, done([Skipped]));

@@ -110,7 +110,7 @@ mod tests {
                 self,
                 *, //
             },
-            Fake,
+            MockVcpu,
             NO_MEMORY, //
         },
         x86::{
@@ -120,8 +120,8 @@ mod tests {
     };
 
     /// Returns a guest on shadow paging that runs with PCID 5 and has roots for PCIDs 6, 5 and 7.
-    fn fake(kind: u64, pcid: u64) -> Fake {
-        let mut vcpu = Fake::new();
+    fn mock(kind: u64, pcid: u64) -> MockVcpu {
+        let mut vcpu = MockVcpu::new();
         vcpu.ept = false;
         vcpu.cr4 = vcpu.cr4.with_pcide(true);
         vcpu.pcids = [5, 6, 5, 7].map(|pcid| Some(Pcid::of(Cr3::from(pcid), vcpu.cr4)));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     /// Returns the events of one INVPCID.
-    fn events(mut vcpu: Fake) -> [Option<Event>; 4] {
+    fn events(mut vcpu: MockVcpu) -> [Option<Event>; 4] {
         handle(&mut vcpu);
         vcpu.events
     }
@@ -147,35 +147,35 @@ mod tests {
         let both = roots([true, false, true, false]);
         let last = roots([false, false, false, true]);
         assert_eq!(
-            events(fake(0, 5)),
+            events(mock(0, 5)),
             done([Invalidated(0x2000, both), Skipped])
         );
         assert_eq!(
-            events(fake(0, 7)),
+            events(mock(0, 7)),
             done([Invalidated(0x2000, last), Skipped])
         );
-        assert_eq!(events(fake(0, 8)), done([Skipped]));
+        assert_eq!(events(mock(0, 8)), done([Skipped]));
     }
 
     #[test]
     fn a_context_is_synchronised_if_current_and_freed_if_cached() {
         let third = Freed(roots([false, false, true, false]));
         let second = Freed(roots([false, true, false, false]));
-        assert_eq!(events(fake(1, 5)), done([SyncRequested, third, Skipped]));
-        assert_eq!(events(fake(1, 6)), done([second, Skipped]));
-        assert_eq!(events(fake(1, 8)), done([Skipped]));
-        let mut vcpu = fake(1, 5);
+        assert_eq!(events(mock(1, 5)), done([SyncRequested, third, Skipped]));
+        assert_eq!(events(mock(1, 6)), done([second, Skipped]));
+        assert_eq!(events(mock(1, 8)), done([Skipped]));
+        let mut vcpu = mock(1, 5);
         vcpu.pcids[2] = None;
         assert_eq!(events(vcpu), done([SyncRequested, Skipped]));
     }
 
     #[test]
     fn without_pcids_cached_roots_stay() {
-        let mut vcpu = fake(1, 0);
+        let mut vcpu = mock(1, 0);
         vcpu.cr4 = vcpu.cr4.with_pcide(false);
         vcpu.pcids = [Some(Pcid::ZERO); Roots::COUNT];
         assert_eq!(events(vcpu), done([SyncRequested, Skipped]));
-        let mut vcpu = fake(0, 0);
+        let mut vcpu = mock(0, 0);
         vcpu.cr4 = vcpu.cr4.with_pcide(false);
         vcpu.pcids = [Some(Pcid::ZERO); Roots::COUNT];
         assert_eq!(
@@ -187,14 +187,14 @@ mod tests {
     #[test]
     fn types_2_and_3_request_a_flush() {
         for kind in [2, 3] {
-            assert_eq!(events(fake(kind, 0)), done([FlushRequested, Skipped]));
+            assert_eq!(events(mock(kind, 0)), done([FlushRequested, Skipped]));
         }
     }
 
     #[test]
     fn with_ept_every_type_requests_a_flush() {
         for kind in 0..4 {
-            let mut vcpu = fake(kind, 5);
+            let mut vcpu = mock(kind, 5);
             vcpu.ept = true;
             assert_eq!(events(vcpu), done([FlushRequested, Skipped]));
         }
@@ -203,28 +203,28 @@ mod tests {
     #[test]
     fn exceptions_come_in_the_order_of_the_cpus_checks() {
         // Every check fails at first; then one cause after the other is removed.
-        let mut wrong = fake(4, 1 << 12);
+        let mut wrong = mock(4, 1 << 12);
         wrong.has_invpcid = false;
         wrong.cpl = 3;
         wrong.address = 1 << 47;
         let mut vcpu = wrong;
         handle(&mut vcpu);
         assert_eq!(vcpu.events, done([Raised(Exception::InvalidOpcode)]));
-        vcpu = fake(4, 1 << 12);
+        vcpu = mock(4, 1 << 12);
         vcpu.cpl = 3;
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([GP]));
-        vcpu = fake(4, 1 << 12);
+        vcpu = mock(4, 1 << 12);
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([GP]));
-        assert_eq!(events(fake(4, 1 << 12)), done([GP]));
-        assert_eq!(events(fake(4, 1)), done([GP]));
-        assert_eq!(events(fake(3, 1)), done([FlushRequested, Skipped]));
+        assert_eq!(events(mock(4, 1 << 12)), done([GP]));
+        assert_eq!(events(mock(4, 1)), done([GP]));
+        assert_eq!(events(mock(3, 1)), done([FlushRequested, Skipped]));
     }
 
     #[test]
     fn memory_without_a_memslot_reads_as_ones() {
-        let mut vcpu = fake(3, 0);
+        let mut vcpu = mock(3, 0);
         vcpu.address = NO_MEMORY;
         assert_eq!(events(vcpu), done([GP]));
     }
@@ -239,7 +239,7 @@ mod tests {
             Counter::FaultGeneralProtection,
         ];
         for (kind, counted) in (0..).zip(counters) {
-            let mut vcpu = fake(kind, 5);
+            let mut vcpu = mock(kind, 5);
             handle(&mut vcpu);
             assert!(vcpu.has_counted(Counter::ExitInvpcid));
             for counter in counters {

@@ -89,7 +89,7 @@ mod tests {
                 self,
                 *, //
             },
-            Fake,
+            MockVcpu,
             BROKEN_MEMORY,
             FLAGS,
             NO_MEMORY, //
@@ -104,14 +104,14 @@ mod tests {
     use kernel::prelude::*;
 
     /// Returns an L1 that invalidates VPID 7 of its numbering.
-    fn fake(kind: u64) -> Fake {
-        let mut vcpu = Fake::new();
+    fn mock(kind: u64) -> MockVcpu {
+        let mut vcpu = MockVcpu::new();
         vcpu.kind = kind;
         vcpu.operand = [7, 0x2000];
         vcpu
     }
 
-    fn events(mut vcpu: Fake) -> [Option<Event>; 4] {
+    fn events(mut vcpu: MockVcpu) -> [Option<Event>; 4] {
         handle(&mut vcpu);
         vcpu.events
     }
@@ -127,16 +127,16 @@ mod tests {
         let vpid = Vpid::new(2).ok_or(EINVAL)?;
         let address = canonical(0x2000).ok_or(EINVAL)?;
         let one = Issued(Invalidation::Invvpid(Extent::Address(vpid, address)));
-        assert_eq!(events(fake(0)), done([one, Skipped]));
+        assert_eq!(events(mock(0)), done([one, Skipped]));
         for kind in 1..4 {
-            assert_eq!(events(fake(kind)), done([context(2)?, Skipped]));
+            assert_eq!(events(mock(kind)), done([context(2)?, Skipped]));
         }
         Ok(())
     }
 
     #[test]
     fn without_vpid02_every_type_flushes_vpid01() -> Result {
-        let mut vcpu = fake(1);
+        let mut vcpu = mock(1);
         vcpu.vpid02 = None;
         assert_eq!(events(vcpu), done([context(1)?, Skipped]));
         Ok(())
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_type_that_the_cpu_lacks_is_widened() -> Result {
-        let mut vcpu = fake(0);
+        let mut vcpu = mock(0);
         vcpu.policy = vcpu.policy.with_invvpid_address(false);
         assert_eq!(events(vcpu), done([context(2)?, Skipped]));
         Ok(())
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn l2_on_another_cpu_is_flushed_by_its_next_entry() {
         for kind in 0..4 {
-            let mut vcpu = fake(kind);
+            let mut vcpu = mock(kind);
             vcpu.vmcs02_is_here = false;
             assert_eq!(events(vcpu), done([ForgotVpid12, Skipped]));
         }
@@ -162,11 +162,11 @@ mod tests {
     #[test]
     fn on_shadow_paging_the_roots_of_l2_are_freed() -> Result {
         for kind in 1..4 {
-            let mut vcpu = fake(kind);
+            let mut vcpu = mock(kind);
             vcpu.ept = false;
             assert_eq!(events(vcpu), done([context(2)?, FreedL2, Skipped]));
         }
-        let mut vcpu = fake(0);
+        let mut vcpu = mock(0);
         vcpu.ept = false;
         vcpu.vmcs02_is_here = false;
         assert_eq!(events(vcpu), done([ForgotVpid12, FreedL2, Skipped]));
@@ -175,12 +175,12 @@ mod tests {
 
     #[test]
     fn flags_distinguish_success_and_vm_fail() {
-        let mut vcpu = fake(1);
+        let mut vcpu = mock(1);
         handle(&mut vcpu);
         assert_eq!(vcpu.rflags, 2);
         assert_eq!(vcpu.vm_instruction_error, None);
 
-        let mut vcpu = fake(4);
+        let mut vcpu = mock(4);
         handle(&mut vcpu);
         assert_eq!(vcpu.events, done([Skipped]));
         assert_eq!(vcpu.rflags, 2 | 1 << 6);
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(error, Some(VmInsnError::InvalidOperand));
         assert!(vcpu.has_counted(Counter::GuestVmFail));
 
-        let mut vcpu = fake(4);
+        let mut vcpu = mock(4);
         vcpu.current_vmcs = false;
         handle(&mut vcpu);
         assert_eq!(vcpu.events, done([Skipped]));
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_exception_leaves_the_flags_unchanged() {
-        let mut vcpu = fake(1);
+        let mut vcpu = mock(1);
         vcpu.address = 1 << 47;
         handle(&mut vcpu);
         assert_eq!(vcpu.events, done([Raised(Exception::GeneralProtection)]));
@@ -210,7 +210,7 @@ mod tests {
         let undefined = done([Raised(Exception::InvalidOpcode)]);
         for hidden in 0..4 {
             // At CPL 3, with a bad type at a bad address: #UD comes first nevertheless.
-            let mut vcpu = fake(4);
+            let mut vcpu = mock(4);
             vcpu.cpl = 3;
             vcpu.address = 1 << 47;
             match hidden {
@@ -221,19 +221,19 @@ mod tests {
             }
             assert_eq!(events(vcpu), undefined);
         }
-        let mut vcpu = fake(4);
+        let mut vcpu = mock(4);
         vcpu.cpl = 3;
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([Raised(Exception::GeneralProtection)]));
         // The type is checked before memory is read.
-        let mut vcpu = fake(4);
+        let mut vcpu = mock(4);
         vcpu.address = 1 << 47;
         assert_eq!(events(vcpu), done([Skipped]));
     }
 
     #[test]
     fn memory_that_cannot_be_read_exits_to_user_space() {
-        let mut vcpu = fake(2);
+        let mut vcpu = mock(2);
         vcpu.address = BROKEN_MEMORY;
         assert_eq!(handle(&mut vcpu), ExitResult::UserSpace);
         assert_eq!(vcpu.events, done([GaveUp]));
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn memory_without_a_memslot_reads_as_ones() {
-        let mut vcpu = fake(2);
+        let mut vcpu = mock(2);
         vcpu.address = NO_MEMORY;
         handle(&mut vcpu);
         assert!(vcpu.has_counted(Counter::GuestVmFail));

@@ -102,14 +102,14 @@ pub(super) enum Event {
     FreedEpt12(Roots),
 }
 
-/// An address at which [`Fake`] has no memory.
+/// An address at which [`MockVcpu`] has no memory.
 pub(super) const NO_MEMORY: u64 = 0xf000;
 
 /// An address whose memory the host cannot read.
 pub(super) const BROKEN_MEMORY: u64 = 0xe000;
 
 /// A vCPU without paging, with two quadwords of memory at every address.
-pub(super) struct Fake {
+pub(super) struct MockVcpu {
     pub(super) mode: Mode,
     pub(super) cpl: u8,
     /// The address of INVLPG, or of the operand.
@@ -143,7 +143,7 @@ pub(super) struct Fake {
 /// All six arithmetic flags, and the flag that is always set.
 pub(super) const FLAGS: u64 = 0x8d7;
 
-impl Fake {
+impl MockVcpu {
     /// Returns an L1 in 64-bit mode, with EPT and VPIDs.
     pub(super) fn new() -> Self {
         Self {
@@ -191,7 +191,7 @@ pub(super) fn done<const N: usize>(events: [Event; N]) -> [Option<Event>; 4] {
     core::array::from_fn(|_| all.next())
 }
 
-impl GuestRegs for Fake {
+impl GuestRegs for MockVcpu {
     fn mode(&self) -> Mode {
         self.mode
     }
@@ -216,7 +216,7 @@ impl GuestRegs for Fake {
     }
 }
 
-impl Memory for Fake {
+impl Memory for MockVcpu {
     fn read_entry(&mut self, _: Gpa, _: EntryWidth) -> Option<u64> {
         None
     }
@@ -245,7 +245,7 @@ impl Memory for Fake {
     }
 }
 
-impl Vcpu for Fake {
+impl Vcpu for MockVcpu {
     fn paging(&self) -> Paging {
         let features = Features {
             max_phy_addr: self.max_phy_addr(),
@@ -293,7 +293,7 @@ impl Vcpu for Fake {
     }
 }
 
-impl Translations for Fake {
+impl Translations for MockVcpu {
     fn has_invpcid(&self) -> bool {
         self.has_invpcid
     }
@@ -318,7 +318,7 @@ impl Translations for Fake {
     }
 }
 
-impl Tags for Fake {
+impl Tags for MockVcpu {
     fn ept(&self) -> bool {
         self.ept
     }
@@ -342,7 +342,7 @@ impl Tags for Fake {
     }
 }
 
-impl Nested for Fake {
+impl Nested for MockVcpu {
     fn tags(&self) -> &impl Tags {
         self
     }

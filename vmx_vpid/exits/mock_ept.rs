@@ -39,7 +39,7 @@ pub(super) enum Event {
 }
 
 /// An exit.
-pub(super) struct Fake {
+pub(super) struct MockExit {
     pub(super) address: u64,
     pub(super) qualification: u64,
     pub(super) is_delivering_event: bool,
@@ -58,7 +58,7 @@ pub(super) struct Fake {
     counted: Cell<Option<Counter>>,
 }
 
-impl Fake {
+impl MockExit {
     /// Returns an exit for an address, to which no special condition applies.
     pub(super) fn new(address: u64) -> Self {
         Self {
@@ -100,7 +100,7 @@ pub(super) fn done<const N: usize>(events: [Event; N]) -> [Option<Event>; 4] {
     core::array::from_fn(|_| all.next())
 }
 
-impl GuestPhysical for &Fake {
+impl GuestPhysical for &MockExit {
     fn qualification(self) -> Qualification {
         Qualification::from(self.qualification)
     }

@@ -4,8 +4,8 @@
 
 use super::model::{
     by_name,
+    describe,
     lasting_machine,
-    tell,
     MachineType, //
 };
 use crate::model::{
@@ -15,7 +15,7 @@ use crate::model::{
     },
     search::exhaustive::{
         self,
-        Who, //
+        Subject, //
     },
     step::Step, //
 };
@@ -26,12 +26,12 @@ use std::{
 
 /// A step set: the steps of a search's sequences.
 #[derive(Clone, Copy)]
-pub struct StepSet(Who);
+pub struct StepSet(Subject);
 
 impl StepSet {
     /// Returns all step sets.
     pub fn all() -> impl Iterator<Item = Self> {
-        Who::ALL.into_iter().map(Self)
+        Subject::ALL.into_iter().map(Self)
     }
 
     /// Returns the name.
@@ -85,7 +85,7 @@ pub fn search(
     let mut count = 0;
     let begun = sequence.iter().try_for_each(|&step| machines[0].step(step));
     let wrong = begun.and_then(|()| descend(&mut machines, &steps, &mut sequence, &mut count));
-    let counterexample = wrong.err().map(|_| tell(&mut machines[0], &sequence));
+    let counterexample = wrong.err().map(|_| describe(&mut machines[0], &sequence));
     Ok(Searched {
         count,
         counterexample,

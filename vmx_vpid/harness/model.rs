@@ -203,7 +203,7 @@ pub fn at_random(
             Report {
                 seed: found.seed,
                 steps: found.total,
-                counterexample: tell(machine, &short),
+                counterexample: describe(machine, &short),
             }
         });
         Ran { found, evicted }
@@ -244,7 +244,7 @@ fn shrink(machine: &mut Machine<'_>, steps: Vec<Step>, wrong: Wrong) -> Vec<Step
 }
 
 /// Describes a sequence as a counterexample.
-pub(super) fn tell(machine: &mut Machine<'_>, steps: &[Step]) -> String {
+pub(super) fn describe(machine: &mut Machine<'_>, steps: &[Step]) -> String {
     let mut counterexample = String::new();
     for (number, step) in steps.iter().enumerate() {
         let _ = writeln!(counterexample, "  {:2}. {step}", number + 1);
@@ -273,7 +273,7 @@ pub fn bugs() -> Vec<(&'static str, &'static str, bool, Vec<MachineType>)> {
 }
 
 /// The result of a regression: a sequence that went wrong in another system.
-pub struct Told {
+pub struct RegressionResult {
     /// The name.
     pub name: &'static str,
     /// The bugs with which the sequence has to fail.
@@ -287,23 +287,23 @@ pub struct Told {
 /// # Errors
 ///
 /// A message, if there is no memory.
-pub fn regressions() -> Result<Vec<Told>, String> {
-    let mut told = Vec::new();
+pub fn regressions() -> Result<Vec<RegressionResult>, String> {
+    let mut results = Vec::new();
     for counterexample in regressions::all() {
         let mut good = true;
         for (bugs, wanted) in counterexample.combinations() {
-            let told = with_machine(counterexample.config, bugs, |machine| {
-                (counterexample.tell)(machine)
+            let result = with_machine(counterexample.config, bugs, |machine| {
+                (counterexample.run)(machine)
             })?;
-            good &= told.is_err() == wanted;
+            good &= result.is_err() == wanted;
         }
-        told.push(Told {
+        results.push(RegressionResult {
             name: counterexample.name,
             bugs: counterexample.bugs.iter().map(|bug| bug.name()).collect(),
             good,
         });
     }
-    Ok(told)
+    Ok(results)
 }
 
 /// Makes a machine whose memory is never freed.
@@ -360,7 +360,7 @@ pub fn by_bytes(bytes: &[u8]) -> Result<(), String> {
             Some((last, wrong)) => {
                 steps.truncate(last + 1);
                 let short = shrink(machine, steps, wrong);
-                Err(tell(machine, &short))
+                Err(describe(machine, &short))
             }
         }
     })

@@ -54,7 +54,7 @@ mod tests {
         for bug in Bug::ALL {
             assert!(broken(bug.name()).is_ok_and(|found| found.name() == bug.name()));
         }
-        assert!(shadow(Some("NoSuchFault"), 1, 1).is_err());
+        assert!(shadow(Some("NoSuchBug"), 1, 1).is_err());
     }
 
     #[test]

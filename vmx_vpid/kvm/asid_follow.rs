@@ -55,10 +55,10 @@ pub(super) fn follow(on: bool) -> Result {
                 compat::not_supported()
             })?;
             let mut followed = Followed::new(features)?;
-            let told: *mut Followed = &mut *followed;
-            // SAFETY: `told` points to `followed`, which lives until `vmx_vpid_asid_unfollow()` has
-            // returned.  If this call fails, C reports no event.
-            to_result(unsafe { bindings::vmx_vpid_asid_follow(told.cast()) }).inspect_err(
+            let receiver: *mut Followed = &mut *followed;
+            // SAFETY: `receiver` points to `followed`, which lives until `vmx_vpid_asid_unfollow()`
+            // has returned.  If this call fails, C reports no event.
+            to_result(unsafe { bindings::vmx_vpid_asid_follow(receiver.cast()) }).inspect_err(
                 |error| {
                     pr_err!(
                         "switch_mm_irqs_off() or flush_tlb_func() cannot be traced: {:?}\n",

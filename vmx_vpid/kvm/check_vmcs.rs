@@ -118,7 +118,7 @@ fn wanted(vcpu: &Vcpu) -> VmcsVpid {
 ///
 /// A vCPU that is being destroyed is left out: its VPIDs are freed already.
 #[cold]
-pub(super) fn look(vcpu: &Vcpu) {
+pub(super) fn check(vcpu: &Vcpu) {
     if vcpu.is_dying() {
         return;
     }
@@ -129,7 +129,7 @@ pub(super) fn look(vcpu: &Vcpu) {
         // SAFETY: An operation runs, so kvm_intel is loaded and its symbols are resolved.
         unsafe { Vpids::new() }.locked(|allocators| allocators.has(vpid))
     };
-    let look = VmcsCheck {
+    let check = VmcsCheck {
         // SAFETY: The helper only reads a clock.
         time: unsafe { bindings::vmx_vpid_now() },
         found,
@@ -141,9 +141,9 @@ pub(super) fn look(vcpu: &Vcpu) {
     };
     let mut checks = CHECKS.lock();
     checks.count = checks.count.saturating_add(1);
-    checks.last = Some(look);
-    if !look.agrees() {
+    checks.last = Some(check);
+    if !check.agrees() {
         checks.wrong = checks.wrong.saturating_add(1);
-        checks.last_wrong = Some(look);
+        checks.last_wrong = Some(check);
     }
 }

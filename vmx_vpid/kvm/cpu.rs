@@ -95,11 +95,11 @@ pub(super) fn current() -> u32 {
 
 /// Calls a function with preemption disabled, so that the task stays on this CPU.
 pub(super) fn with_preemption_disabled<R>(function: impl FnOnce() -> R) -> R {
-    // SAFETY: The call of `vmx_vpid_unpin()` below undoes this call.
-    unsafe { bindings::vmx_vpid_pin() };
+    // SAFETY: The call of `vmx_vpid_preempt_enable()` below undoes this call.
+    unsafe { bindings::vmx_vpid_preempt_disable() };
     let result = function();
-    // SAFETY: The call of `vmx_vpid_pin()` above disabled preemption.
-    unsafe { bindings::vmx_vpid_unpin() };
+    // SAFETY: The call of `vmx_vpid_preempt_disable()` above disabled preemption.
+    unsafe { bindings::vmx_vpid_preempt_enable() };
     result
 }
 

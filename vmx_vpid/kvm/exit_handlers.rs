@@ -22,14 +22,14 @@ use kernel::{
 type Handler = unsafe extern "C" fn(*mut bindings::kvm_vcpu) -> c_int;
 
 /// An exit and the two functions that can handle it.
-struct Place {
+struct Slot {
     name: &'static str,
     reason: u32,
     original: *mut c_void,
     replacement: Option<Handler>,
 }
 
-impl Place {
+impl Slot {
     /// Points the exit at `to`, if the exit leads to `from`; returns whether it did.
     ///
     /// # Safety
@@ -39,14 +39,14 @@ impl Place {
     unsafe fn switch(&self, from: *mut c_void, to: *mut c_void) -> bool {
         // SAFETY: By the safety requirements the symbols are resolved, and the table has an element
         // for the exit.
-        let place = unsafe { bindings::vmx_vpid_exit_handler(self.reason) };
-        // SAFETY: `place` is an aligned element of the table, which vCPUs read at any time.
-        if unsafe { ptr::read_volatile(place) } != from {
+        let slot = unsafe { bindings::vmx_vpid_exit_handler(self.reason) };
+        // SAFETY: `slot` is an aligned element of the table, which vCPUs read at any time.
+        if unsafe { ptr::read_volatile(slot) } != from {
             return false;
         }
-        // SAFETY: `place` is an aligned element of the table; one store writes the whole pointer,
+        // SAFETY: `slot` is an aligned element of the table; one store writes the whole pointer,
         // and by the safety requirements `to` is a handler of the exit.
-        unsafe { ptr::write_volatile(place, to) };
+        unsafe { ptr::write_volatile(slot, to) };
         true
     }
 
@@ -61,7 +61,7 @@ impl Place {
 pub(super) const EXITS: usize = 6;
 
 /// The number of these that KVM's table leads to.
-const PLACES: usize = if cfg!(CONFIG_MITIGATION_RETPOLINE) {
+const SLOTS: usize = if cfg!(CONFIG_MITIGATION_RETPOLINE) {
     EXITS - 1
 } else {
     EXITS
@@ -81,10 +81,10 @@ const CALLED_BY_NAME: usize =
 /// # Safety
 ///
 /// The symbols of kvm_intel are resolved.
-unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; PLACES] {
+unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Slot; SLOTS] {
     macro_rules! exit {
         ($name:ident, $reason:ident, $original:ident) => {
-            Place {
+            Slot {
                 name: stringify!($name),
                 reason: bindings::$reason,
                 // SAFETY: An import is a static pointer; by the safety requirements it is filled
@@ -141,7 +141,7 @@ unsafe fn exits(ops: &bindings::vmx_vpid_ops) -> [Place; PLACES] {
 /// and calls of this function and of [`disarm()`] are serialised.
 pub(super) unsafe fn arm(ops: &bindings::vmx_vpid_ops) -> usize {
     let mut armed = CALLED_BY_NAME;
-    if PLACES + CALLED_BY_NAME < EXITS {
+    if SLOTS + CALLED_BY_NAME < EXITS {
         pr_info!("the compiler inlined KVM's handle_ept_misconfig: C handles its exit\n");
     }
     // SAFETY: By the safety requirements the symbols are resolved.

@@ -77,7 +77,7 @@ fn flush_slow(vcpu: &Vcpu, request: Request) {
     // A lost flush is reported and counted already; KVM's functions return no error.
     let _ = flush::flush_slow(request, vcpu, policy, cpu);
     if policy.check_vmcs() {
-        check_vmcs::look(vcpu);
+        check_vmcs::check(vcpu);
     }
 }
 

@@ -86,11 +86,11 @@ fn set(change: impl FnOnce(&mut Switches)) -> Result {
     // SAFETY: The word is static, and only this function writes it, with the lock held.
     unsafe { (&raw mut bindings::vmx_vpid_state.policy).write_volatile(policy.into_raw()) };
     // `Request::Guest` stands for all kinds but `All`, which `takes_fast_path()` treats alike.
-    let not_plain = |request| !flush::takes_fast_path(request, policy);
+    let slow = |request| !flush::takes_fast_path(request, policy);
     // SAFETY: The helper may sleep, and so may this task, which loads the module or writes a file
     // in debugfs.
     unsafe {
-        bindings::vmx_vpid_set_not_plain(not_plain(Request::All), not_plain(Request::Guest));
+        bindings::vmx_vpid_set_slow_path(slow(Request::All), slow(Request::Guest));
     }
     Ok(())
 }
@@ -98,8 +98,8 @@ fn set(change: impl FnOnce(&mut Switches)) -> Result {
 /// The layout of `struct vmx_vpid_keys` in `rust/vmx_vpid.h`.
 #[repr(C)]
 struct Keys {
-    all_not_plain: static_key_false,
-    others_not_plain: static_key_false,
+    all_need_slow_path: static_key_false,
+    others_need_slow_path: static_key_false,
 }
 
 extern "C" {
@@ -115,9 +115,9 @@ pub(super) fn needs_slow_path(request: Request) -> bool {
     // SAFETY: C defines `vmx_vpid_keys`, with the layout of `Keys`.
     unsafe {
         match request {
-            Request::All => static_branch_unlikely!(vmx_vpid_keys, Keys, all_not_plain),
+            Request::All => static_branch_unlikely!(vmx_vpid_keys, Keys, all_need_slow_path),
             Request::Current | Request::Gva(_) | Request::Guest => {
-                static_branch_unlikely!(vmx_vpid_keys, Keys, others_not_plain)
+                static_branch_unlikely!(vmx_vpid_keys, Keys, others_need_slow_path)
             }
         }
     }

@@ -74,7 +74,7 @@ pub(crate) enum Needs {
     /// On no machine: a control.
     Nothing,
     /// In a sequence of [`super::search::regressions`]; random steps hardly ever find the bug.
-    Told,
+    Regression,
 }
 
 bugs! {
@@ -109,7 +109,7 @@ bugs! {
     /// A large page replaces small pages without a flush.
     NoFlushOnMerge = Ept,
     /// Tables are freed without a flush.
-    NoFlushOnFree = Told,
+    NoFlushOnFree = Regression,
     /// Tables are synchronised without a flush.
     NoFlushOnSync = Shadow,
     /// KVM does not notice a guest's write to a table that KVM shadows.
@@ -141,7 +141,7 @@ bugs! {
     /// CR4.PCIDE is cleared without a flush.
     NoFlushOnPcideOff = Both,
     /// CR4.PCIDE is set, and cached roots are kept that only MOV to CR3 would have flushed.
-    RootsKeptOnPcideOn = Told,
+    RootsKeptOnPcideOn = Regression,
     /// CR4.SMEP is set, or CR4.PAE changed, without a request: every root is reloaded, which
     /// flushes.
     NoFlushOnCr4 = Nothing,
@@ -156,7 +156,7 @@ bugs! {
     /// INIT flushes nothing and frees no root.
     InitDropsNothing = Both,
     /// VMFUNC of an L2 without a VPID requests no flush.
-    NoFlushOnVmfunc = Told,
+    NoFlushOnVmfunc = Regression,
     /// A nested entry or exit drops pending requests.
     TransitionLosesRequests = Both,
     /// `kvm_set_cr3()` does not request that the root is synchronised.
@@ -206,7 +206,7 @@ bugs! {
     /// INVVPID of all contexts is issued instead of INVEPT.
     InvvpidForInvept = Ept,
     /// FlushedCpus is written with preemption enabled.
-    RecordsUnpinned = Told,
+    RecordsWhilePreemptible = Regression,
     /// The CPU ignores the guest's own invalidating instructions.
     CpuKeepsAll = Ept,
     /// A guest's INVLPG does not flush this CPU.
@@ -224,7 +224,7 @@ bugs! {
     /// L1's INVVPID issues nothing.
     InvvpidOfL1NotIssued = Ept,
     /// The task may migrate between the check where L2 ran last and the INVVPID.
-    InvvpidOfL1Unpinned = Nothing,
+    InvvpidOfL1WhilePreemptible = Nothing,
     /// L2 always counts as having run last on this CPU.
     Vmcs02TakenToBeHere = Nothing,
     /// L1's INVVPID does not reset the vpid12 that L2 last ran with.

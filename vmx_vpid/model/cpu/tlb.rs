@@ -248,7 +248,7 @@ impl Task {
     }
 
     /// Disables or enables preemption; returns the previous state.
-    pub(crate) fn pin(&self, with_preemption_disabled: bool) -> bool {
+    pub(crate) fn set_preemption_disabled(&self, with_preemption_disabled: bool) -> bool {
         self.with_preemption_disabled
             .replace(with_preemption_disabled)
     }
@@ -367,7 +367,7 @@ impl Recorder for Here<'_> {
     }
 
     fn with_preemption_disabled<R>(self, function: impl FnOnce() -> R) -> R {
-        if self.bugs.has(Bug::RecordsUnpinned) {
+        if self.bugs.has(Bug::RecordsWhilePreemptible) {
             return function();
         }
         self.task.with_preemption_disabled(function)

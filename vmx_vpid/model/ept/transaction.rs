@@ -118,16 +118,16 @@ impl<'a, M: Memory> Transaction<'a, M> {
     /// Executes an operation.
     pub(crate) fn make(mut self, operation: Operation) -> Result<Change> {
         let (top, root) = (self.ept.top(), self.ept.pointer().table());
-        let drafted = self.change_table(operation, root, top, Gpa::new(0), true);
-        self.commit(drafted)
+        let recorded = self.change_table(operation, root, top, Gpa::new(0), true);
+        self.commit(recorded)
     }
 
     /// Merges all tables that can be merged.
     pub(crate) fn merge(mut self) -> Result<Change> {
         let (top, root) = (self.ept.top(), self.ept.pointer().table());
         // The root table stays, whatever its entries are.
-        let drafted = self.merge_table(root, top, Gpa::new(0)).map(|_| ());
-        self.commit(drafted)
+        let recorded = self.merge_table(root, top, Gpa::new(0)).map(|_| ());
+        self.commit(recorded)
     }
 
     /// Records the edits of a table's entries that the range touches.
@@ -252,8 +252,8 @@ impl<'a, M: Memory> Transaction<'a, M> {
     }
 
     /// Executes the recorded edits; if recording failed, frees the new tables.
-    fn commit(mut self, drafted: Result) -> Result<Change> {
-        if let Err(error) = drafted {
+    fn commit(mut self, recorded: Result) -> Result<Change> {
+        if let Err(error) = recorded {
             for &table in &*self.fresh {
                 self.memory.free(table);
             }

@@ -350,10 +350,10 @@ impl Nested for Exited<'_, '_> {
         }
     }
     fn with_preemption_disabled(&mut self, function: impl FnOnce(&mut Self)) {
-        let pin = !self.machine.bugs.has(Bug::InvvpidOfL1Unpinned);
-        let before = self.machine.task.pin(pin);
+        let disabled = !self.machine.bugs.has(Bug::InvvpidOfL1WhilePreemptible);
+        let before = self.machine.task.set_preemption_disabled(disabled);
         function(self);
-        self.machine.task.pin(before);
+        self.machine.task.set_preemption_disabled(before);
         self.machine.follow(self.id);
     }
     fn vmcs02_is_here(&self) -> bool {

@@ -14,7 +14,7 @@ pub(super) enum Wrong {
     /// CR3 of a CPU has the tables of a process that has ended.
     Gone { cpu: usize },
     /// An instruction would raise an exception, or has a PCID that the kernel does not use.
-    Fault,
+    Exception,
 }
 
 /// An injected bug, and the features with which the model finds the bug.

@@ -181,7 +181,7 @@ impl Machine {
     }
 
     /// Returns whether a bug is injected.
-    pub(super) fn broken(&self, bug: Bug) -> bool {
+    pub(super) fn has_bug(&self, bug: Bug) -> bool {
         self.config.bug == Some(bug)
     }
 
@@ -347,8 +347,8 @@ impl Hardware for Here<'_> {
     fn publish(&self, shown: Published) {
         let before = self.core().shown.get();
         let hidden = match shown {
-            Published { loaded: None, .. } => self.machine.broken(Bug::SwitchHidden),
-            Published { lazy: false, .. } => before.lazy && self.machine.broken(Bug::LazyForLong),
+            Published { loaded: None, .. } => self.machine.has_bug(Bug::SwitchHidden),
+            Published { lazy: false, .. } => before.lazy && self.machine.has_bug(Bug::LazyForLong),
             _ => false,
         };
         if !hidden {
@@ -373,7 +373,7 @@ impl Hardware for Here<'_> {
 
     fn invlpg(&self, address: Hva) {
         let tlb = &self.core().tlb;
-        if self.machine.broken(Bug::GlobalsKept) {
+        if self.machine.has_bug(Bug::GlobalsKept) {
             let pcid = Pcid::of(tlb.cr3(), Cr4::from(1 << 17));
             self.machine
                 .note(tlb.invpcid(Extent::Address(pcid, address)));
@@ -384,8 +384,8 @@ impl Hardware for Here<'_> {
 
     fn invpcid(&self, extent: Extent) {
         let ignored = match extent {
-            Extent::Address(..) => self.machine.broken(Bug::UserHalfForgotten),
-            _ => self.machine.broken(Bug::EverythingKept),
+            Extent::Address(..) => self.machine.has_bug(Bug::UserHalfForgotten),
+            _ => self.machine.has_bug(Bug::EverythingKept),
         };
         if !ignored {
             self.machine.note(self.core().tlb.invpcid(extent));
@@ -395,7 +395,7 @@ impl Hardware for Here<'_> {
 
 impl Pge for Here<'_> {
     fn turn_pge(&self) {
-        if !self.machine.broken(Bug::EverythingKept) {
+        if !self.machine.has_bug(Bug::EverythingKept) {
             self.core().tlb.drop_everything();
         }
     }
@@ -435,7 +435,7 @@ impl Mm for Seen<'_> {
 
     fn join(&self) {
         let mm = &self.machine.spaces[self.number];
-        if self.machine.broken(Bug::ReadBeforeJoin) {
+        if self.machine.has_bug(Bug::ReadBeforeJoin) {
             self.early.set(Some(mm.tlb_gen.get()));
             self.machine.elsewhere(self.cpu);
         }

@@ -160,7 +160,7 @@ impl Machine {
             return;
         }
         self.with(cpu, |state, here| {
-            core.keep.set(self.broken(Bug::UserHalfKept));
+            core.keep.set(self.has_bug(Bug::UserHalfKept));
             state.enter_user(core.tlb.cr3(), &here);
             core.keep.set(false);
         });
@@ -183,7 +183,7 @@ impl Machine {
             let thread = this.cores[cpu].thread.replace(KERNEL);
             this.with(cpu, |state, here| {
                 state.enter_lazy(&here);
-                if thread != KERNEL && this.broken(Bug::LazyLeavesMask) {
+                if thread != KERNEL && this.has_bug(Bug::LazyLeavesMask) {
                     here.leave(this.spaces[thread].id.get());
                 }
             });
@@ -204,7 +204,7 @@ impl Machine {
         core.coming.set(space);
         self.with(cpu, |state, here| {
             let id = next.id();
-            if state.loaded == id && state.lazy && self.broken(Bug::LazyNotCompared) {
+            if state.loaded == id && state.lazy && self.has_bug(Bug::LazyNotCompared) {
                 state.lazy = false;
                 here.publish(state.published());
                 return;
@@ -215,20 +215,20 @@ impl Machine {
             } else {
                 Bug::SlotTakenAsItIs
             };
-            core.keep.set(self.broken(kept) && state.loaded != id);
+            core.keep.set(self.has_bug(kept) && state.loaded != id);
             let before = state.slots;
             let switched = self.distorted(state, |state| state.switch_to(&next, &here));
             core.keep.set(false);
             if let Switched::Loaded(choice) = switched {
                 let place = usize::from(choice.asid.into_raw());
                 let slot = &mut state.slots[place];
-                if choice.flush && self.broken(Bug::GenerationNotNoted) {
+                if choice.flush && self.has_bug(Bug::GenerationNotNoted) {
                     slot.tlb_gen = before[place].tlb_gen;
                 }
-                if choice.flush && self.broken(Bug::NameNotNoted) {
+                if choice.flush && self.has_bug(Bug::NameNotNoted) {
                     slot.id = before[place].id;
                 }
-                if choice.flush && self.broken(Bug::GenerationReadLate) {
+                if choice.flush && self.has_bug(Bug::GenerationReadLate) {
                     slot.tlb_gen = self.spaces[space].tlb_gen.get();
                 }
             }
@@ -259,10 +259,10 @@ impl Machine {
         let before = state.user_flush.into_raw();
         let result = work(state);
         let new = state.user_flush.into_raw() & !before;
-        if self.broken(Bug::UserHalfNotNoted) {
+        if self.has_bug(Bug::UserHalfNotNoted) {
             state.user_flush = UserFlush::from_raw(before);
         }
-        if self.broken(Bug::UserHalfNotedByAsid) {
+        if self.has_bug(Bug::UserHalfNotedByAsid) {
             state.user_flush = UserFlush::from_raw(before | new >> 1);
         }
         result
@@ -312,7 +312,7 @@ impl Machine {
         core.tlb.drop_globals();
         core.online.set(true);
         self.with(cpu, |state, here| {
-            if !self.broken(Bug::SlotsKeptWhileOff) {
+            if !self.has_bug(Bug::SlotsKeptWhileOff) {
                 state.restart(TlbGen::ZERO);
             }
             let features = here.features();

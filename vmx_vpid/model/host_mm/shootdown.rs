@@ -147,7 +147,7 @@ impl Machine {
                 range,
                 tlb_gen: TlbGen::ZERO,
             },
-            freed_tables: freed_tables && !self.broken(Bug::FreedTablesHidden),
+            freed_tables: freed_tables && !self.has_bug(Bug::FreedTablesHidden),
             trim: self.below(4) == 0,
         };
         let ends = matches!(edit, Edit::Everything).then_some(space);
@@ -163,7 +163,7 @@ impl Machine {
             Edit::Pages => change(&[a, b, c, d]),
             Edit::Everything => change(&[a, b, c, d, low, high]),
         }
-        let late = self.broken(Bug::CountedLate);
+        let late = self.has_bug(Bug::CountedLate);
         told.flush.tlb_gen = if late {
             mm.tlb_gen.get().next()
         } else {
@@ -309,7 +309,7 @@ impl Machine {
             Message::Spaces(told) => self.serve_flush(cpu, told.flush),
             Message::KernelPage(page) => self.with(cpu, |state, here| {
                 state.drop_kernel_address(tlb::address(USER_PAGES + page), &here);
-                if self.broken(Bug::InvalidateOtherIgnored) {
+                if self.has_bug(Bug::InvalidateOtherIgnored) {
                     state.invalidate_other = false;
                 }
             }),
@@ -327,16 +327,16 @@ impl Machine {
             let asid = state.asid.into_raw();
             let slot = &mut state.slots[usize::from(asid)];
             let behind = flush.tlb_gen > slot.tlb_gen.next();
-            if behind && self.broken(Bug::ChangesSkipped) {
+            if behind && self.has_bug(Bug::ChangesSkipped) {
                 slot.tlb_gen = TlbGen::new(flush.tlb_gen.into_raw() - 1);
             }
             let last = flush.tlb_gen == slot.tlb_gen.next();
-            let pretend = last && self.broken(Bug::LaterChangesSkipped);
+            let pretend = last && self.has_bug(Bug::LaterChangesSkipped);
             if pretend {
                 loaded.pretended = Some(flush.tlb_gen);
             }
             if let (Range::Some { start, shift, .. }, true) =
-                (flush.range, self.broken(Bug::RangeCutShort))
+                (flush.range, self.has_bug(Bug::RangeCutShort))
             {
                 let end = Hva::new(start.into_raw() + (1 << shift));
                 flush.range = Range::new(start, end, shift);

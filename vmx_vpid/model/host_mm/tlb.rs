@@ -116,7 +116,7 @@ impl Tlb {
         match number {
             0 if half == 0 => Ok(&self.tagged[0]),
             1..=SLOTS => Ok(&self.tagged[half + number]),
-            _ => Err(Wrong::Fault),
+            _ => Err(Wrong::Exception),
         }
     }
 
@@ -172,7 +172,7 @@ impl Tlb {
         let keep = cr3.into_raw() & NOFLUSH != 0;
         let pcid = cr3.into_raw() & 0xfff;
         if !self.features.pcid && (keep || pcid != 0) {
-            return Err(Wrong::Fault);
+            return Err(Wrong::Exception);
         }
         self.cr3.set(cr3.into_raw() & !NOFLUSH);
         if !keep {
@@ -192,13 +192,13 @@ impl Tlb {
     /// Executes INVPCID.
     pub(super) fn invpcid(&self, extent: Extent) -> Result<(), Wrong> {
         if !self.features.invpcid {
-            return Err(Wrong::Fault);
+            return Err(Wrong::Exception);
         }
         match extent {
             Extent::Address(pcid, _) | Extent::Context(pcid)
                 if !self.features.pcid && pcid.into_raw() != 0 =>
             {
-                return Err(Wrong::Fault);
+                return Err(Wrong::Exception);
             }
             Extent::Address(pcid, address) => {
                 let tag = self.tag(pcid.into_raw())?;

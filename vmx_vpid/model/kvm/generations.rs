@@ -125,9 +125,9 @@ impl Generations {
 impl Machine<'_> {
     /// Ensures at VM entry that a vCPU has VPIDs of the current generation of its CPU.
     pub(crate) fn tag(&mut self, id: usize) -> Result<(), Wrong> {
-        let before = self.task.pin(true);
+        let before = self.task.set_preemption_disabled(true);
         let result = self.tag_here(id);
-        self.task.pin(before);
+        self.task.set_preemption_disabled(before);
         result
     }
 
@@ -161,9 +161,9 @@ impl Machine<'_> {
 
     /// Serves a request.
     pub(crate) fn renew(&mut self, id: usize, request: Request) -> Result<(), Wrong> {
-        let before = self.task.pin(true);
+        let before = self.task.set_preemption_disabled(true);
         let result = self.renew_here(id, request);
-        self.task.pin(before);
+        self.task.set_preemption_disabled(before);
         result
     }
 

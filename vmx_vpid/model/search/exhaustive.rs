@@ -30,7 +30,7 @@ use crate::model::{
 
 /// The subject of an exhaustive search, which selects the step set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum Subject {
     /// Guests without nested guests, while C and Rust serve in turn.
     Guests,
     /// Guests of two VMs with two pages each, on two CPUs.
@@ -51,7 +51,7 @@ pub(crate) enum Who {
 /// table, invalidate, and enter L2 again.
 pub(crate) const LENGTH: usize = 4;
 
-impl Who {
+impl Subject {
     /// All subjects.
     pub(crate) const ALL: [Self; 7] = [
         Self::Guests,
@@ -213,7 +213,7 @@ const ALWAYS: [Step; 6] = [
     Step::ZapAll(0),
 ];
 
-/// Returns the steps of [`Who::Guests`].
+/// Returns the steps of [`Subject::Guests`].
 fn guests() -> [Step; 10] {
     [
         Step::Create(2),
@@ -229,7 +229,7 @@ fn guests() -> [Step; 10] {
     ]
 }
 
-/// Returns the steps of [`Who::Pages`].
+/// Returns the steps of [`Subject::Pages`].
 fn pages() -> [Step; 13] {
     [
         Step::Create(2),
@@ -249,7 +249,7 @@ fn pages() -> [Step; 13] {
     ]
 }
 
-/// Returns the steps of [`Who::Modes`].
+/// Returns the steps of [`Subject::Modes`].
 fn modes() -> [Step; 11] {
     [
         Step::Create(2),
@@ -283,7 +283,7 @@ fn vmfunc(number: u8) -> Op {
     Op::Vmfunc(Ept12 { number, ..EPT12 })
 }
 
-/// Returns the steps of [`Who::Hypervisors`].
+/// Returns the steps of [`Subject::Hypervisors`].
 fn hypervisors(ept: bool) -> [Step; 11] {
     [
         guest(0, 0, Op::VmxOn),
@@ -300,7 +300,7 @@ fn hypervisors(ept: bool) -> [Step; 11] {
     ]
 }
 
-/// Returns the steps of [`Who::Epts`].
+/// Returns the steps of [`Subject::Epts`].
 fn epts(ept: bool) -> [Step; 13] {
     let invept = |all| Op::Invept { all, ept12: EPT12 };
     [
@@ -320,7 +320,7 @@ fn epts(ept: bool) -> [Step; 13] {
     ]
 }
 
-/// Returns the steps of [`Who::Functions`].
+/// Returns the steps of [`Subject::Functions`].
 fn functions(ept: bool) -> [Step; 6] {
     [
         guest(0, 0, vmfunc(1)),
@@ -332,7 +332,7 @@ fn functions(ept: bool) -> [Step; 6] {
     ]
 }
 
-/// Returns the steps of [`Who::Lives`].
+/// Returns the steps of [`Subject::Lives`].
 fn lives(ept: bool) -> [Step; 6] {
     [
         guest(0, 0, Op::VmxOn),

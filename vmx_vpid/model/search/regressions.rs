@@ -281,8 +281,8 @@ pub(crate) fn all() -> impl Iterator<Item = Regression> {
             split_page_moves,
         ),
         regression(
-            "the record is of another CPU",
-            &[Bug::RecordsUnpinned],
+            "FlushedCpus has the bit of another CPU",
+            &[Bug::RecordsWhilePreemptible],
             with_vpids(false, 1),
             record_is_of_another_cpu,
         ),
@@ -307,7 +307,7 @@ mod tests {
             let vpids = Vpids::new(&record)?;
             for (bugs, wanted) in regression.combinations() {
                 let mut machine = Machine::new(regression.config, bugs, &vpids)?;
-                let wrong = (regression.tell)(&mut machine).err();
+                let wrong = (regression.run)(&mut machine).err();
                 if wrong.is_some() != wanted {
                     pr_err!("{}: {:?} with {:?}\n", regression.name, wrong, bugs);
                 }

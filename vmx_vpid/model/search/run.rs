@@ -124,7 +124,7 @@ pub(crate) fn machines_for(bug: Bug) -> impl Iterator<Item = Config> {
         Needs::Generations => (generations(true), Some(generations(false))),
         Needs::EptGenerations => (generations(true), None),
         Needs::Nothing => (with(true, by_context), Some(with(false, by_context))),
-        Needs::Told => return [None, None].into_iter().flatten(),
+        Needs::Regression => return [None, None].into_iter().flatten(),
     };
     [Some(first), second].into_iter().flatten()
 }

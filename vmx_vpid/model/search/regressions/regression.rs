@@ -36,7 +36,7 @@ pub(crate) struct Regression {
     /// The machine.
     pub(crate) config: Config,
     /// Executes the sequence.
-    pub(crate) tell: fn(&mut Machine<'_>) -> Result<(), Wrong>,
+    pub(crate) run: fn(&mut Machine<'_>) -> Result<(), Wrong>,
 }
 
 impl Regression {
@@ -134,12 +134,12 @@ pub(super) fn regression(
     name: &'static str,
     bugs: &'static [Bug],
     config: Config,
-    tell: fn(&mut Machine<'_>) -> Result<(), Wrong>,
+    run: fn(&mut Machine<'_>) -> Result<(), Wrong>,
 ) -> Regression {
     Regression {
         name,
         bugs,
         config,
-        tell,
+        run,
     }
 }
