@@ -40,7 +40,7 @@ u64 vmx_vpid_counter_sum(unsigned int counter)
 DEFINE_PER_CPU(struct vmx_vpid_flushed_on_cpu, vmx_vpid_flushed_on_cpu);
 
 /**
- * vmx_vpid_set_flushed_on_cpu - set a CPU's part of the record of flushed VPIDs
+ * vmx_vpid_set_flushed_on_cpu - set a CPU's part of FlushedCpus
  * @cpu: number of a CPU; nothing is done for a CPU that the machine cannot have
  * @words: a word for each VPID
  * @bit: the CPU's bit in these words

@@ -273,7 +273,7 @@ bool vmx_vpid_may_go_on(void);
 #define VMX_VPID_NR_COUNTERS	64
 DECLARE_PER_CPU(u64 [VMX_VPID_NR_COUNTERS], vmx_vpid_counters);
 
-/* A CPU's part of the record of flushed VPIDs: kvm/flushed_cpus.rs. */
+/* A CPU's part of FlushedCpus: kvm/flushed_cpus.rs. */
 struct vmx_vpid_flushed_on_cpu {
 	u64 *words;	/* one for each VPID */
 	u64 bit;	/* the CPU's bit in each word */

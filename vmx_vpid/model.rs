@@ -84,8 +84,8 @@ mod tests {
 
     /// Runs [`STEPS`] random steps, and fails if the oracle finds an error.
     fn sound(config: Config) -> Result {
-        let record = run::record()?;
-        let vpids = Vpids::new(&record)?;
+        let flushed = run::flushed_words()?;
+        let vpids = Vpids::new(&flushed)?;
         let mut machine = Machine::new(config, Bugs::NONE, &vpids)?;
         let found = run::at_random(&mut machine, 1, STEPS);
         if let Some(found) = found {
@@ -222,8 +222,8 @@ mod tests {
 
     /// Returns how many entries of one VM stay cached on a CPU where another VM was flushed.
     fn left(config: Config) -> Result<usize> {
-        let record = run::record()?;
-        let vpids = Vpids::new(&record)?;
+        let flushed = run::flushed_words()?;
+        let vpids = Vpids::new(&flushed)?;
         let mut machine = Machine::new(config, Bugs::NONE, &vpids)?;
         let guest = |vcpu| Step::Guest {
             vcpu,

@@ -15,9 +15,9 @@
 //! that has not flushed.  Each [`Bug`] breaks one of the guarantees, and some scenario has to find
 //! the bug.
 
+mod flushed_cpus;
 mod machine;
 mod oracle;
-mod record;
 mod scenario;
 
 use scenario::{

@@ -43,8 +43,8 @@ pub(super) fn with_machine<R>(
     work: impl FnOnce(&mut Machine<'_>) -> R,
 ) -> Result<R, String> {
     let no_memory = |_| String::from("no memory");
-    let record = run::record().map_err(no_memory)?;
-    let vpids = Vpids::new(&record).map_err(no_memory)?;
+    let flushed = run::flushed_words().map_err(no_memory)?;
+    let vpids = Vpids::new(&flushed).map_err(no_memory)?;
     let mut machine = Machine::new(config, bugs, &vpids).map_err(no_memory)?;
     Ok(work(&mut machine))
 }
@@ -309,8 +309,12 @@ pub fn regressions() -> Result<Vec<RegressionResult>, String> {
 /// Makes a machine whose memory is never freed.
 pub(super) fn lasting_machine(config: Config, bugs: Bugs) -> Result<Machine<'static>, String> {
     let no_memory = |_| String::from("no memory");
-    let record = std::boxed::Box::leak(std::boxed::Box::new(run::record().map_err(no_memory)?));
-    let vpids = std::boxed::Box::leak(std::boxed::Box::new(Vpids::new(record).map_err(no_memory)?));
+    let flushed = std::boxed::Box::leak(std::boxed::Box::new(
+        run::flushed_words().map_err(no_memory)?,
+    ));
+    let vpids = std::boxed::Box::leak(std::boxed::Box::new(
+        Vpids::new(flushed).map_err(no_memory)?,
+    ));
     Machine::new(config, bugs, vpids).map_err(no_memory)
 }
 

@@ -323,8 +323,8 @@ pub(crate) fn vpid_list() -> Result<VpidList> {
     // SAFETY: The phase is not `Detached` and the mutex is held, so the symbols are resolved until
     // this function returns, which serves a read of debugfs.
     let lines = unsafe { vpid_holders::lines() }?;
-    // SAFETY: A reader of debugfs calls this function, and the files are removed before the record
-    // of flushed CPUs is freed.
+    // SAFETY: A reader of debugfs calls this function, and the files are removed before the memory
+    // of FlushedCpus is freed.
     let flushed = unsafe { flushed_cpus::flushed() };
     VpidList::new(lines, |vpid| flushed.cpus(vpid))
 }
@@ -367,7 +367,7 @@ pub(crate) fn with_kvm_symbols<R>(function: impl FnOnce() -> R) -> Result<R, &'s
 /// Livepatch pins the module while the patch is enabled, so a value is dropped only after C serves
 /// again.
 pub(crate) struct Attachment<B: Backend<Vcpu = Vcpu>> {
-    _record: FlushedCpusMemory,
+    _flushed: FlushedCpusMemory,
     _backend: PhantomData<B>,
 }
 
@@ -382,7 +382,7 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
         if INITIALISED.xchg(true, Relaxed) {
             return Err(EEXIST);
         }
-        let record = FlushedCpusMemory::new()?;
+        let flushed = FlushedCpusMemory::new()?;
         // SAFETY: `INITIALISED` was false, so this is the first and only call, and no other code
         // has used the lock yet.
         unsafe { ATTACH.init() };
@@ -393,7 +393,7 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
         }
         // From here on, dropping the value undoes every step.
         let this = Self {
-            _record: record,
+            _flushed: flushed,
             _backend: PhantomData,
         };
         // SAFETY: `ATTACH`, which the notifier's callback locks, is initialised.

@@ -179,12 +179,12 @@ impl Invalidate for Cpu {
 impl Recorder for Cpu {
     #[inline(always)]
     fn is_recorded(self, vpid: Option<Vpid>) -> bool {
-        // SAFETY: By the type invariant an operation runs, so the record of flushed CPUs exists.
+        // SAFETY: By the type invariant an operation runs, so FlushedCpus exists.
         unsafe { flushed_cpus::on_this_cpu() }.contains(vpid)
     }
 
     fn record(self, vpid: Vpid) {
-        // SAFETY: By the type invariant an operation runs, so the record of flushed CPUs exists.
+        // SAFETY: By the type invariant an operation runs, so FlushedCpus exists.
         unsafe { flushed_cpus::flushed() }.insert(vpid, current());
     }
 

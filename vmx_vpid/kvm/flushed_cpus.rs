@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module owns the memory of the record of flushed CPUs.
+//! This module owns the memory of FlushedCpus.
 //!
-//! Most flushes read the record.  The pointers to the record are thus static variables, which are
+//! Most flushes read FlushedCpus.  The pointers to its words are thus static variables, which are
 //! set before KVM can call the first operation and cleared after the last.
 
 use crate::{
@@ -31,7 +31,7 @@ use kernel::{
     }, //
 };
 
-/// A word of the record: an atomic.
+/// A word of FlushedCpus: an atomic.
 ///
 /// Every flush reads the word by one plain load, and every allocation clears the word by one plain
 /// store, because the kernel crate calls a function for each access of an atomic.
@@ -58,7 +58,7 @@ impl Word for SharedWord {
     }
 }
 
-/// The memory of the record; dropping it withdraws the record.
+/// The memory of FlushedCpus; dropping the memory withdraws FlushedCpus.
 ///
 /// # Invariants
 ///
@@ -69,7 +69,7 @@ pub(super) struct FlushedCpusMemory {
 }
 
 impl FlushedCpusMemory {
-    /// Makes the record of this machine: 512 KiB for every 64 CPUs.
+    /// Makes FlushedCpus of this machine: 512 KiB for every 64 CPUs.
     ///
     /// Called before KVM can call an operation, and not while another value lives.
     ///
@@ -87,8 +87,8 @@ impl FlushedCpusMemory {
         Self::publish(words.as_mut_ptr().cast(), planes - 1);
         // INVARIANT: The published pointer and number are those of the vector, which does not grow
         // from here on.  The loop below publishes the words of each CPU.
-        let record = Self { _words: words };
-        // SAFETY: `record` lives, and outlives `flushed`.
+        let memory = Self { _words: words };
+        // SAFETY: `memory` lives, and outlives `flushed`.
         let flushed = unsafe { flushed() };
         for cpu in 0..nr_cpu_ids() {
             if let Some(on_cpu) = flushed.on_cpu(cpu) {
@@ -96,7 +96,7 @@ impl FlushedCpusMemory {
                 Self::publish_on_cpu(cpu, plane.as_ptr().cast_mut().cast(), bit);
             }
         }
-        Ok(record)
+        Ok(memory)
     }
 
     /// Publishes the words for the operations.
@@ -126,8 +126,8 @@ impl Drop for FlushedCpusMemory {
     }
 }
 
-/// Returns the record of the CPU that runs this code.  The task may move to another CPU right
-/// after.
+/// Returns the part of FlushedCpus of the CPU that runs this code.  The task may move to another
+/// CPU right after.
 ///
 /// If the task moves while this function reads, the result pairs one CPU's array with the other
 /// CPU's bit and must not be used.
@@ -147,7 +147,7 @@ pub(super) unsafe fn on_this_cpu() -> FlushedOnCpu<'static, SharedWord> {
     }
 }
 
-/// Returns the record.
+/// Returns FlushedCpus.
 ///
 /// # Safety
 ///

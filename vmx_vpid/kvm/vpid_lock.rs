@@ -83,7 +83,7 @@ impl VpidLock for Vpids {
     #[inline]
     fn flushed(&self) -> FlushedCpus<'_, flushed_cpus::SharedWord> {
         // SAFETY: By the type invariant an operation, a callback of livepatch or a read of debugfs
-        // runs, so the record exists.
+        // runs, so FlushedCpus exists.
         unsafe { flushed_cpus::flushed() }
     }
 }

@@ -158,7 +158,7 @@ pub(crate) enum Wrong {
     /// A guest would run with a VPID that was not flushed on the CPU since the allocation.
     Dirty(Vpid),
     /// FlushedCpus has a VPID as flushed on a CPU that still has an entry of an earlier holder.
-    Record(Vpid),
+    FlushedCpus(Vpid),
     /// Two vCPUs have the same VPID.
     Double(Vpid),
     /// Every form of an invalidation failed.
@@ -404,7 +404,7 @@ impl<'a> Machine<'a> {
         if self.vpids.in_use() != held {
             return Err(Wrong::Leaked);
         }
-        self.check_record()
+        self.check_flushed()
     }
 
     /// Checks FlushedCpus: where a VPID is recorded as flushed, no entry of an earlier holder is
@@ -412,7 +412,7 @@ impl<'a> Machine<'a> {
     ///
     /// C keeps no record, so nothing is checked while C serves.  With EPT on, nothing is checked
     /// either: an entry of an earlier holder under another EP4TA does no harm.
-    pub(super) fn check_record(&self) -> Result<(), Wrong> {
+    pub(super) fn check_flushed(&self) -> Result<(), Wrong> {
         if self.config.ept || !self.vpids.is_rust() {
             return Ok(());
         }
@@ -429,7 +429,7 @@ impl<'a> Machine<'a> {
                 (earlier && self.flushed().contains(vpid, number)).then_some(vpid)
             });
             if let Some(vpid) = wrong {
-                return Err(Wrong::Record(vpid));
+                return Err(Wrong::FlushedCpus(vpid));
             }
         }
         Ok(())

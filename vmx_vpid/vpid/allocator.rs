@@ -189,22 +189,22 @@ impl Allocators<'_> {
     }
 }
 
-/// Both allocators behind their lock, and the record of flushed CPUs.
+/// Both allocators behind their lock, and FlushedCpus.
 pub(crate) trait VpidLock {
-    /// A word of the record.
+    /// A word of FlushedCpus.
     type Word: Word;
 
     /// Takes the lock, calls a function, and releases the lock.
     fn locked<R>(&self, function: impl FnOnce(Allocators<'_>) -> R) -> R;
 
-    /// Returns the record of the CPUs on which each VPID was flushed.
+    /// Returns the CPUs on which each VPID was flushed.
     fn flushed(&self) -> FlushedCpus<'_, Self::Word>;
 }
 
 impl<S: VpidLock> VpidSource for S {
     #[inline]
     fn alloc(&self) -> Option<Vpid> {
-        // Reset the record before the lock is released: until then no other task has the VPID.
+        // Reset FlushedCpus before the lock is released: until then no other task has the VPID.
         // `flushed()` is called after the allocation, so that no register holds its result before.
         self.locked(|mut allocators| {
             let taken = allocators.acquire()?;

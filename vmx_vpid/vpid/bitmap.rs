@@ -23,7 +23,7 @@ pub(crate) struct NotAllocated;
 
 /// A VPID that was just allocated: its last holder may have left mappings on any CPU.
 ///
-/// This type keeps an allocation from skipping the reset of the record: only
+/// This type keeps an allocation from skipping the reset of FlushedCpus: only
 /// [`FlushedCpus::reset()`](crate::vpid::flushed_cpus::FlushedCpus::reset) makes a [`Vpid`] of it,
 /// and records that the VPID was flushed nowhere.
 #[derive(Debug, PartialEq, Eq)]

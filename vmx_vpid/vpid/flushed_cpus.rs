@@ -3,12 +3,12 @@
 //! This module records on which CPUs each VPID was flushed since its allocation.
 //!
 //! A VPID that was just allocated counts as flushed nowhere: its last holder may have left mappings
-//! on any CPU.  The allocator returns an [`UnflushedVpid`], and only the record makes a VPID of it.
-//! The record, [`FlushedCpus`], is a mask of CPUs for each VPID: those on which the VPID's holder
-//! has flushed it.  No flush is skipped because of the record.  KVM requests a flush whenever a
-//! vCPU is loaded on another CPU (see "When a VPID is safe to reuse" in Documentation/vpid.rst),
-//! and the record shows that KVM did.  The model in `model/` enters no guest with a VPID
-//! that is not recorded as flushed.
+//! on any CPU.  The allocator returns an [`UnflushedVpid`], and only FlushedCpus makes a VPID of
+//! it.  [`FlushedCpus`] is a mask of CPUs for each VPID: those on which the VPID's holder has
+//! flushed it.  No flush is skipped because of FlushedCpus.  KVM requests a flush whenever a vCPU
+//! is loaded on another CPU (see "When a VPID is safe to reuse" in Documentation/vpid.rst), and
+//! FlushedCpus shows that KVM did.  The model in `model/` enters no guest with a VPID that is not
+//! recorded as flushed.
 
 use crate::{
     vpid::{
@@ -18,7 +18,7 @@ use crate::{
     x86::compat::cold_path, //
 };
 
-/// A word of the record, which CPUs read and write concurrently.
+/// A word of FlushedCpus, which CPUs read and write concurrently.
 ///
 /// Every access is to the whole word, and no access needs to order others: only the CPU itself sets
 /// its bit, and the bit is cleared before the VPID's next holder gets the VPID.
@@ -72,17 +72,17 @@ pub(crate) struct FlushedCpus<'a, W> {
     rest: &'a [Plane<W>],
 }
 
-/// The record for 64 CPUs: a word for each VPID.
+/// FlushedCpus for 64 CPUs: a word for each VPID.
 pub(crate) type Plane<W> = [W; Vpid::COUNT];
 
-/// The record for one CPU: a bit of each word of a plane.
+/// FlushedCpus for one CPU: a bit of each word of a plane.
 pub(crate) struct FlushedOnCpu<'a, W> {
     plane: &'a Plane<W>,
     bit: u64,
 }
 
 impl<'a, W: Word> FlushedOnCpu<'a, W> {
-    /// Returns the record of the CPU that has a bit in a plane.
+    /// Returns the part of the CPU that has a bit in a plane.
     #[inline]
     pub(crate) const fn new(plane: &'a Plane<W>, bit: u64) -> Self {
         Self { plane, bit }
@@ -105,7 +105,7 @@ impl<'a, W: Word> FlushedOnCpu<'a, W> {
     ///
     /// Only the holder calls this function, after a flush.  (A vCPU that is being destroyed may
     /// call it for a VPID that it has just freed.  The VPID was flushed on this CPU nevertheless,
-    /// so the record is true for the next holder as well.)
+    /// so the bit is true for the next holder as well.)
     pub(crate) fn insert(&self, vpid: Vpid) {
         self.plane[usize::from(vpid.into_raw())].insert(self.bit);
     }
@@ -131,7 +131,8 @@ impl<'a, W: Word> FlushedCpus<'a, W> {
         1 + (cpus.saturating_sub(1) / Self::CPUS) as usize
     }
 
-    /// Makes a record of planes; each word has to start as [`initially()`](Self::initially) says.
+    /// Makes FlushedCpus of planes; each word has to start as [`initially()`](Self::initially)
+    /// says.
     ///
     /// No flush is recorded for a CPU beyond the planes.
     #[inline]
@@ -139,7 +140,7 @@ impl<'a, W: Word> FlushedCpus<'a, W> {
         Self { first, rest }
     }
 
-    /// Returns the record of a CPU; `None` for a CPU beyond the planes.
+    /// Returns the part of a CPU; `None` for a CPU beyond the planes.
     pub(crate) fn on_cpu(&self, cpu: u32) -> Option<FlushedOnCpu<'a, W>> {
         let plane = if cpu < Self::CPUS {
             self.first
@@ -165,7 +166,7 @@ impl<'a, W: Word> FlushedCpus<'a, W> {
     /// Records that a VPID was just allocated and flushed nowhere, and returns the VPID.
     ///
     /// No other function makes a VPID of an [`UnflushedVpid`] ("make test" checks this), so no task
-    /// uses the VPID before the record is reset.
+    /// uses the VPID before FlushedCpus is reset.
     #[inline]
     pub(crate) fn reset(&self, taken: UnflushedVpid) -> Vpid {
         let vpid = taken.into_unflushed();

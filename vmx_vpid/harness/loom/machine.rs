@@ -3,8 +3,8 @@
 //! This module mocks KVM, KVM's tasks and livepatch.
 
 use super::{
+    flushed_cpus::Slot,
     oracle::Oracle,
-    record::Slot,
     scenario::{
         Act,
         Bug,

@@ -32,7 +32,7 @@ pub(super) enum Bug {
     /// Tasks run C before livepatch reports the detach.
     ExportTooLate,
     /// FlushedCpus is not cleared for a VPID when the VPID is allocated again.
-    RecordKept,
+    BitsKept,
     /// A CPU sets its bit by a read and a write instead of an atomic exchange.
     BitSetInTwo,
 }
@@ -45,7 +45,7 @@ pub(super) const BUGS: [Bug; 8] = [
     Bug::BitmapNotFilled,
     Bug::ImportTooEarly,
     Bug::ExportTooLate,
-    Bug::RecordKept,
+    Bug::BitsKept,
     Bug::BitSetInTwo,
 ];
 

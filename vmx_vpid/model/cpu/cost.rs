@@ -143,8 +143,8 @@ mod tests {
     /// Returns the cost of vCPU 1's first and second access, after vCPU 0 had KVM fill its tables
     /// on the other CPU.
     fn two_accesses(ept: bool) -> Result<[(u64, u64); 2]> {
-        let record = run::record()?;
-        let vpids = Vpids::new(&record)?;
+        let flushed = run::flushed_words()?;
+        let vpids = Vpids::new(&flushed)?;
         let config = Config {
             ways: Ways::Shortest,
             ..Config::usual(ept)
@@ -179,8 +179,8 @@ mod tests {
 
     #[test]
     fn the_oracle_judges_all_cached_entries_before_and_after_a_step() -> Result {
-        let record = run::record()?;
-        let vpids = Vpids::new(&record)?;
+        let flushed = run::flushed_words()?;
+        let vpids = Vpids::new(&flushed)?;
         let mut machine = Machine::new(Config::usual(true), Bugs::NONE, &vpids)?;
         // At the first access KVM has to fill tables, and enters the guest more than once.
         for step in [Step::Create(0), reads(0, 0)] {

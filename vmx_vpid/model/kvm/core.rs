@@ -117,7 +117,7 @@ impl Machine<'_> {
             _ => self.flush_by_c(id, request)?,
         }
         if self.task.has_moved_at_all() {
-            self.check_record()?;
+            self.check_flushed()?;
         }
         self.follow(id);
         Ok(())

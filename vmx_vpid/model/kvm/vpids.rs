@@ -44,20 +44,20 @@ struct Inside {
 }
 
 impl<'a> Vpids<'a> {
-    /// Makes a set of VPIDs; `record` has the words of FlushedCpus, of at least one plane.
+    /// Makes a set of VPIDs; `words` has the words of FlushedCpus, of at least one plane.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`]; [`EINVAL`] if `record` is too short.
-    pub(crate) fn new(record: &'a [Cell<u64>]) -> Result<Self> {
-        let (first, rest) = record.as_chunks().0.split_first().ok_or(EINVAL)?;
+    /// [`ENOMEM`]; [`EINVAL`] if `words` is too short.
+    pub(crate) fn new(words: &'a [Cell<u64>]) -> Result<Self> {
+        let (first, rest) = words.as_chunks().0.split_first().ok_or(EINVAL)?;
         Ok(Self {
             inside: Cell::new(Some(Inside {
                 allocator: KVBox::zeroed(GFP_KERNEL)?,
                 bitmap: KVBox::zeroed(GFP_KERNEL)?,
             })),
             flushed: FlushedCpus::new(first, rest),
-            planes: record.as_chunks().0,
+            planes: words.as_chunks().0,
             max: Cell::new(0),
             mixed: Cell::new(false),
         })

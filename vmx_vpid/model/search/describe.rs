@@ -232,7 +232,7 @@ impl fmt::Display for Wrong {
                     vpid.into_raw()
                 )
             }
-            Self::Record(vpid) => write!(
+            Self::FlushedCpus(vpid) => write!(
                 f,
                 "VPID {} is recorded as flushed where an earlier holder left an entry",
                 vpid.into_raw()

@@ -185,7 +185,7 @@ fn split_page_moves(machine: &mut Machine<'_>) -> Result<(), Wrong> {
 }
 
 /// The task migrates between the first flush of a VPID and the update of FlushedCpus.
-fn record_is_of_another_cpu(machine: &mut Machine<'_>) -> Result<(), Wrong> {
+fn bit_is_of_another_cpu(machine: &mut Machine<'_>) -> Result<(), Wrong> {
     for patience in 1..12 {
         machine.step(Step::Create(0))?;
         guest(machine, 0, 1, READ)?;
@@ -284,7 +284,7 @@ pub(crate) fn all() -> impl Iterator<Item = Regression> {
             "FlushedCpus has the bit of another CPU",
             &[Bug::RecordsWhilePreemptible],
             with_vpids(false, 1),
-            record_is_of_another_cpu,
+            bit_is_of_another_cpu,
         ),
     ];
     Iterator::chain(own.into_iter(), modes::all())
@@ -302,9 +302,9 @@ mod tests {
 
     #[test]
     fn each_regression_fails_with_all_its_bugs_and_passes_with_fewer() -> Result {
-        let record = run::record()?;
+        let flushed = run::flushed_words()?;
         for regression in all() {
-            let vpids = Vpids::new(&record)?;
+            let vpids = Vpids::new(&flushed)?;
             for (bugs, wanted) in regression.combinations() {
                 let mut machine = Machine::new(regression.config, bugs, &vpids)?;
                 let wrong = (regression.run)(&mut machine).err();

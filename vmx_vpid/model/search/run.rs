@@ -33,12 +33,12 @@ use kernel::prelude::*;
 pub(crate) const LENGTH: u64 = 200;
 
 /// Allocates the words of a machine's FlushedCpus.
-pub(crate) fn record() -> Result<KVVec<Cell<u64>>> {
-    let record = KVVec::from_elem(Cell::new(0), Vpid::COUNT, GFP_KERNEL)?;
-    for (place, word) in record.iter().enumerate() {
+pub(crate) fn flushed_words() -> Result<KVVec<Cell<u64>>> {
+    let flushed = KVVec::from_elem(Cell::new(0), Vpid::COUNT, GFP_KERNEL)?;
+    for (place, word) in flushed.iter().enumerate() {
         word.set(FlushedCpus::<Cell<u64>>::initially(place));
     }
-    Ok(record)
+    Ok(flushed)
 }
 
 /// An error that a run found.
@@ -135,8 +135,8 @@ pub(crate) fn machines_for(bug: Bug) -> impl Iterator<Item = Config> {
 ///
 /// [`ENOMEM`].
 pub(crate) fn with_bug(config: Config, bug: Bug, seed: u64, steps: u64) -> Result<Option<Found>> {
-    let record = record()?;
-    let vpids = Vpids::new(&record)?;
+    let flushed = flushed_words()?;
+    let vpids = Vpids::new(&flushed)?;
     let mut machine = Machine::new(config, Bugs::one(bug), &vpids)?;
     Ok(at_random(&mut machine, seed, steps))
 }

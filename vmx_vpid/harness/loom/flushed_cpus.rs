@@ -60,7 +60,7 @@ impl Word for Slot {
     }
 
     fn clear(&self) {
-        if self.bug != Some(Bug::RecordKept) {
+        if self.bug != Some(Bug::BitsKept) {
             // The kernel uses a store.  Loom does not order a store and an exchange as a CPU does,
             // and could lose a CPU's bit that no CPU loses; Loom orders two exchanges.
             self.word().swap(0, Relaxed);
