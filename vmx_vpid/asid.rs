@@ -8,18 +8,7 @@
 //! `arch/x86/include/asm/tlbflush.h` and `arch/x86/entry/calling.h`, and each function names its C
 //! equivalent.
 //!
-//! Terms, most of them from tlb.c:
-//!
-//! - *Address space*: C's `struct mm_struct`.  The *context id* of an address space is unique and
-//!   never reused; the *tlb_gen* counts the changes of the tables.
-//! - *ASID*: the number of an address space on a CPU.  The first six ASIDs are *slots*, and each
-//!   CPU has its own.  The other ASIDs are *global*, the same on every CPU; the kernel uses global
-//!   ASIDs only if a CPU can invalidate on other CPUs (INVLPGB, AMD only).
-//! - *kPCID*: the PCID in CR3 in kernel mode: ASID + 1, because code that does not know PCIDs uses
-//!   PCID 0.
-//! - *uPCID*: the PCID in user mode under page-table isolation, where user mode has tables of its
-//!   own: the kPCID with bit 11 set.
-//! - *Lazy*: a lazy CPU runs a kernel thread on the tables that CR3 had before.
+//! Documentation/host-asids.rst explains the terms.
 //!
 //! This code runs on a model that keeps every translation for ever (`model/host_mm/`), and predicts
 //! the kernel's behaviour, which [`crate::kvm`] observes switch by switch.

@@ -146,9 +146,9 @@ pub(crate) fn takes_fast_path(request: Request, policy: Policy) -> bool {
 /// Serves requests for which nothing has to be recorded.  If this function returns `false`, nothing
 /// was invalidated, and the caller has to call [`flush_slow()`].  A failed instruction is neither
 /// counted nor reported here: the slow path issues it again, and reports a second failure.
-// This path has to stay short.  It is compiled separately for each kind of request, so it does not
-// test the policy.  After the instruction it needs no value from before the instruction, so the
-// caller does not save any register.
+// This path has to stay short: `flush_fast()` is compiled separately for each kind of request, so
+// that no code tests the policy, and no value is needed after the instruction, so that the caller
+// saves no register.
 #[inline(always)]
 pub(crate) fn flush_fast(request: Request, tags: &impl Tags, cpu: impl Recorder) -> bool {
     decide(request, tags, Policy::DEFAULT, ExecuteNow { tags, cpu })

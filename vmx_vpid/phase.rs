@@ -4,19 +4,8 @@
 //! callback.
 //!
 //! Livepatch reports each step by a callback.  A transition may be reversed in the middle, and
-//! kvm_intel may be loaded or unloaded at any time.  Every step is idempotent.  These are the
-//! callbacks, in their order:
-//!
-//! | event | callbacks |
-//! |---|---|
-//! | attach | pre_patch, post_patch |
-//! | attach, reversed | pre_patch, post_unpatch |
-//! | detach | pre_unpatch, post_unpatch |
-//! | detach, reversed | pre_unpatch, post_patch |
-//! | kvm_intel loads while attached | pre_patch, post_patch, then its own initialisation |
-//! | kvm_intel loads in mid-transition | pre_patch; the rest at the transition's end |
-//! | kvm_intel unloads in mid-transition | post_unpatch |
-//! | kvm_intel unloads while attached | its own exit, then pre_unpatch, post_unpatch |
+//! kvm_intel may be loaded or unloaded at any time.  Every step is idempotent.
+//! Documentation/attach.rst, "Callbacks and phases", lists the callbacks of each event.
 
 /// A phase of attach and detach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

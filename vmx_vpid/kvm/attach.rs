@@ -74,7 +74,7 @@ struct Attach {
     phase: Phase,
     /// The number of static calls that lead to the backend.
     static_calls: usize,
-    /// The number of slots of KVM's exit table that lead to the backend.
+    /// The number of exits that lead to the backend, by KVM's table or by livepatch alone.
     exits: usize,
     /// Whether kvm_intel is past its own initialisation, and does not go away.
     live: bool,
@@ -284,7 +284,8 @@ pub(crate) struct Status {
     pub(crate) live: bool,
     /// The number of static calls that lead to the backend, and of all that can.
     pub(crate) static_calls: (usize, usize),
-    /// The number of slots of KVM's exit table that lead to the backend, and of all that can.
+    /// The number of exits that lead to the backend, by KVM's table or by livepatch alone, and of
+    /// all that can.
     pub(crate) exits: (usize, usize),
     /// The number of VPIDs in use, and the largest number since the last attach; `None` when
     /// detached.
@@ -430,7 +431,7 @@ impl<B: Backend<Vcpu = Vcpu>> Attachment<B> {
 
 impl<B: Backend<Vcpu = Vcpu>> Drop for Attachment<B> {
     fn drop(&mut self) {
-        // SAFETY: `new()` registered the notifier; removing one that is not registered is harmless.
+        // SAFETY: Removing a notifier that is not registered is harmless.
         unsafe { bindings::vmx_vpid_notifier_unregister() };
         let mut attach = ATTACH.lock();
         // The registry refuses, with a line in the log, if livepatch released the module while the

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module has what differs between the kernels that the module is built for, 7.2 and 7.3, so
-//! that all other code is the same for both.
+//! This module hides the differences between the kernels that the module is built for, 7.2 and 7.3:
+//! all other code is the same for both.
 //!
 //! `Kbuild` sets `vmx_vpid_linux_7_3` for 7.3 and later.  `rust/compat.h` is the C part, and
 //! [`crate::x86::compat`] is about the compiler.
@@ -10,8 +10,7 @@ use crate::bindings;
 use core::borrow::Borrow;
 use kernel::prelude::*;
 
-/// Returns the error of something that is not supported, which the kernel crate of 7.2 has no name
-/// for: `EOPNOTSUPP`.
+/// Returns `EOPNOTSUPP`, for which the kernel crate of 7.2 has no name.
 pub(crate) fn not_supported() -> Error {
     // CAST: An errno is below 4096.
     Error::from_errno(-(kernel::bindings::EOPNOTSUPP as c_int))
@@ -40,7 +39,7 @@ pub(crate) fn copied<T: Copy>(value: impl Borrow<T>) -> T {
     *value.borrow()
 }
 
-/// Returns by what KVM walks the page tables of the guest that runs.
+/// Returns the `kvm_pagewalk` by which KVM walks the page tables of the guest that runs.
 ///
 /// # Safety
 ///
@@ -52,7 +51,7 @@ pub(super) unsafe fn gva_walk(vcpu: *mut bindings::kvm_vcpu) -> *mut bindings::k
     unsafe { &raw mut (*vcpu).arch.gva_walk }
 }
 
-/// Returns by what KVM walks the page tables of the guest that runs: an MMU.
+/// Returns the MMU by which KVM walks the page tables of the guest that runs.
 ///
 /// # Safety
 ///

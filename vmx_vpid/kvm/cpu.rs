@@ -216,7 +216,7 @@ struct Cause(InsnError);
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            InsnError::Exception => f.write_str("it faulted"),
+            InsnError::Exception => f.write_str("an exception"),
             InsnError::VmFail => match insn::vm_instruction_error() {
                 Some(number) => write!(f, "VM-instruction error {number}"),
                 None => f.write_str("VM-fail without a current VMCS"),

@@ -281,7 +281,8 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         let vpid = unsafe { &mut (*vcpu.cast::<bindings::vcpu_vmx>()).vpid };
         // If the body called `allocate_vpid()` in vain, the failure is counted already.
         if ret == 0 && *vpid == 0 && REFUSED.load(Relaxed) != current() {
-            // (the entry, and not what it calls: with one caller, the compiler inlines that)
+            // Call the entry, not `B::allocate_vpid()`: the compiler inlines that function into the
+            // entry only while the entry is its one caller.
             *vpid = Self::allocate_vpid();
         }
         stay_on_stack();

@@ -143,9 +143,9 @@ pub(crate) struct Live(());
 
 impl Entries for Live {
     fn read(&mut self, at: Hpa) -> u64 {
-        // SAFETY: The cursor reads in the root table and in tables for which `holds()` returned
-        // true, see `Entries::read()`: `at` is in a table of KVM's.  By the type invariant C holds
-        // the locks that keep the table.
+        // SAFETY: Only `ept::cursor` calls this function, with an address in the root table or in a
+        // table for which `holds()` returned true.  By the type invariant C holds the locks that
+        // keep the table.
         unsafe { bindings::vmx_vpid_read_entry(at.into_raw()) }
     }
 

@@ -64,7 +64,7 @@ pub(super) fn field(field: Field) -> u64 {
 /// Reports that a field could not be read; returns 0, as KVM does.
 #[cold]
 fn missing(field: Field) -> u64 {
-    pr_err_once!("VMREAD of {:?} failed: 0 is taken\n", field);
+    pr_err_once!("VMREAD of {:?} failed: the field counts as 0\n", field);
     0
 }
 

@@ -68,7 +68,7 @@ impl VpidLock for Vpids {
             // SAFETY: This function holds `vmx_vpid_lock`, as the invariant of `AllocatorCell`
             // requires, and the reference does not outlive the call of `function`.
             allocator: unsafe { &mut *ALLOCATOR.0.get() },
-            // SAFETY: By the type invariant the import is filled in.  It points to
+            // SAFETY: By the type invariant the import is filled in.  The import points to
             // `vmx_vpid_bitmap`, an array of `VMX_NR_VPIDS` bits in 64-bit words.  This function
             // holds the lock that guards the bitmap.  Without the lock kvm_intel only sets bit 0,
             // in its initialisation before there is a vCPU, and no code here depends on that bit.

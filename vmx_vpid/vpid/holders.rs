@@ -28,7 +28,7 @@ pub(crate) struct Claim {
     pub(crate) pid: i32,
     /// The vCPU's number in the VM.
     pub(crate) vcpu: i32,
-    /// The CPU on which the vCPU was last loaded; `None` for a vCPU that never was.
+    /// The CPU on which the vCPU was last loaded; `None` for a vCPU that was never loaded.
     pub(crate) cpu: Option<u32>,
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! This module has what the oldest rustc that builds kernels lacks, so that the code above it is
-//! the same for each compiler.
+//! This module replaces functions that the oldest supported rustc lacks.
 //!
 //! Debian 13 builds its kernels with rustc 1.85.  `Kbuild` sets `vmx_vpid_cold_path` for compilers
 //! that have `core::hint::cold_path()`.
