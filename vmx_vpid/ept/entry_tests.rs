@@ -18,6 +18,10 @@ mod tests {
         vmx::caps::EptVpidCap,
         x86::addr::*, //
     };
+    use kernel::bits::{
+        genmask_checked_u64,
+        genmask_u64, //
+    };
 
     /// Bits of an entry: read, write and execute; memory type WB; large page; user execute.
     const RWX: u64 = 0b111;
@@ -32,14 +36,6 @@ mod tests {
 
     fn rules(caps: EptVpidCap, width: u32, mbec: bool) -> Rules {
         Rules::new(caps, MaxPhyAddr::new(width), mbec)
-    }
-
-    /// Returns a mask of the bits `high` to `low`; 0 if `high` is below `low`.
-    fn bits(high: u32, low: u32) -> u64 {
-        (0..64)
-            .filter(|&bit| low <= bit && bit <= high)
-            .map(|bit| 1 << bit)
-            .sum()
     }
 
     /// Returns the bits that make a sound entry misconfigured when flipped alone.
@@ -62,8 +58,8 @@ mod tests {
                 let all = rules(full(), width, mbec);
                 let no_2m = rules(full().with_pages_2m(false), width, mbec);
                 let no_1g = rules(full().with_pages_1g(false), width, mbec);
-                let each = bits(51, width) | 1;
-                let table = each | bits(6, 3);
+                let each = genmask_checked_u64(width..=51).unwrap_or(0) | 1;
+                let table = each | genmask_u64(3..=6);
                 // In WB, 110b, flipping bit 3 makes 111b and bit 5 010b, which are no memory types;
                 // flipping bit 4 makes WT.
                 let page = each | 1 << 3 | 1 << 5;
@@ -78,14 +74,24 @@ mod tests {
                     (no_2m, Pdpt, RWX, table),
                     (no_1g, Pd, RWX, table),
                     // Flipping bit 7 makes the entry that of a table: bits 5 and 4 are reserved.
-                    (all, Pdpt, RWX | WB | LARGE, page | bits(29, 12) | LARGE),
-                    (all, Pd, RWX | WB | LARGE, page | bits(20, 12) | LARGE),
+                    (
+                        all,
+                        Pdpt,
+                        RWX | WB | LARGE,
+                        page | genmask_u64(12..=29) | LARGE,
+                    ),
+                    (
+                        all,
+                        Pd,
+                        RWX | WB | LARGE,
+                        page | genmask_u64(12..=20) | LARGE,
+                    ),
                     (all, Pt, RWX | WB | LARGE, page),
                     (no_2m, Pt, RWX | WB, page),
                     (no_1g, Pt, RWX | WB | LARGE | XU, page),
                     // In UC, 000b, flipping bit 4 makes 010b, the other bits make WC and WT.
-                    (all, Pdpt, RWX | LARGE, each | bits(29, 12) | 1 << 4),
-                    (all, Pd, RWX | LARGE, each | bits(20, 12) | 1 << 4),
+                    (all, Pdpt, RWX | LARGE, each | genmask_u64(12..=29) | 1 << 4),
+                    (all, Pd, RWX | LARGE, each | genmask_u64(12..=20) | 1 << 4),
                     (all, Pt, RWX, each | 1 << 4),
                 ] {
                     assert_eq!(refused(rules, level, entry), expected);
@@ -163,9 +169,9 @@ mod tests {
     #[test]
     fn ept_entries_refer_to_the_address_in_them() {
         // Set every bit that is ignored.
-        let high = !bits(51, 0) | bits(11, 8);
+        let high = !genmask_u64(0..=51) | genmask_u64(8..=11);
         let rules = rules(full(), 46, true);
-        let frame = bits(45, 12);
+        let frame = genmask_u64(12..=45);
         for (level, entry, meaning) in [
             (Pml5, high | frame | RWX, Table(Hpa::new(frame))),
             (Pml4, high | frame | RWX, Table(Hpa::new(frame))),
@@ -173,13 +179,13 @@ mod tests {
             (Pd, high | frame | RWX, Table(Hpa::new(frame))),
             (
                 Pdpt,
-                high | bits(45, 30) | LARGE | WB | 0b1000000 | RWX,
-                Page(Hpa::new(bits(45, 30))),
+                high | genmask_u64(30..=45) | LARGE | WB | 0b1000000 | RWX,
+                Page(Hpa::new(genmask_u64(30..=45))),
             ),
             (
                 Pd,
-                high | bits(45, 21) | LARGE | WB | 0b1000000 | RWX,
-                Page(Hpa::new(bits(45, 21))),
+                high | genmask_u64(21..=45) | LARGE | WB | 0b1000000 | RWX,
+                Page(Hpa::new(genmask_u64(21..=45))),
             ),
             (
                 Pt,
@@ -194,32 +200,36 @@ mod tests {
     #[test]
     fn ept_entries_are_built_as_the_manual_says() {
         let all = Hpa::new(u64::MAX);
-        assert_eq!(Entry::table(all).into_raw(), bits(51, 12) | RWX | XU);
+        assert_eq!(
+            Entry::table(all).into_raw(),
+            genmask_u64(12..=51) | RWX | XU
+        );
         let page =
             |level, memory_type, rights| Entry::page(level, all, memory_type, rights).into_raw();
         let write_back = crate::ept::entry::MemoryType::WriteBack;
         assert_eq!(
             page(Pt, write_back, Rights::ALL),
-            bits(51, 12) | WB | RWX | XU
+            genmask_u64(12..=51) | WB | RWX | XU
         );
         assert_eq!(
             page(Pd, write_back, Rights::READ),
-            bits(51, 21) | LARGE | WB | 1
+            genmask_u64(21..=51) | LARGE | WB | 1
         );
         assert_eq!(
             page(Pdpt, write_back, Rights::EXECUTE_USER),
-            bits(51, 30) | LARGE | WB | XU
+            genmask_u64(30..=51) | LARGE | WB | XU
         );
         // Built entries decode to the same meaning.
         for mbec in [false, true] {
             let rules = rules(full(), 52, mbec);
             for level in [Pml5, Pml4, Pdpt, Pd] {
                 let table = rules.meaning(level, Entry::table(all));
-                assert_eq!(table, Table(Hpa::new(bits(51, 12))));
+                assert_eq!(table, Table(Hpa::new(genmask_u64(12..=51))));
             }
             for (level, low) in [(Pdpt, 30), (Pd, 21), (Pt, 12)] {
                 let entry = Entry::page(level, all, write_back, Rights::ALL);
-                assert_eq!(rules.meaning(level, entry), Page(Hpa::new(bits(51, low))));
+                let page = genmask_checked_u64(low..=51).unwrap_or(0);
+                assert_eq!(rules.meaning(level, entry), Page(Hpa::new(page)));
             }
         }
     }
@@ -242,12 +252,13 @@ mod tests {
             assert_eq!(place(0), 0x5678_9000);
             assert_eq!(place(1 << lowest), 0x5678_9008);
             assert_eq!(place(1 << highest), 0x5678_9800);
-            assert_eq!(place(bits(highest, lowest)), 0x5678_9ff8);
-            assert_eq!(place(!bits(highest, lowest)), 0x5678_9000);
+            let index = genmask_checked_u64(lowest..=highest).unwrap_or(0);
+            assert_eq!(place(index), 0x5678_9ff8);
+            assert_eq!(place(!index), 0x5678_9000);
             assert_eq!(level.span(), 1 << lowest);
-            assert!(level.covers(Gpa::new(bits(highest, 0))));
+            assert!(level.covers(Gpa::new((2 << highest) - 1)));
             assert!(!level.covers(Gpa::new(2 << highest)));
-            assert_eq!(level.offset_mask(), bits(lowest - 1, 0));
+            assert_eq!(level.offset_mask(), (1 << lowest) - 1);
         }
         for levels in [Levels::Four, Levels::Five] {
             let below = core::iter::successors(Some(Level::top(levels)), |level| level.below());

@@ -205,17 +205,13 @@ impl Rules {
 #[kernel::macros::kunit_tests(vmx_vpid_paging_entry)]
 mod tests {
     use super::*;
+    use kernel::bits::{
+        genmask_checked_u64,
+        genmask_u64, //
+    };
 
     const P: u64 = 1;
     const PS: u64 = 1 << 7;
-
-    /// Returns a mask of the bits `high` to `low`; 0 if `high` is below `low`.
-    fn bits(high: u32, low: u32) -> u64 {
-        (0..64)
-            .filter(|&bit| low <= bit && bit <= high)
-            .map(|bit| 1 << bit)
-            .sum()
-    }
 
     fn max(bits: u32) -> MaxPhyAddr {
         MaxPhyAddr::new(bits)
@@ -235,8 +231,8 @@ mod tests {
         for width in [32, 36, 39, 46, 51, 52] {
             for no_execute in [false, true] {
                 let xd = if no_execute { 0 } else { 1 << 63 };
-                let each = bits(51, width) | xd;
-                let pae_each = each | bits(62, 52);
+                let each = genmask_checked_u64(width..=51).unwrap_or(0) | xd;
+                let pae_each = each | genmask_u64(52..=62);
                 let gib = Rules::long(max(width), no_execute, true);
                 let no_gib = Rules::long(max(width), no_execute, false);
                 let pae = Rules::pae(max(width), no_execute);
@@ -245,12 +241,12 @@ mod tests {
                     (gib, Level::PML4, P, each | PS),
                     (no_gib, Level::PDPT, P, each | PS),
                     (gib, Level::PDPT, P, each),
-                    (gib, Level::PDPT, P | PS, each | bits(29, 13)),
+                    (gib, Level::PDPT, P | PS, each | genmask_u64(13..=29)),
                     (gib, Level::PD, P, each),
-                    (gib, Level::PD, P | PS, each | bits(20, 13)),
+                    (gib, Level::PD, P | PS, each | genmask_u64(13..=20)),
                     (gib, Level::PT, P | PS, each),
                     (pae, Level::PD, P, pae_each),
-                    (pae, Level::PD, P | PS, pae_each | bits(20, 13)),
+                    (pae, Level::PD, P | PS, pae_each | genmask_u64(13..=20)),
                     (pae, Level::PT, P | PS, pae_each),
                 ] {
                     assert_eq!(reserved(&rules, level, entry), expected);
@@ -264,10 +260,11 @@ mod tests {
         for (width, low) in [(32, 13), (33, 14), (36, 17), (39, 20), (40, 21), (52, 21)] {
             let rules = Rules::two_level(max(width), true, true);
             assert_eq!(reserved(&rules, Level::PD32, P), 0);
-            assert_eq!(reserved(&rules, Level::PD32, P | PS), bits(21, low));
+            let above = genmask_checked_u64(low..=21).unwrap_or(0);
+            assert_eq!(reserved(&rules, Level::PD32, P | PS), above);
             assert_eq!(reserved(&rules, Level::PT32, P | PS), 0);
             let rules = Rules::two_level(max(width), true, false);
-            assert_eq!(reserved(&rules, Level::PD32, P | PS), bits(21, 13));
+            assert_eq!(reserved(&rules, Level::PD32, P | PS), genmask_u64(13..=21));
             // Without CR4.PSE the CPU ignores bit 7, and no bit is reserved.
             let rules = Rules::two_level(max(width), false, true);
             assert_eq!(reserved(&rules, Level::PD32, P | PS), 0);
@@ -298,15 +295,15 @@ mod tests {
             Meaning::Page(Page { address, offset })
         };
         // The rows of four and five levels set every bit that is not reserved.
-        let (all, low) = (bits(51, 12), bits(31, 12));
-        let (mib, gib) = (bits(51, 21), bits(51, 30));
+        let (all, low) = (genmask_u64(12..=51), genmask_u64(12..=31));
+        let (mib, gib) = (genmask_u64(21..=51), genmask_u64(30..=51));
         for (rules, level, entry, meaning) in [
             (long, Level::PML5, !PS, table(Level::PML4, all)),
             (long, Level::PML4, !PS, table(Level::PDPT, all)),
             (long, Level::PDPT, !PS, table(Level::PD, all)),
-            (long, Level::PDPT, !bits(29, 13), page(gib, 30)),
+            (long, Level::PDPT, !genmask_u64(13..=29), page(gib, 30)),
             (long, Level::PD, !PS, table(Level::PT, all)),
-            (long, Level::PD, !bits(20, 13), page(mib, 21)),
+            (long, Level::PD, !genmask_u64(13..=20), page(mib, 21)),
             (long, Level::PT, !0, page(all, 12)),
             (long, Level::PT, !PS, page(all, 12)),
             (pae, Level::PD, all | P, table(Level::PT, all)),
@@ -316,8 +313,13 @@ mod tests {
             (pse, Level::PD32, 3 << 22 | PS | P, page(3 << 22, 22)),
             (pse, Level::PD32, 1 << 13 | PS | P, page(1 << 32, 22)),
             (pse, Level::PD32, 1 << 20 | PS | P, page(1 << 39, 22)),
-            (no_pse, Level::PD32, bits(31, 0), table(Level::PT32, low)),
-            (pse, Level::PT32, bits(31, 0), page(low, 12)),
+            (
+                no_pse,
+                Level::PD32,
+                genmask_u64(0..=31),
+                table(Level::PT32, low),
+            ),
+            (pse, Level::PT32, genmask_u64(0..=31), page(low, 12)),
         ] {
             let found = rules.meaning(Table::new(level, 0), Entry::from(entry));
             assert_eq!(found, meaning);

@@ -141,11 +141,7 @@ impl Table {
 #[kernel::macros::kunit_tests(vmx_vpid_paging_level)]
 mod tests {
     use super::*;
-
-    /// Returns a mask of the bits `high` to `low`.
-    fn bits(high: u32, low: u32) -> u64 {
-        (2 << high) - (1 << low)
-    }
+    use kernel::bits::genmask_checked_u64;
 
     #[test]
     fn each_level_locates_its_entry() {
@@ -164,8 +160,9 @@ mod tests {
             assert_eq!(place(0), 0x5678_9000);
             assert_eq!(place(1 << lowest), 0x5678_9000 + level.width() as u64);
             assert_eq!(place(1 << highest), 0x5678_9800);
-            assert_eq!(place(bits(highest, lowest)), 0x5678_9000 | last);
-            assert_eq!(place(!bits(highest, lowest)), 0x5678_9000);
+            let index = genmask_checked_u64(lowest..=highest).unwrap_or(0);
+            assert_eq!(place(index), 0x5678_9000 | last);
+            assert_eq!(place(!index), 0x5678_9000);
         }
     }
 }
