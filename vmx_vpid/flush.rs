@@ -117,8 +117,8 @@ pub(crate) trait Recorder: Invalidate {
     /// Returns whether a VPID is recorded as flushed on this CPU; true for `None`.
     ///
     /// The task may migrate right after this check.  The flush is then issued on another CPU, and
-    /// is not recorded there.  That is safe: a missing bit never claims that a VPID was flushed, and
-    /// KVM requests a flush when it loads the vCPU on another CPU.
+    /// is not recorded there.  That is safe: a missing bit never claims that a VPID was flushed,
+    /// and KVM requests a flush when it loads the vCPU on another CPU.
     fn is_recorded(self, vpid: Option<Vpid>) -> bool;
     /// Records that a VPID was flushed on this CPU.
     fn record(self, vpid: Vpid);

@@ -178,7 +178,7 @@ impl fmt::Display for Size {
         let mut size = self.0 >> 10;
         let mut unit = 'K';
         for larger in ['M', 'G', 'T'] {
-            if size % 1024 != 0 {
+            if size & 1023 != 0 {
                 break;
             }
             size >>= 10;
