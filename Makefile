@@ -150,7 +150,10 @@ fuzz: kernel-source ## fuzz operands, descriptors, page tables and the model (SE
 build_selftests = $(MAKE) -s -C selftests KDIR=$(kdir) \
 	KSELFTEST_DIR=$(ksrc)/tools/testing/selftests OUTPUT=$(CURDIR)/build/selftests
 
+# Tests of another kernel's sources would not be rebuilt by their dates.
 selftests: kernel ## build the kselftests, upstream's KVM tests among them
+	@[ "$$(cat build/selftests/.ksrc 2>/dev/null)" = '$(ksrc)' ] || rm -rf build/selftests
+	@mkdir -p build/selftests && echo '$(ksrc)' >build/selftests/.ksrc
 	+@$(build_selftests) all
 
 # A module for a stock kernel is built by the kernel's own compilers, in a chroot if need be.
