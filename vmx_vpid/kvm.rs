@@ -63,7 +63,7 @@ pub(crate) fn check_kernel() -> Result {
 /// [`ENOEXEC`], with the first difference in the log.
 fn check_layout() -> Result {
     // SAFETY: C initialises the constant when it is compiled.
-    let c = unsafe { &*(&raw const bindings::vmx_vpid_layout) };
+    let c = unsafe { &bindings::vmx_vpid_layout };
     let pairs = [
         ("size of kvm_vcpu", size_of::<kvm_vcpu>(), c.kvm_vcpu),
         ("size of vcpu_vmx", size_of::<vcpu_vmx>(), c.vcpu_vmx),
