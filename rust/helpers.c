@@ -145,6 +145,36 @@ union kvm_mmu_page_role vmx_vpid_root_role(hpa_t root)
 	return sp->role;
 }
 
+/*
+ * The task whose latest call of allocate_vpid() got no VPID.  If two tasks get none at
+ * the same time, one of them may call allocate_vpid() twice, and be counted twice.
+ */
+static struct task_struct *refused;
+
+/**
+ * vmx_vpid_remember_refusal - remember that this task got no VPID
+ */
+void vmx_vpid_remember_refusal(void)
+{
+	WRITE_ONCE(refused, current);
+}
+
+/**
+ * vmx_vpid_forget_refusal - forget which task got no VPID
+ */
+void vmx_vpid_forget_refusal(void)
+{
+	WRITE_ONCE(refused, NULL);
+}
+
+/**
+ * vmx_vpid_was_refused - return whether this task got no VPID since the last forgetting
+ */
+bool vmx_vpid_was_refused(void)
+{
+	return READ_ONCE(refused) == current;
+}
+
 /**
  * vmx_vpid_lock_vpids - take KVM's lock of VPIDs, until vmx_vpid_unlock_vpids()
  *

@@ -303,6 +303,9 @@ extern struct vmx_vpid_keys {
 	struct static_key_false others_need_slow_path;	/* for the others */
 } vmx_vpid_keys;
 void vmx_vpid_set_slow_path(bool all, bool others);
+void vmx_vpid_remember_refusal(void);
+void vmx_vpid_forget_refusal(void);
+bool vmx_vpid_was_refused(void);
 void vmx_vpid_lock_vpids(void);
 void vmx_vpid_unlock_vpids(void);
 u64 vmx_vpid_counter_sum(unsigned int counter);

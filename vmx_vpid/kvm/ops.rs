@@ -47,12 +47,7 @@ use core::{
 use kernel::{
     pr_err_once,
     pr_warn_once,
-    prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    },
-    task::Task, //
+    prelude::*, //
 };
 
 /// Serves a flush request on this CPU.
@@ -81,10 +76,18 @@ fn flush_slow(vcpu: &Vcpu, request: Request) {
     }
 }
 
+/// Remembers that this task got no VPID, for [`Entry::vcpu_create()`].
+#[inline]
+fn remember_refusal() {
+    // SAFETY: The helper stores the address of this task in one word of this module.
+    unsafe { bindings::vmx_vpid_remember_refusal() };
+}
+
 /// Counts and reports that a vCPU gets no VPID.
 #[cold]
 fn no_vpid_left() {
     count!(VpidExhausted);
+    remember_refusal();
     trace::acquire(None);
     pr_warn_once!("all VPIDs are in use: a vCPU runs without one, and is flushed more\n");
 }
@@ -111,6 +114,7 @@ impl Backend for Native {
         // are resolved since `pre_patch`.
         if !unsafe { symbols::enable_vpid() } {
             count!(VpidOff);
+            remember_refusal();
             return None;
         }
         // SAFETY: KVM calls this operation for a vCPU, so the symbols are resolved since
@@ -217,33 +221,13 @@ fn stay_on_stack() {
     unsafe { kernel::asm!(""; options(nostack, preserves_flags)) };
 }
 
-/// The task whose latest call of `allocate_vpid()` got no VPID, by its address.
-///
-/// [`Entry::vcpu_create()`] thus knows whether C's body has already called `allocate_vpid()`.  If
-/// two tasks get no VPID at the same time, one of them may call `allocate_vpid()` twice, and be
-/// counted twice.
-static REFUSED: Atomic<usize> = Atomic::new(0);
-
-/// Returns the address of this task, for [`REFUSED`].
-fn current() -> usize {
-    Task::current_raw().addr()
-}
-
-/// Remembers that this task got no VPID; returns the number that KVM takes for none.
-#[cold]
-#[inline(never)]
-fn refused() -> u16 {
-    REFUSED.store(current(), Relaxed);
-    0
-}
-
 /// The entries through which KVM calls a backend.
 struct Entry<B>(PhantomData<B>);
 
 impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
     /// Replaces `allocate_vpid()`; returns 0 if there is no VPID.
     extern "C" fn allocate_vpid() -> c_int {
-        let vpid = B::allocate_vpid().map_or_else(refused, Vpid::into_raw);
+        let vpid = B::allocate_vpid().map_or(0, Vpid::into_raw);
         stay_on_stack();
         c_int::from(vpid)
     }
@@ -272,7 +256,8 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
     ///
     /// Only KVM calls this function, for a vCPU that KVM creates.
     unsafe extern "C" fn vcpu_create(vcpu: *mut bindings::kvm_vcpu) -> c_int {
-        REFUSED.store(0, Relaxed);
+        // SAFETY: The helper writes one word of this module.
+        unsafe { bindings::vmx_vpid_forget_refusal() };
         // SAFETY: By the safety requirements KVM creates `vcpu`, and KVM keeps kvm_intel loaded
         // while it has a vCPU.  The jump leads to C's function since `pre_patch`.
         let ret = unsafe { bindings::vmx_vpid_body_vmx_vcpu_create(vcpu) };
@@ -280,7 +265,8 @@ impl<B: Backend<Vcpu = Vcpu>> Entry<B> {
         // reach a vCPU that is being created.
         let vpid = unsafe { &mut (*vcpu.cast::<bindings::vcpu_vmx>()).vpid };
         // If the body called `allocate_vpid()` in vain, the failure is counted already.
-        if ret == 0 && *vpid == 0 && REFUSED.load(Relaxed) != current() {
+        // SAFETY: The helper reads one word of this module.
+        if ret == 0 && *vpid == 0 && !unsafe { bindings::vmx_vpid_was_refused() } {
             // Call the entry, not `B::allocate_vpid()`: the compiler inlines that function into the
             // entry only while the entry is its one caller.
             *vpid = Self::allocate_vpid();
