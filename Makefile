@@ -25,15 +25,15 @@ RUSTFMT ?= /usr/bin/rustfmt
 CARGO ?= /usr/bin/cargo
 HOSTRUSTC ?= $(RUSTC)
 # Looked up at each use, since "deps" may install one.
-find = $(shell VMX_VPID_CACHE='$(CACHE)' testbed/deps --print $(1))
-BINDGEN ?= $(call find,bindgen)
+installed_tool = $(shell VMX_VPID_CACHE='$(CACHE)' testbed/deps --print $(1))
+BINDGEN ?= $(call installed_tool,bindgen)
 export LLVM RUSTC RUSTDOC RUSTFMT CARGO HOSTRUSTC BINDGEN
 export VMX_VPID_CACHE := $(CACHE)
 ifneq ($(LLVM_BIN),)
 # bindgen before 0.72.1 finds no fields of a struct with libclang 22.  Debian's bindgen uses the older
 # libclang of its package instead, which does not know each warning of the compiler.
 debian_bindgen = $(filter /usr/bin/bindgen,$(BINDGEN))
-export LIBCLANG_PATH ?= $(if $(debian_bindgen),$(call find,libclang),$(LLVM_BIN:%/bin=%/lib))
+export LIBCLANG_PATH ?= $(if $(debian_bindgen),$(call installed_tool,libclang),$(LLVM_BIN:%/bin=%/lib))
 export BINDGEN_EXTRA_CLANG_ARGS ?= $(if $(debian_bindgen),-Wno-unknown-warning-option)
 endif
 export PATH := $(LLVM_BIN:%=%:)/usr/bin:$(PATH)
@@ -164,27 +164,27 @@ stock-install: ## install that module, signed if there is a key (MODULE_KEY=, MO
 	@testbed/stock --kernel '$(KERNEL)' --install
 
 # The tests are the same for every kernel, and need no test kernel.
-shown = $(or $(KERNEL),$(firstword $(STOCK_KERNELS)))
+stock_kernel = $(or $(KERNEL),$(firstword $(STOCK_KERNELS)))
 stock-selftests:
-	@testbed/stock --kernel '$(shown)'
+	@testbed/stock --kernel '$(stock_kernel)'
 	@KDIR=stock testbed/deps
-	@$(MAKE) -s selftests STOCK= KDIR="$$(testbed/stock --kernel '$(shown)' --print KDIR)"
+	@$(MAKE) -s selftests STOCK= KDIR="$$(testbed/stock --kernel '$(stock_kernel)' --print KDIR)"
 
 # The first one is tested in full.
 STOCK_KERNELS ?= 7.3-amd64 7.3-rt-amd64 7.3-cloud-amd64 7.2-amd64
-tested = $(or $(KERNEL),$(STOCK_KERNELS))
+stock_tested = $(or $(KERNEL),$(STOCK_KERNELS))
 test-stock: stock-selftests ## run the selftests on stock kernels (KERNEL= for one, SHORT=1)
-	@for kernel in $(tested); do testbed/stock --kernel $$kernel || exit; done
-	@testbed/suite $(addprefix --kernel ,$(tested)) $(if $(SHORT),--short)
+	@for kernel in $(stock_tested); do testbed/stock --kernel $$kernel || exit; done
+	@testbed/suite $(addprefix --kernel ,$(stock_tested)) $(if $(SHORT),--short)
 
 test-dkms: ## build and install the module by DKMS, in the chroot of Debian 13 (KERNEL=)
 	@testbed/dkms --kernel '$(KERNEL)'
 
 run: $(if $(STOCK),stock-selftests,modules selftests) ## boot, attach to KVM, run real guests, print the counters
-	@testbed/run $(if $(STOCK),--kernel '$(shown)')
+	@testbed/run $(if $(STOCK),--kernel '$(stock_kernel)')
 
 shell: $(if $(STOCK),stock-selftests,modules) ## an interactive shell on the test kernel, with KVM and the module
-	@testbed/vm $(if $(STOCK),--kernel '$(shown)',$(if $(DEBUG),--debug)) --module --shell
+	@testbed/vm $(if $(STOCK),--kernel '$(stock_kernel)',$(if $(DEBUG),--debug)) --module --shell
 
 test: modules selftests ## run every test; the last line counts them
 	@testbed/suite
